@@ -1,0 +1,244 @@
+//! Group commit: one transaction and one sync for as many requests as have queued up while the last one was on its way.
+//!
+//! There is no timer: a lone request is committed at once, and the more wait the larger the batch. It is what makes a
+//! durable write nearly as cheap as one in memory (design.md, "Group commit"). One thread owns the connection and all
+//! that must be decided in order; an answer is given after the commit is durable (A2).
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::StoreError;
+
+/// Commands in one transaction, at most: beyond this a larger batch no longer makes a command cheaper, and the first
+/// one in it waits longer.
+const MAX_BATCH: usize = 1_024;
+
+/// Commands that wait, at most. One more is refused at once instead of waiting longer than its client will.
+const MAX_QUEUED: usize = 8_192;
+
+/// How long without a command until [`Committer::idle`] is called.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// What one writer thread does with the commands that queued up.
+pub trait Committer: Send + 'static {
+    /// A request, reduced to what the transaction must decide.
+    type Command: Send + 'static;
+    /// What it came to: done, or the rule that forbids it.
+    type Outcome: Send + 'static;
+
+    /// Applies `commands` in order in one transaction. When it returns `Ok`, all is durable, and there is one outcome a
+    /// command, in order; a command that breaks a rule says so in its outcome and leaves its neighbours alone. When it
+    /// returns `Err`, nothing of the batch is written.
+    fn commit(&mut self, commands: Vec<Self::Command>) -> Result<Vec<Self::Outcome>, StoreError>;
+
+    /// Called when no command has come for a while, and before the end: the place for work that can wait for a quiet
+    /// moment, which a busy committer takes along in its next transaction.
+    fn idle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+enum Message<C: Committer> {
+    Command(C::Command, oneshot::Sender<Result<C::Outcome, StoreError>>),
+    Stop,
+}
+
+/// The handlers' end of the queue to one writer thread.
+pub struct GroupCommit<C: Committer> {
+    queue: SyncSender<Message<C>>,
+}
+
+impl<C: Committer> Clone for GroupCommit<C> {
+    fn clone(&self) -> Self {
+        GroupCommit { queue: self.queue.clone() }
+    }
+}
+
+impl<C: Committer> GroupCommit<C> {
+    /// Starts the writer thread, called `name`. It ends after [`GroupCommit::stop`]; join the handle to know that
+    /// everything accepted before is durable.
+    pub fn start(name: &str, committer: C) -> std::io::Result<(Self, JoinHandle<()>)> {
+        let (queue, commands) = sync_channel(MAX_QUEUED);
+        let writer = Builder::new().name(name.to_owned()).spawn(move || run(committer, &commands))?;
+        Ok((GroupCommit { queue }, writer))
+    }
+
+    /// Hands `command` to the writer and waits until it is durable.
+    pub async fn submit(&self, command: C::Command) -> Result<C::Outcome, StoreError> {
+        let answer = self.enqueue(command)?;
+        answer.await.unwrap_or(Err(StoreError::Stopping))
+    }
+
+    /// As [`GroupCommit::submit`], for a thread that may block.
+    pub fn submit_blocking(&self, command: C::Command) -> Result<C::Outcome, StoreError> {
+        let answer = self.enqueue(command)?;
+        answer.blocking_recv().unwrap_or(Err(StoreError::Stopping))
+    }
+
+    /// Hands `command` to the writer and does not wait. A failure of its transaction is logged.
+    pub fn submit_unanswered(&self, command: C::Command) -> Result<(), StoreError> {
+        self.enqueue(command).map(|_| ())
+    }
+
+    fn enqueue(&self, command: C::Command) -> Result<oneshot::Receiver<Result<C::Outcome, StoreError>>, StoreError> {
+        let (answer, answered) = oneshot::channel();
+        match self.queue.try_send(Message::Command(command, answer)) {
+            Ok(()) => Ok(answered),
+            Err(TrySendError::Full(_)) => Err(StoreError::Overloaded),
+            Err(TrySendError::Disconnected(_)) => Err(StoreError::Stopping),
+        }
+    }
+
+    /// Tells the writer to finish what was accepted so far and end.
+    pub fn stop(&self) {
+        // It fails only if the writer has ended already.
+        let _ = self.queue.send(Message::Stop);
+    }
+}
+
+fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C>>) {
+    let mut stopping = false;
+    while !stopping {
+        let first = match queue.recv_timeout(IDLE) {
+            Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) => {
+                report(committer.idle());
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let mut commands = Vec::new();
+        let mut answers = Vec::new();
+        for message in std::iter::once(first).chain(std::iter::from_fn(|| queue.try_recv().ok())) {
+            match message {
+                Message::Command(command, answer) => {
+                    commands.push(command);
+                    answers.push(answer);
+                }
+                Message::Stop => stopping = true,
+            }
+            if stopping || commands.len() == MAX_BATCH {
+                break;
+            }
+        }
+        if !commands.is_empty() {
+            answer_all(committer.commit(commands), answers);
+        }
+    }
+    report(committer.idle());
+}
+
+/// A client that has gone away does not read its answer; its command is done all the same.
+fn answer_all<O>(result: Result<Vec<O>, StoreError>, answers: Vec<oneshot::Sender<Result<O, StoreError>>>) {
+    match result {
+        Ok(outcomes) => {
+            debug_assert_eq!(outcomes.len(), answers.len(), "one outcome a command");
+            for (outcome, answer) in outcomes.into_iter().zip(answers) {
+                let _ = answer.send(Ok(outcome));
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, commands = answers.len(), "a transaction failed, nothing of it was written");
+            for answer in answers {
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+fn report(result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "the database refused its housekeeping, which is tried again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Fails a batch that holds a 13, and refuses odd numbers.
+    struct Numbers {
+        batches: mpsc::Sender<Vec<u32>>,
+        hold: mpsc::Receiver<()>,
+    }
+
+    impl Committer for Numbers {
+        type Command = u32;
+        type Outcome = Result<u32, &'static str>;
+
+        fn commit(&mut self, commands: Vec<u32>) -> Result<Vec<Self::Outcome>, StoreError> {
+            self.batches.send(commands.clone()).expect("the test listens");
+            self.hold.recv().expect("the test lets go");
+            if commands.contains(&13) {
+                return Err(StoreError::Unavailable("thirteen".to_owned()));
+            }
+            Ok(commands.into_iter().map(|n| if n % 2 == 0 { Ok(n) } else { Err("odd") }).collect())
+        }
+    }
+
+    fn start() -> (GroupCommit<Numbers>, JoinHandle<()>, mpsc::Receiver<Vec<u32>>, mpsc::Sender<()>) {
+        let (batches, seen) = mpsc::channel();
+        let (go, hold) = mpsc::channel();
+        let (numbers, writer) = GroupCommit::start("numbers", Numbers { batches, hold }).expect("a thread");
+        (numbers, writer, seen, go)
+    }
+
+    #[test]
+    fn what_queued_up_during_a_commit_is_one_batch_and_a_rule_fails_alone() {
+        let (numbers, writer, seen, go) = start();
+        let first = numbers.enqueue(2).expect("room");
+        assert_eq!(seen.recv().expect("a batch"), [2]);
+        let more: Vec<_> = [4, 5, 6].into_iter().map(|n| numbers.enqueue(n).expect("room")).collect();
+        go.send(()).expect("held");
+        assert_eq!(seen.recv().expect("a batch"), [4, 5, 6]);
+        go.send(()).expect("held");
+        assert_eq!(first.blocking_recv().expect("answered").expect("committed"), Ok(2));
+        let outcomes: Vec<_> =
+            more.into_iter().map(|a| a.blocking_recv().expect("answered").expect("committed")).collect();
+        assert_eq!(outcomes, [Ok(4), Err("odd"), Ok(6)]);
+        numbers.stop();
+        writer.join().expect("a clean end");
+    }
+
+    #[test]
+    fn a_failed_transaction_fails_all_of_its_commands_and_none_after_it() {
+        let (numbers, writer, seen, go) = start();
+        let lost = numbers.enqueue(13).expect("room");
+        seen.recv().expect("a batch");
+        let kept = numbers.enqueue(8).expect("room");
+        go.send(()).expect("held");
+        go.send(()).expect("held");
+        assert!(matches!(lost.blocking_recv().expect("answered"), Err(StoreError::Unavailable(_))));
+        assert_eq!(kept.blocking_recv().expect("answered").expect("committed"), Ok(8));
+        numbers.stop();
+        writer.join().expect("a clean end");
+    }
+
+    #[test]
+    fn what_was_accepted_before_the_stop_is_committed_and_what_comes_after_is_refused() {
+        let (numbers, writer, _seen, go) = start();
+        let answers = [2, 4].map(|n| numbers.enqueue(n).expect("room"));
+        numbers.stop();
+        go.send(()).expect("held");
+        go.send(()).expect("held");
+        writer.join().expect("a clean end");
+        let outcomes = answers.map(|answer| answer.blocking_recv().expect("answered").expect("committed"));
+        assert_eq!(outcomes, [Ok(2), Ok(4)]);
+        assert!(matches!(numbers.submit_blocking(6), Err(StoreError::Stopping)));
+    }
+
+    #[test]
+    fn more_than_may_wait_is_refused_at_once() {
+        let (numbers, _writer, seen, _go) = start();
+        let _held = numbers.enqueue(2).expect("room");
+        seen.recv().expect("a batch");
+        let accepted = (0..=MAX_QUEUED).map_while(|_| numbers.enqueue(2).ok()).count();
+        assert_eq!(accepted, MAX_QUEUED);
+        assert!(matches!(numbers.submit_blocking(2), Err(StoreError::Overloaded)));
+    }
+}

@@ -1,0 +1,31 @@
+//! What both services' databases need and no domain: where the database is ([`DatabaseUrl`]), one durable transaction for
+//! many requests ([`GroupCommit`]), and the SQLite file with its migrations, its lock and its readers ([`sqlite`]).
+//!
+//! A service owns its database alone (design.md B4): a file is locked for one process, and says whose it is.
+
+mod group_commit;
+pub mod sqlite;
+mod url;
+
+pub use group_commit::{Committer, GroupCommit};
+pub use url::DatabaseUrl;
+
+/// Why the database did not do what was asked. None of these is a rule of the domain: those are outcomes of a command.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StoreError {
+    /// As many commands wait as may wait. Nothing was written.
+    #[error("too many requests are waiting for the database")]
+    Overloaded,
+    /// The database failed. What was in the transaction is not written.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// The service is stopping. Nothing was written.
+    #[error("the service is stopping")]
+    Stopping,
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        StoreError::Unavailable(error.to_string())
+    }
+}

@@ -1,0 +1,255 @@
+//! A SQLite file that one process owns: durable at every commit, migrated when opened, read while it is written.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tokio::sync::Semaphore;
+
+use crate::StoreError;
+
+/// Read connections of a [`ReadPool`]: as many look-ups as run at once. They are short, and the cores are few.
+const READ_CONNECTIONS: usize = 4;
+
+/// Statements kept prepared by a connection: more than a service has.
+const PREPARED_STATEMENTS: usize = 64;
+
+/// Memory for the pages of one connection, in KiB. The system's own page cache holds the rest.
+const PAGE_CACHE_KIB: i64 = 4 * 1_024;
+
+/// The write-ahead log is cut back to this when it has been written to the file, in bytes.
+const WAL_KEEP_BYTES: i64 = 16 * 1_024 * 1_024;
+
+/// How long a connection waits for another one's lock. Only a check-point of a reader's last page ever takes one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whose file it is and how it came to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Schema {
+    /// SQLite's `application_id`, so that a service never takes another's file for its own.
+    pub application_id: i32,
+    /// Whose file it is, for a person: `account service`.
+    pub owner: &'static str,
+    /// The SQL of each version; a file at version `n` has had the first `n`. Never change one that has been released.
+    pub migrations: &'static [&'static str],
+}
+
+/// Why a file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It cannot be made, opened or locked.
+    #[error("cannot open {path}: {reason}")]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What the system or SQLite said.
+        reason: String,
+    },
+    /// Another process has it.
+    #[error("{0} is in use by another process: two would overwrite each other's rows")]
+    InUse(PathBuf),
+    /// It is no SQLite file, or a broken one.
+    #[error("{path} is damaged or no database ({reason}): restore it from a backup, or move it away to start empty")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
+    /// It belongs to somebody else.
+    #[error("{path} is not a database of the {owner}")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Who wanted it.
+        owner: &'static str,
+    },
+    /// A newer version of the binary has written it.
+    #[error("{path} has schema version {found}, and this binary knows up to {known}: start the newer binary")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: usize,
+        /// The last one this binary knows.
+        known: usize,
+    },
+}
+
+/// An open file. The lock on it lasts as long as this and all that was made of it.
+#[derive(Debug, Clone)]
+pub struct SqliteFile {
+    path: PathBuf,
+    _lock: Arc<File>,
+}
+
+impl SqliteFile {
+    /// Opens the file at `path`, makes it (and its folder) if it is missing, takes the lock, and brings it to the last
+    /// version of `schema`, each step in a transaction of its own.
+    pub fn open(path: &Path, schema: &Schema) -> Result<Self, OpenError> {
+        let unusable =
+            |reason: std::io::Error| OpenError::Unusable { path: path.to_owned(), reason: reason.to_string() };
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            std::fs::create_dir_all(folder).map_err(unusable)?;
+        }
+        let lock_path = PathBuf::from(format!("{}.lock", path.display()));
+        let lock = File::options().create(true).truncate(false).write(true).open(lock_path).map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        }
+        let file = SqliteFile { path: path.to_owned(), _lock: Arc::new(lock) };
+        let mut connection = file.writer()?;
+        migrate(&mut connection, schema, path)?;
+        Ok(file)
+    }
+
+    /// A connection that writes. Its commits are durable when they return: `synchronous=FULL` (design.md A2, B1).
+    pub fn writer(&self) -> Result<Connection, OpenError> {
+        let connection = Connection::open(&self.path).and_then(|connection| {
+            configure(&connection)?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.pragma_update(None, "synchronous", "full")?;
+            connection.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)?;
+            connection.pragma_update(None, "foreign_keys", "on")?;
+            Ok(connection)
+        });
+        connection.map_err(|error| open_error(&self.path, &error))
+    }
+
+    /// A connection that only reads, and sees each commit as soon as it is answered.
+    pub fn reader(&self) -> Result<Connection, OpenError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags).and_then(|connection| {
+            configure(&connection)?;
+            Ok(connection)
+        });
+        connection.map_err(|error| open_error(&self.path, &error))
+    }
+
+    /// Readers for handlers.
+    pub fn read_pool(&self) -> Result<ReadPool, OpenError> {
+        let connections = (0..READ_CONNECTIONS).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
+        Ok(ReadPool {
+            permits: Arc::new(Semaphore::new(READ_CONNECTIONS)),
+            connections: Arc::new(Mutex::new(connections)),
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A few read connections that handlers share.
+#[derive(Clone)]
+pub struct ReadPool {
+    permits: Arc<Semaphore>,
+    connections: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl ReadPool {
+    /// Runs `query` in one read transaction on a thread that may block, so that all it reads is of one moment.
+    pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Stopping)?;
+        let pool = Arc::clone(&self.connections);
+        let reading = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
+            // A permit stands for a connection, so there is one, unless a query panicked and took it along.
+            let mut connection =
+                lock().pop().ok_or(StoreError::Unavailable("no read connection is left".to_owned()))?;
+            let result = connection.transaction().and_then(|transaction| query(&transaction));
+            lock().push(connection);
+            Ok(result?)
+        });
+        reading.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+    }
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
+    connection.pragma_update(None, "cache_size", -PAGE_CACHE_KIB)
+}
+
+fn migrate(connection: &mut Connection, schema: &Schema, path: &Path) -> Result<(), OpenError> {
+    let failed = |error: rusqlite::Error| open_error(path, &error);
+    let pragma = |connection: &Connection, name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let application_id = pragma(connection, "application_id").map_err(failed)?;
+    let version = usize::try_from(pragma(connection, "user_version").map_err(failed)?).unwrap_or(usize::MAX);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+    if tables > 0 && application_id != i64::from(schema.application_id) {
+        return Err(OpenError::Foreign { path: path.to_owned(), owner: schema.owner });
+    }
+    if version > schema.migrations.len() {
+        return Err(OpenError::Newer { path: path.to_owned(), found: version, known: schema.migrations.len() });
+    }
+    for (index, sql) in schema.migrations.iter().enumerate().skip(version) {
+        let step = connection.transaction().and_then(|transaction| {
+            transaction.execute_batch(sql)?;
+            transaction.pragma_update(None, "application_id", schema.application_id)?;
+            transaction.pragma_update(None, "user_version", index as i64 + 1)?;
+            transaction.commit()
+        });
+        step.map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, reason },
+        _ => OpenError::Unusable { path, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCHEMA: Schema = Schema {
+        application_id: 7,
+        owner: "test",
+        migrations: &["CREATE TABLE one (n INTEGER)", "ALTER TABLE one ADD COLUMN m INTEGER"],
+    };
+
+    fn refused(path: &Path, schema: &Schema) -> String {
+        SqliteFile::open(path, schema).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_file_is_migrated_from_whatever_version_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/file.db");
+        drop(SqliteFile::open(&path, &Schema { migrations: &SCHEMA.migrations[..1], ..SCHEMA }).unwrap());
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        file.writer().unwrap().execute("INSERT INTO one (n, m) VALUES (1, 2)", []).unwrap();
+    }
+
+    #[test]
+    fn a_newer_a_foreign_a_damaged_and_a_locked_file_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.db");
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        assert!(refused(&path, &SCHEMA).contains("in use by another process"));
+        drop(file);
+        let older = Schema { migrations: &SCHEMA.migrations[..1], ..SCHEMA };
+        assert!(refused(&path, &older).contains("schema version 2, and this binary knows up to 1"));
+        assert!(refused(&path, &Schema { application_id: 8, ..SCHEMA }).contains("not a database of the test"));
+        let garbage = folder.path().join("garbage.db");
+        std::fs::write(&garbage, [42; 8_192]).unwrap();
+        assert!(refused(&garbage, &SCHEMA).contains("garbage.db is damaged or no database"));
+        assert!(refused(folder.path(), &SCHEMA).contains("cannot open"));
+    }
+}

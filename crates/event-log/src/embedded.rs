@@ -1,0 +1,108 @@
+//! The embedded event log: one SQLite file in a folder, for a deployment without Kafka.
+//!
+//! It has what the services rely on in Kafka: partitions chosen by key, offsets that never change their record, positions
+//! of groups and publishers, fencing, and compaction to the last record of a key.
+//!
+//! A publisher makes its records visible to the readers of the process first, and commits and syncs them then: all of
+//! the process dies together, so a reader may run ahead of the sync, and two syncs in a row are not the latency of every
+//! event. What outlives the process does not run ahead: [`GroupReader`] reads durable records only, and a checkpoint
+//! takes [`Reader::durable_positions`].
+//!
+//! - `storage` and `writer` are the file, `state` what is in memory, `shared` the two together.
+//! - `cursor`, `reader` and `group_reader` read; `compaction` and `maintenance` keep the file small.
+
+mod compaction;
+mod cursor;
+mod group_reader;
+mod maintenance;
+mod publisher;
+mod reader;
+mod shared;
+mod state;
+mod storage;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::group_reader::EmbeddedGroupReader;
+use self::maintenance::Maintenance;
+use self::publisher::EmbeddedPublisher;
+use self::reader::EmbeddedReader;
+use self::shared::Shared;
+use crate::{DEFAULT_PARTITION_COUNT, EventLog, GroupReader, LogError, Positions, Publisher, Reader};
+
+/// From how many records on a partition's new part is worth compacting: below that it is a megabyte or two.
+pub const DEFAULT_COMPACTION_MIN_RECORDS: u64 = 10_000;
+
+/// Where and how an embedded log is kept.
+#[derive(Debug, Clone)]
+pub struct EmbeddedSettings {
+    /// The database file; `-wal`, `-shm` and `.lock` files appear beside it. Its folder must exist.
+    pub path: PathBuf,
+    /// For a log that does not exist yet. One that does keeps its own count: keys must stay where they are.
+    pub partition_count: u32,
+    /// A partition is compacted when this many records are new since the last time, and they are at least half as many
+    /// as those that were left then.
+    pub compaction_min_records: u64,
+}
+
+impl EmbeddedSettings {
+    /// A log in the file at `path`, the rest as it usually is.
+    pub fn at(path: impl Into<PathBuf>) -> EmbeddedSettings {
+        EmbeddedSettings {
+            path: path.into(),
+            partition_count: DEFAULT_PARTITION_COUNT,
+            compaction_min_records: DEFAULT_COMPACTION_MIN_RECORDS,
+        }
+    }
+}
+
+/// An open embedded log. Publishers and readers may outlive it; its file stays locked until the last of them is gone.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    maintenance: Maintenance,
+}
+
+impl EmbeddedLog {
+    /// Opens the log, or makes it. One process at a time can have it open: a second one is refused.
+    pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedLog, LogError> {
+        let shared = Arc::new(Shared::open(&settings)?);
+        let maintenance = Maintenance::start(Arc::clone(&shared))?;
+        Ok(EmbeddedLog { shared, maintenance })
+    }
+
+    /// Compacts every partition now, however little there is to gain, and gives the space back to the file system.
+    pub fn compact_now(&self) -> Result<(), LogError> {
+        compaction::compact_all(&self.shared, &|| false)
+    }
+}
+
+impl EventLog for EmbeddedLog {
+    fn describe(&self) -> String {
+        format!("embedded log in {}", self.shared.path.display())
+    }
+
+    fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
+        Ok(Box::new(EmbeddedPublisher::open(Arc::clone(&self.shared), name)?))
+    }
+
+    fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {
+        Ok(Box::new(EmbeddedReader::open(Arc::clone(&self.shared), from)?))
+    }
+
+    fn group_reader(&self, group: &str) -> Result<Box<dyn GroupReader>, LogError> {
+        Ok(Box::new(EmbeddedGroupReader::open(Arc::clone(&self.shared), group)?))
+    }
+
+    fn end_offsets(&self, _timeout: Duration) -> Result<Positions, LogError> {
+        Ok(self.shared.end_offsets())
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        self.maintenance.stop();
+    }
+}

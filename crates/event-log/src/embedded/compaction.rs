@@ -1,0 +1,144 @@
+//! Compaction: of each key only the last record stays; records without a key all stay, and so do all offsets.
+//!
+//! A partition is compacted up to some offset ("clean": no key occurs twice below it) and gets new, dirty records behind
+//! that. One round takes as many dirty records as have a bounded number of keys, notes the last offset of each key, and
+//! then walks over the partition from its start to the end of those records and removes what is older. It works in small
+//! write transactions, so a publisher waits for one of them at most, and can stop after any: each one only removes
+//! records that a later, durable one replaces.
+
+use std::collections::HashMap;
+
+use super::shared::{Shared, locked};
+use super::storage::Database;
+use crate::LogError;
+
+/// How many keys one round may note. With a key of an account id's length that is some 12 MB.
+const ROUND_MAX_KEYS: usize = 131_072;
+/// How many bytes the noted keys may have together, for long keys.
+const ROUND_MAX_KEY_BYTES: usize = 16 << 20;
+/// How many records are read in one go. It bounds how long a read keeps the write-ahead log from starting over.
+const SCAN_RECORDS: usize = 4_096;
+/// How many records one write transaction removes: about a millisecond.
+const REMOVE_RECORDS: usize = 256;
+/// How many pages one write transaction gives back.
+const VACUUM_PAGES: u64 = 64;
+/// Free pages that stay in the file for the records to come: a megabyte.
+const VACUUM_KEPT_PAGES: u64 = 256;
+
+/// Compacts every partition.
+pub(super) fn compact_all(shared: &Shared, stopped: &dyn Fn() -> bool) -> Result<(), LogError> {
+    compact(shared, stopped, &|_| true)
+}
+
+/// Compacts the partitions that are worth it.
+pub(super) fn compact_due(shared: &Shared, stopped: &dyn Fn() -> bool) -> Result<(), LogError> {
+    compact(shared, stopped, &|partition| shared.wants_compaction(&locked(&shared.state).partitions[partition]))
+}
+
+fn compact(shared: &Shared, stopped: &dyn Fn() -> bool, wanted: &dyn Fn(usize) -> bool) -> Result<(), LogError> {
+    let _one_at_a_time = locked(&shared.compacting);
+    let mut database = shared.connect()?;
+    let count = locked(&shared.state).partition_count();
+    for partition in (0..count).filter(|partition| wanted(*partition as usize)) {
+        let mut round = Round { shared, database: &mut database, partition, stopped };
+        round.run()?;
+    }
+    while !stopped() && locked(&shared.writer).vacuum(VACUUM_PAGES, VACUUM_KEPT_PAGES)? {}
+    checkpoint(shared, true)
+}
+
+/// Moves the write-ahead log to the main file. With `give_back` both files are cut to what they hold.
+pub(super) fn checkpoint(shared: &Shared, give_back: bool) -> Result<(), LogError> {
+    let mut database = shared.connect()?;
+    // Without waiting: a reader in the middle of a scan only means that the rest is moved next time.
+    let mut run = |mode: &str| {
+        database.run(|connection| {
+            connection.busy_timeout(std::time::Duration::ZERO)?;
+            Ok(connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?)
+        })
+    };
+    // The slow part goes beside the publishers; what is left for the second step is what they wrote meanwhile.
+    run("PASSIVE")?;
+    if give_back {
+        let _nobody_writes = locked(&shared.writer);
+        run("TRUNCATE")?;
+    }
+    Ok(())
+}
+
+/// The last offset of each key of a round.
+type LastOffsets = HashMap<Box<[u8]>, u64>;
+
+/// The compaction of one partition.
+struct Round<'a> {
+    shared: &'a Shared,
+    database: &'a mut Database,
+    partition: u32,
+    stopped: &'a dyn Fn() -> bool,
+}
+
+impl Round<'_> {
+    fn run(&mut self) -> Result<(), LogError> {
+        let (mut from, end) = {
+            let state = locked(&self.shared.state);
+            let partition = &state.partitions[self.partition as usize];
+            (partition.clean_end, partition.durable_end)
+        };
+        while from < end {
+            let Some((last_offsets, to)) = self.note_keys(from, end)? else { return Ok(()) };
+            let Some(kept) = self.sweep(&last_offsets, to)? else { return Ok(()) };
+            locked(&self.shared.writer).store_clean(self.partition, to, kept)?;
+            let mut state = locked(&self.shared.state);
+            let partition = &mut state.partitions[self.partition as usize];
+            (partition.clean_end, partition.clean_records) = (to, kept);
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// The last offset of each key from `from` on, up to the returned position; or nothing when stopped.
+    fn note_keys(&mut self, mut from: u64, end: u64) -> Result<Option<(LastOffsets, u64)>, LogError> {
+        let mut last_offsets = LastOffsets::new();
+        let mut key_bytes = 0;
+        while from < end && last_offsets.len() < ROUND_MAX_KEYS && key_bytes < ROUND_MAX_KEY_BYTES {
+            if (self.stopped)() {
+                return Ok(None);
+            }
+            from = self.database.scan(self.partition, (from, end), SCAN_RECORDS, &mut |record| {
+                let Some(key) = record.key else { return };
+                match last_offsets.get_mut(key) {
+                    Some(offset) => *offset = record.offset,
+                    None => {
+                        key_bytes += key.len();
+                        last_offsets.insert(Box::from(key), record.offset);
+                    }
+                }
+            })?;
+        }
+        Ok(Some((last_offsets, from)))
+    }
+
+    /// Removes the records below `to` that a noted one replaces. Returns how many are left, or nothing when stopped.
+    fn sweep(&mut self, last_offsets: &LastOffsets, to: u64) -> Result<Option<u64>, LogError> {
+        let (mut next, mut kept) = (0, 0);
+        let mut replaced = Vec::new();
+        while next < to {
+            if (self.stopped)() {
+                return Ok(None);
+            }
+            next = self.database.scan(self.partition, (next, to), SCAN_RECORDS, &mut |record| {
+                let last = record.key.and_then(|key| last_offsets.get(key));
+                if last.is_some_and(|last| record.offset < *last) {
+                    replaced.push(record.offset);
+                } else {
+                    kept += 1;
+                }
+            })?;
+            for offsets in replaced.chunks(REMOVE_RECORDS) {
+                locked(&self.shared.writer).remove(self.partition, offsets)?;
+            }
+            replaced.clear();
+        }
+        Ok(Some(kept))
+    }
+}

@@ -1,0 +1,215 @@
+//! The open log, as its publishers, readers and its maintenance thread share it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::EmbeddedSettings;
+use super::state::{Partition, State, TailRecord};
+use super::storage::Database;
+use super::writer::Writer;
+use crate::{LogError, Positions, Record};
+
+/// Kafka's default for one message, so that what is accepted here is accepted there.
+const MAX_RECORD_BYTES: usize = 1_000_000;
+/// Roughly what a commit writes beside its records: the page of each table it touches.
+const COMMIT_OVERHEAD_BYTES: u64 = 4 * 4096;
+/// How much goes to the write-ahead log before the maintenance thread moves it to the main file. SQLite's own default is
+/// 1,000 pages of 4 KiB, done inside some unlucky commit.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
+
+/// What the maintenance thread is asked to do.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) stop: bool,
+    pub(super) compact: bool,
+    /// Bytes written since the write-ahead log was last moved to the main file, roughly.
+    pub(super) unmoved_bytes: u64,
+}
+
+impl Work {
+    pub(super) fn checkpoint_is_due(&self) -> bool {
+        self.unmoved_bytes >= CHECKPOINT_BYTES
+    }
+}
+
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    pub(super) compaction_min_records: u64,
+    pub(super) state: Mutex<State>,
+    /// Signalled when records become visible.
+    pub(super) appended: Condvar,
+    /// Signalled when records become durable, and when a group's members change.
+    pub(super) synced: Condvar,
+    /// Taken before `state` where both are needed, and held over every commit.
+    pub(super) writer: Mutex<Writer>,
+    /// One compaction at a time.
+    pub(super) compacting: Mutex<()>,
+    pub(super) work: Mutex<Work>,
+    pub(super) work_wanted: Condvar,
+    /// Held until the last user of the log is gone; the operating system frees it if the process dies.
+    _process_lock: File,
+}
+
+impl Shared {
+    pub(super) fn open(settings: &EmbeddedSettings) -> Result<Shared, LogError> {
+        let process_lock = lock_for_this_process(&settings.path)?;
+        let contents = Database::create_or_open(&settings.path, settings.partition_count)?.contents()?;
+        let state = State::new(contents);
+        let writer = Writer::open(&settings.path, state.partition_count())?;
+        Ok(Shared {
+            path: settings.path.clone(),
+            compaction_min_records: settings.compaction_min_records,
+            state: Mutex::new(state),
+            appended: Condvar::new(),
+            synced: Condvar::new(),
+            writer: Mutex::new(writer),
+            compacting: Mutex::new(()),
+            work: Mutex::new(Work::default()),
+            work_wanted: Condvar::new(),
+            _process_lock: process_lock,
+        })
+    }
+
+    /// One more connection, to read with.
+    pub(super) fn connect(&self) -> Result<Database, LogError> {
+        Database::connect(&self.path, locked(&self.state).partition_count())
+    }
+
+    /// Makes a new publisher of `name` the only one, and returns its epoch and where the earlier ones came to. Whatever
+    /// they made visible is in the file before this returns: a position never leaves out records that readers have seen.
+    pub(super) fn open_publisher(&self, name: &Arc<str>) -> Result<(u64, Option<u64>), LogError> {
+        let (epoch, last_batch) = {
+            let mut state = locked(&self.state);
+            let publisher = state.publishers.entry(Arc::clone(name)).or_default();
+            publisher.epoch += 1;
+            (publisher.epoch, state.last_batch())
+        };
+        self.flush(last_batch)?;
+        let position = locked(&self.state).publishers.get(name).and_then(|publisher| publisher.position);
+        Ok((epoch, position))
+    }
+
+    /// Publishes for the publisher of this name and epoch: visible first, durable when it returns.
+    pub(super) fn publish(
+        &self,
+        name: &Arc<str>,
+        epoch: u64,
+        records: &[Record],
+        position: u64,
+    ) -> Result<(), LogError> {
+        let records: Vec<TailRecord> = records.iter().map(TailRecord::new).collect();
+        if let Some(record) = records.iter().find(|record| record.bytes() > MAX_RECORD_BYTES) {
+            return Err(LogError::Refused(format!(
+                "a record of {} bytes; the event log takes up to {MAX_RECORD_BYTES}",
+                record.bytes()
+            )));
+        }
+        if i64::try_from(position).is_err() {
+            return Err(LogError::Refused(format!("the position {position} does not fit into 63 bits")));
+        }
+        let number = {
+            let mut state = locked(&self.state);
+            if state.publishers.get(name).is_none_or(|publisher| publisher.epoch != epoch) {
+                return Err(LogError::Fenced(format!("{name} was opened again")));
+            }
+            state.append(name, records, position)
+        };
+        self.appended.notify_all();
+        self.flush(number)
+    }
+
+    /// Brings everything up to the batch of this number to the file. Batches that wait for the writer together go in one
+    /// transaction; one whose commit failed before goes with the next.
+    fn flush(&self, number: u64) -> Result<(), LogError> {
+        let mut writer = locked(&self.writer);
+        let batches: Vec<_> = {
+            let state = locked(&self.state);
+            if state.is_durable(number) {
+                return Ok(());
+            }
+            state.pending.iter().cloned().collect()
+        };
+        writer.append(&batches)?;
+        // Still under the writer's lock: the batches leave `pending` before anyone else can look for work there.
+        let mut state = locked(&self.state);
+        state.mark_durable(batches.len());
+        let compact = state.partitions.iter().any(|partition| self.wants_compaction(partition));
+        drop(state);
+        drop(writer);
+        self.synced.notify_all();
+        let bytes: usize = batches.iter().flat_map(|batch| &batch.records).map(|(_, record)| record.bytes()).sum();
+        self.ask_for_work(compact, bytes as u64 + COMMIT_OVERHEAD_BYTES);
+        Ok(())
+    }
+
+    /// Compaction costs about what the compacted part is long, so it waits until there is something to gain by it.
+    pub(super) fn wants_compaction(&self, partition: &Partition) -> bool {
+        let dirty = partition.dirty_records();
+        dirty >= self.compaction_min_records.max(1) && dirty * 2 >= partition.clean_records
+    }
+
+    fn ask_for_work(&self, compact: bool, written_bytes: u64) {
+        let mut work = locked(&self.work);
+        work.compact |= compact;
+        work.unmoved_bytes += written_bytes;
+        if work.compact || work.checkpoint_is_due() {
+            self.work_wanted.notify_one();
+        }
+    }
+
+    /// Commits positions of a group: in the file, and in memory once they are there.
+    pub(super) fn commit_group(&self, group: &str, positions: &Positions) -> Result<(), LogError> {
+        let mut writer = locked(&self.writer);
+        writer.store_group(group, positions)?;
+        let mut state = locked(&self.state);
+        if let Some(group) = state.groups.get_mut(group) {
+            group.committed.extend(positions);
+        }
+        Ok(())
+    }
+
+    /// How long the write-ahead log's file is.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        std::fs::metadata(beside(&self.path, "-wal")).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Where the partitions end for readers.
+    pub(super) fn end_offsets(&self) -> Positions {
+        (0..).zip(locked(&self.state).partitions.iter().map(|partition| partition.next_offset)).collect()
+    }
+}
+
+/// Locks. A thread that panicked while it held one of these has left nothing half done that matters: what is visible is
+/// appended in one step, and what is durable is the file's business.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The file whose name is that of `path` with `suffix`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Two processes on one log would give the same offsets to different records.
+fn lock_for_this_process(path: &Path) -> Result<File, LogError> {
+    let lock_path = beside(path, ".lock");
+    let refused = |what: &dyn std::fmt::Display| LogError::Refused(format!("{}: {what}", lock_path.display()));
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(|error| refused(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(LogError::Refused(format!(
+            "{} is in use by another process: {} is locked",
+            path.display(),
+            lock_path.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(refused(&error)),
+    }
+}

@@ -1,0 +1,119 @@
+//! What is written to the embedded log's file. One [`Writer`] stands behind one mutex, so within the process no write
+//! ever waits for a lock of SQLite's.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::state::Batch;
+use super::storage::{Database, Failure, checksum, signed};
+use crate::{LogError, Positions};
+
+/// Two connections to the file: one whose commits are synced, and one whose commits are as atomic and in the same order,
+/// but reach the disk with the next synced one. A crash may take the latter's last commits back, never one without
+/// those behind it.
+pub(super) struct Writer {
+    synced: Database,
+    relaxed: Database,
+}
+
+impl Writer {
+    pub(super) fn open(path: &Path, partition_count: u32) -> Result<Writer, LogError> {
+        let synced = Database::connect(path, partition_count)?;
+        let mut relaxed = Database::connect(path, partition_count)?;
+        relaxed.run(|connection| Ok(connection.pragma_update(None, "synchronous", "NORMAL")?))?;
+        Ok(Writer { synced, relaxed })
+    }
+
+    /// Commits the batches, each one's position with its records, in one synced transaction.
+    pub(super) fn append(&mut self, batches: &[Arc<Batch>]) -> Result<(), LogError> {
+        self.synced.run(|connection| {
+            let transaction = connection.transaction()?;
+            for batch in batches {
+                append_records(&transaction, batch)?;
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO publisher_positions VALUES (?1, ?2)
+                         ON CONFLICT (name) DO UPDATE SET position = excluded.position",
+                    )?
+                    .execute((&*batch.publisher, signed(batch.position)))?;
+            }
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// Commits a group's positions. A crash may take them back: the group then reads some records again.
+    pub(super) fn store_group(&mut self, group: &str, positions: &Positions) -> Result<(), LogError> {
+        self.relaxed.run(|connection| {
+            let transaction = connection.transaction()?;
+            for (partition, next_offset) in positions {
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO group_positions VALUES (?1, ?2, ?3)
+                         ON CONFLICT (group_name, partition) DO UPDATE SET next_offset = excluded.next_offset",
+                    )?
+                    .execute((group, partition, signed(*next_offset)))?;
+            }
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// Removes records that a later one of the same key replaces.
+    pub(super) fn remove(&mut self, partition: u32, offsets: &[u64]) -> Result<(), LogError> {
+        self.relaxed.run(|connection| {
+            let transaction = connection.transaction()?;
+            let delete = format!("DELETE FROM records_{partition} WHERE record_offset = ?1");
+            for offset in offsets {
+                transaction.prepare_cached(&delete)?.execute([signed(*offset)])?;
+            }
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// Notes how far a partition is compacted.
+    pub(super) fn store_clean(&mut self, partition: u32, end: u64, records: u64) -> Result<(), LogError> {
+        self.relaxed.run(|connection| {
+            connection.execute(
+                "UPDATE partitions SET clean_end = ?2, clean_records = ?3 WHERE partition = ?1",
+                (partition, signed(end), signed(records)),
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Gives up to `pages` free pages back to the file system, as long as more than `keep` are free. Returns whether
+    /// there is more to give.
+    pub(super) fn vacuum(&mut self, pages: u64, keep: u64) -> Result<bool, LogError> {
+        self.relaxed.run(|connection| {
+            let free =
+                |connection: &Connection| connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0));
+            let surplus = free(connection)? - signed(keep);
+            if surplus <= 0 {
+                return Ok(false);
+            }
+            let step = surplus.min(signed(pages));
+            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({step})"))?;
+            let mut rows = statement.query([])?;
+            // The pragma frees one page a step.
+            while rows.next()?.is_some() {}
+            Ok(surplus > step)
+        })
+    }
+}
+
+fn append_records(connection: &Connection, batch: &Batch) -> Result<(), Failure> {
+    for (partition, record) in &batch.records {
+        // A commit that fails may still be found whole after all: putting the same records again must then be no error.
+        connection
+            .prepare_cached(&format!("INSERT OR REPLACE INTO records_{partition} VALUES (?1, ?2, ?3, ?4, ?5)"))?
+            .execute((
+                signed(record.offset),
+                record.key.as_deref(),
+                record.value.as_deref(),
+                &*record.headers,
+                checksum(record.offset, record.key.as_deref(), record.value.as_deref(), &record.headers),
+            ))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The event log in Kafka, through librdkafka.
+//!
+//! - `publisher` publishes each batch in a transaction together with its position, which is kept as the committed offset
+//!   of a consumer group named like the publisher. Only the latest transactional producer of a name can commit.
+//! - `reader` reads all partitions and belongs to no group. It reads uncommitted: every record tells of a row that is
+//!   already committed, even one in a transaction that is aborted later (design.md, "Reading what is not yet committed").
+//! - `group_reader` is an ordinary group member.
+//! - `topic` makes the topic, or says what is wrong with the one that is there.
+//!
+//! Nothing here needs a broker to be there when it is opened: services start, and serve, with Kafka down.
+
+mod client;
+mod group_reader;
+mod publisher;
+mod reader;
+mod topic;
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use self::client::{Events, create, drain_events, log_error, partition_count, time_left};
+use self::group_reader::KafkaGroupReader;
+use self::publisher::KafkaPublisher;
+use self::reader::KafkaReader;
+use crate::{EventLog, GroupReader, LogError, Positions, Publisher, Reader};
+
+/// How long opening a reader may take: a broker that is there answers within milliseconds.
+const OPEN_READER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Which Kafka, and which topic there.
+#[derive(Debug, Clone)]
+pub struct KafkaSettings {
+    /// Bootstrap servers, `host:port` separated by commas.
+    pub brokers: String,
+    /// The topic's name.
+    pub topic: String,
+    /// More settings of librdkafka by their own names: security, and tuning. What this log's guarantees rest on (`acks`,
+    /// the partitioner, what is committed when) cannot be changed by them.
+    pub extra: Vec<(String, String)>,
+}
+
+/// A topic in Kafka.
+pub struct KafkaLog {
+    settings: KafkaSettings,
+    /// Asks for metadata and watermarks; it reads nothing.
+    client: BaseConsumer<Events>,
+}
+
+impl KafkaLog {
+    /// Checks the settings. No broker is asked, so none needs to be there.
+    pub fn open(settings: KafkaSettings) -> Result<KafkaLog, LogError> {
+        if settings.topic.is_empty() || settings.topic.contains('\0') {
+            return Err(LogError::Refused(format!("{:?} is no name for a topic", settings.topic)));
+        }
+        let client = create(&settings, "metadata", &[], &[("isolation.level", "read_uncommitted")])?;
+        Ok(KafkaLog { settings, client })
+    }
+
+    /// Makes the topic if it is missing: compacted, with [`DEFAULT_PARTITION_COUNT`](crate::DEFAULT_PARTITION_COUNT)
+    /// partitions and the brokers' default replication. Whatever else is not as it should be comes back as warnings, one
+    /// line each, that say what will go wrong.
+    pub fn ensure_topic(&self, timeout: Duration) -> Result<Vec<String>, LogError> {
+        topic::ensure(&self.settings, &self.client, deadline(timeout))
+    }
+}
+
+impl EventLog for KafkaLog {
+    fn describe(&self) -> String {
+        format!("Kafka at {}, topic {}", self.settings.brokers, self.settings.topic)
+    }
+
+    fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
+        drain_events(&self.client);
+        Ok(Box::new(KafkaPublisher::open(&self.settings, &self.client, name)?))
+    }
+
+    fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {
+        Ok(Box::new(KafkaReader::open(&self.settings, from, deadline(OPEN_READER_TIMEOUT))?))
+    }
+
+    fn group_reader(&self, group: &str) -> Result<Box<dyn GroupReader>, LogError> {
+        Ok(Box::new(KafkaGroupReader::open(&self.settings, group)?))
+    }
+
+    fn end_offsets(&self, timeout: Duration) -> Result<Positions, LogError> {
+        drain_events(&self.client);
+        let deadline = deadline(timeout);
+        let topic = &self.settings.topic;
+        (0..partition_count(&self.client, topic, deadline)?)
+            .map(|partition| {
+                let (_low, high) = self
+                    .client
+                    .fetch_watermarks(topic, partition as i32, time_left(deadline))
+                    .map_err(|error| log_error("asking where the topic ends", &error))?;
+                Ok((partition, high.max(0) as u64))
+            })
+            .collect()
+    }
+}
+
+/// The moment `timeout` from now. librdkafka counts milliseconds in 32 bits, so no wait is longer than an hour.
+fn deadline(timeout: Duration) -> Instant {
+    const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+    Instant::now() + timeout.min(LONGEST_WAIT)
+}

@@ -1,0 +1,213 @@
+//! Publishing to Kafka: one transaction a batch, with the publisher's position in it.
+//!
+//! The position is the committed offset of the consumer group that has the publisher's name, on the topic's partition 0.
+//! Kafka commits it in the same transaction as the records, so the two never disagree. No consumer is ever in that group.
+//!
+//! The producer is polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a commit
+//! waits for it.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::KafkaSettings;
+use super::client::{Events, create, log_error, partition_count, time_left};
+use crate::{LogError, Publisher, Record};
+
+/// How long opening may take. A new transactional producer takes about half a second to get its id.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long one batch may take, from its first record to its commit.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
+/// `PUBLISH_TIMEOUT` for librdkafka: no record and no request waits longer.
+const PUBLISH_TIMEOUT_MS: &str = "10000";
+/// When the brokers give up a transaction whose publisher died. It must be longer than a batch may take.
+const TRANSACTION_TIMEOUT_MS: &str = "15000";
+/// How long an abort may take. It is a courtesy to those who read committed: opening the next publisher does it too.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a producer with records under way is looked at. The client's own blocking poll never returns early.
+const DRAIN_PAUSE: Duration = Duration::from_micros(100);
+/// How long to wait before the committed position is asked for again (its partition is on the move, say).
+const POSITION_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The partition whose committed offset holds the position. Every topic has it.
+const POSITION_PARTITION: i32 = 0;
+
+pub(super) struct KafkaPublisher {
+    producer: BaseProducer<Events>,
+    topic: String,
+    group: ConsumerGroupMetadata,
+    position: Option<u64>,
+    /// Set after an error. Whether the batch was committed is known to the brokers only: a new publisher asks them.
+    spent: bool,
+}
+
+impl KafkaPublisher {
+    pub(super) fn open(
+        settings: &KafkaSettings,
+        client: &BaseConsumer<Events>,
+        name: &str,
+    ) -> Result<KafkaPublisher, LogError> {
+        let deadline = Instant::now() + OPEN_TIMEOUT;
+        // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
+        partition_count(client, &settings.topic, deadline)?;
+        let tuning = [
+            ("linger.ms", "0"),
+            ("message.timeout.ms", PUBLISH_TIMEOUT_MS),
+            ("socket.timeout.ms", PUBLISH_TIMEOUT_MS),
+            ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
+        ];
+        let fixed = [
+            ("transactional.id", name),
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("partitioner", "murmur2_random"),
+        ];
+        let producer: BaseProducer<Events> = create(settings, "publisher", &tuning, &fixed)?;
+        producer
+            .init_transactions(time_left(deadline))
+            .map_err(|error| publish_error(&producer, "fencing earlier publishers", &error))?;
+        let (group, position) = committed_position(settings, name, deadline)?;
+        Ok(KafkaPublisher { producer, topic: settings.topic.clone(), group, position, spent: false })
+    }
+
+    fn transact(&self, records: &[Record], position: i64, deadline: Instant) -> Result<(), LogError> {
+        let producer = &self.producer;
+        producer.begin_transaction().map_err(|error| publish_error(producer, "beginning a transaction", &error))?;
+        for record in records {
+            self.send(record, deadline)?;
+        }
+        // While the brokers note the position, the records are on their way.
+        let mut offsets = TopicPartitionList::new();
+        offsets
+            .add_partition_offset(&self.topic, POSITION_PARTITION, Offset::Offset(position))
+            .and_then(|()| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
+            .map_err(|error| publish_error(producer, "adding the position", &error))?;
+        producer.poll(Duration::ZERO);
+        while producer.in_flight_count() > 0 {
+            if Instant::now() >= deadline {
+                return Err(LogError::Unavailable("the brokers did not take the records in time".to_owned()));
+            }
+            thread::park_timeout(DRAIN_PAUSE);
+            producer.poll(Duration::ZERO);
+        }
+        if let Some(error) = producer.context().take_failed_delivery() {
+            return Err(publish_error(producer, "sending the records", &error));
+        }
+        producer
+            .commit_transaction(time_left(deadline))
+            .map_err(|error| publish_error(producer, "committing the transaction", &error))
+    }
+
+    /// Hands one record to librdkafka, and waits where its queue is full.
+    fn send(&self, record: &Record, deadline: Instant) -> Result<(), LogError> {
+        let mut message = BaseRecord::<[u8], [u8]>::to(&self.topic);
+        message.key = record.key.as_deref();
+        message.payload = record.value.as_deref();
+        if !record.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            message.headers = Some(record.headers.iter().fold(headers, |headers, header| {
+                headers.insert(KafkaHeader { key: &header.name, value: Some(&header.value) })
+            }));
+        }
+        loop {
+            match self.producer.send(message) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again))
+                    if Instant::now() < deadline =>
+                {
+                    message = again;
+                    self.producer.poll(Duration::ZERO);
+                    thread::park_timeout(DRAIN_PAUSE);
+                }
+                Err((error, _)) => return Err(publish_error(&self.producer, "sending a record", &error)),
+            }
+        }
+    }
+
+    fn abort(&self) {
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        self.producer.poll(Duration::ZERO);
+        if let Err(error) = self.producer.abort_transaction(ABORT_TIMEOUT) {
+            tracing::debug!(%error, "a transaction was left to be aborted by the next publisher");
+        }
+    }
+}
+
+impl Publisher for KafkaPublisher {
+    fn position(&self) -> Option<u64> {
+        self.position
+    }
+
+    fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
+        if self.spent {
+            return Err(LogError::Unavailable("an earlier publish failed: open a new publisher".to_owned()));
+        }
+        let Ok(offset) = i64::try_from(position) else {
+            return Err(LogError::Refused(format!("the position {position} does not fit into 63 bits")));
+        };
+        let result = self.transact(records, offset, Instant::now() + PUBLISH_TIMEOUT);
+        match &result {
+            Ok(()) => {
+                self.position = Some(position);
+                self.producer.context().all_is_well();
+            }
+            Err(LogError::Fenced(_)) => self.spent = true,
+            Err(_) => {
+                self.spent = true;
+                self.abort();
+            }
+        }
+        result
+    }
+}
+
+/// Reads the position back, and makes what it takes to write it.
+///
+/// The offsets are read "committed": one whose transaction is still being ended is waited for, not passed over.
+fn committed_position(
+    settings: &KafkaSettings,
+    name: &str,
+    deadline: Instant,
+) -> Result<(ConsumerGroupMetadata, Option<u64>), LogError> {
+    let fixed = [("group.id", name), ("isolation.level", "read_committed"), ("enable.auto.commit", "false")];
+    let consumer: BaseConsumer<Events> = create(settings, "publisher's position", &[], &fixed)?;
+    let group = consumer
+        .group_metadata()
+        .ok_or_else(|| LogError::Unavailable("librdkafka has no metadata for the position's group".to_owned()))?;
+    loop {
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition(&settings.topic, POSITION_PARTITION);
+        let answer = consumer.committed_offsets(asked, time_left(deadline)).and_then(|answer| {
+            let elements = answer.elements();
+            let Some(element) = elements.first() else { return Ok(None) };
+            element.error()?;
+            Ok(match element.offset() {
+                Offset::Offset(position) => u64::try_from(position).ok(),
+                _none => None,
+            })
+        });
+        match answer.map_err(|error| log_error("reading the publisher's position", &error)) {
+            Ok(position) => return Ok((group, position)),
+            Err(LogError::Unavailable(_)) if Instant::now() < deadline => thread::park_timeout(POSITION_RETRY_PAUSE),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// An error of the producer's. Once a newer publisher is open, every one means that this one is fenced, whatever it says.
+fn publish_error(producer: &BaseProducer<Events>, doing: &str, error: &KafkaError) -> LogError {
+    match producer.client().fatal_error() {
+        Some((code, reason)) => {
+            let fatal = log_error(doing, &KafkaError::Global(code));
+            match fatal {
+                LogError::Fenced(_) => LogError::Fenced(format!("{doing}: {reason}")),
+                _ => LogError::Unavailable(format!("{doing}: {reason}")),
+            }
+        }
+        None => log_error(doing, error),
+    }
+}

@@ -1,0 +1,199 @@
+//! Reading all partitions of the topic.
+//!
+//! Partitions are assigned by hand. librdkafka wants a group's name to read at all, but nothing is committed to it and no
+//! broker hears of it.
+//!
+//! Transaction markers take offsets and are never handed over, so where a partition is read up to is not the last
+//! record's offset + 1: librdkafka knows, and is asked once a poll has taken all there was.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{Message, Offset, TopicPartitionList};
+
+use super::client::{Events, create, log_error, partition_count, time_left};
+use super::{KafkaSettings, deadline};
+use crate::record::Headers;
+use crate::{LogError, Positions, Reader, RecordRef};
+
+/// How many records one poll hands over at most.
+const BATCH_RECORDS: usize = 8_192;
+/// How often the topic is asked for new partitions, and for what retention has cut off.
+const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How long such a check may hold up reading. It is one round trip, and is made up for at the next one.
+const TOPIC_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// The group's name that librdkafka wants.
+const UNUSED_GROUP: &str = "tandem-no-group";
+/// How a consumer is tuned for latency. An empty fetch waits for a single byte, and a failed one is soon tried again.
+pub(super) const CONSUMER_TUNING: [(&str, &str); 3] =
+    [("fetch.min.bytes", "1"), ("fetch.error.backoff.ms", "20"), ("reconnect.backoff.max.ms", "1000")];
+
+pub(super) struct KafkaReader {
+    consumer: BaseConsumer<Events>,
+    topic: String,
+    /// The next offset to read, by partition. All of these are assigned.
+    next: Vec<u64>,
+    /// When to ask for new partitions.
+    next_check: Instant,
+}
+
+impl KafkaReader {
+    pub(super) fn open(settings: &KafkaSettings, from: &Positions, until: Instant) -> Result<KafkaReader, LogError> {
+        let fixed = [
+            ("group.id", UNUSED_GROUP),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "earliest"),
+            ("isolation.level", "read_uncommitted"),
+        ];
+        let consumer = create(settings, "reader", &CONSUMER_TUNING, &fixed)?;
+        let next_check = Instant::now() + TOPIC_CHECK_INTERVAL;
+        let mut reader = KafkaReader { consumer, topic: settings.topic.clone(), next: Vec::new(), next_check };
+        let count = partition_count(&reader.consumer, &reader.topic, until)?;
+        reader.add_partitions(count, |partition| from.get(&partition).copied(), until)?;
+        Ok(reader)
+    }
+
+    /// Begins to read the partitions up to `count` that are not read yet, where `from` says. A position that the log does
+    /// not have is noticed here and not at the first fetch, so that it is never taken for the end.
+    fn add_partitions(
+        &mut self,
+        count: u32,
+        from: impl Fn(u32) -> Option<u64>,
+        until: Instant,
+    ) -> Result<(), LogError> {
+        let known = self.next.len() as u32;
+        let mut added = TopicPartitionList::new();
+        let mut starts = Vec::new();
+        for partition in known..count {
+            let (low, high) = self.watermarks(partition, until)?;
+            let start = from(partition).filter(|from| (low..=high).contains(from)).unwrap_or(low);
+            added
+                .add_partition_offset(&self.topic, partition as i32, Offset::Offset(start as i64))
+                .map_err(|error| log_error("setting where to read from", &error))?;
+            starts.push(start);
+        }
+        if starts.is_empty() {
+            return Ok(());
+        }
+        self.consumer.incremental_assign(&added).map_err(|error| log_error("beginning to read", &error))?;
+        self.next.extend(starts);
+        Ok(())
+    }
+
+    fn watermarks(&self, partition: u32, until: Instant) -> Result<(u64, u64), LogError> {
+        let (low, high) = self
+            .consumer
+            .fetch_watermarks(&self.topic, partition as i32, time_left(until))
+            .map_err(|error| log_error("asking where the topic begins and ends", &error))?;
+        Ok((low.max(0) as u64, high.max(0) as u64))
+    }
+
+    fn check_topic(&mut self) {
+        if Instant::now() < self.next_check {
+            return;
+        }
+        self.next_check = Instant::now() + TOPIC_CHECK_INTERVAL;
+        let until = deadline(TOPIC_CHECK_TIMEOUT);
+        let checked = partition_count(&self.consumer, &self.topic, until).and_then(|count| {
+            // What retention has cut off before it was read counts as read: there is nothing to wait for.
+            for partition in 0..self.next.len() as u32 {
+                let (low, _) = self.watermarks(partition, until)?;
+                let next = &mut self.next[partition as usize];
+                *next = low.max(*next);
+            }
+            self.add_partitions(count, |_| None, until)
+        });
+        if let Err(error) = checked {
+            tracing::debug!(%error, "the topic was not checked for new partitions");
+        }
+    }
+
+    /// Takes over how far librdkafka has come, transaction markers included.
+    fn move_behind_markers(&mut self) {
+        let Ok(reached) = self.consumer.position() else { return };
+        for element in reached.elements() {
+            if let (Some(next), Offset::Offset(reached)) =
+                (self.next.get_mut(element.partition() as usize), element.offset())
+            {
+                *next = reached.max(0) as u64;
+            }
+        }
+    }
+}
+
+impl Reader for KafkaReader {
+    fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
+        self.check_topic();
+        let next = &mut self.next;
+        let count = take(&self.consumer, timeout, BATCH_RECORDS, &mut |message| {
+            let record = as_record(message);
+            apply(record);
+            if let Some(next) = next.get_mut(record.partition as usize) {
+                *next = record.offset + 1;
+            }
+        })?;
+        if count < BATCH_RECORDS {
+            self.move_behind_markers();
+        }
+        Ok(count)
+    }
+
+    fn positions(&self) -> Positions {
+        (0..).zip(self.next.iter().copied()).collect()
+    }
+
+    fn durable_positions(&self) -> Positions {
+        // Brokers hand out only what all replicas in sync have.
+        self.positions()
+    }
+}
+
+/// Takes what is there, up to `limit` messages; waits up to `timeout` for the first and not at all for the others. Trouble
+/// that passes is noted and waited out: librdkafka connects again by itself.
+pub(super) fn take(
+    consumer: &BaseConsumer<Events>,
+    timeout: Duration,
+    limit: usize,
+    apply: &mut dyn FnMut(&BorrowedMessage<'_>),
+) -> Result<usize, LogError> {
+    let until = deadline(timeout);
+    let mut count = 0;
+    while count < limit {
+        let wait = if count == 0 { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+        match consumer.poll(wait) {
+            Some(Ok(message)) => {
+                if count == 0 {
+                    consumer.context().all_is_well();
+                }
+                count += 1;
+                apply(&message);
+            }
+            Some(Err(error)) => {
+                consumer.context().note_trouble(&error, "reading");
+                let meaning = log_error("reading", &error);
+                if matches!(error, KafkaError::MessageConsumptionFatal(_))
+                    || !matches!(meaning, LogError::Unavailable(_))
+                {
+                    return Err(meaning);
+                }
+            }
+            // The client also comes back early, without a message, after a rebalance.
+            None if count > 0 || Instant::now() >= until => break,
+            None => {}
+        }
+    }
+    Ok(count)
+}
+
+pub(super) fn as_record<'a>(message: &'a BorrowedMessage<'_>) -> RecordRef<'a> {
+    RecordRef {
+        partition: message.partition() as u32,
+        offset: message.offset() as u64,
+        key: message.key(),
+        value: message.payload(),
+        headers: message.headers().map_or(Headers::Empty, Headers::Kafka),
+    }
+}

@@ -1,0 +1,129 @@
+//! Making the topic, and looking at one that is there.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::KafkaSettings;
+use super::client::{Events, create, log_error, partition_count, time_left};
+use crate::{DEFAULT_PARTITION_COUNT, LogError};
+
+/// As many replicas as the brokers make by default.
+const BROKERS_DEFAULT: i32 = -1;
+/// How long to wait before looking again whether a topic just made is known to all brokers.
+const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// See [`KafkaLog::ensure_topic`](super::KafkaLog::ensure_topic).
+pub(super) fn ensure(
+    settings: &KafkaSettings,
+    client: &BaseConsumer<Events>,
+    deadline: Instant,
+) -> Result<Vec<String>, LogError> {
+    let topic = &settings.topic;
+    let admin: AdminClient<Events> = create(settings, "topic", &[], &[])?;
+    let metadata = client
+        .fetch_metadata(Some(topic), time_left(deadline))
+        .map_err(|error| log_error("asking for the topic", &error))?;
+    let missing = metadata.topics().iter().filter(|found| found.name() == topic).all(|found| {
+        found.partitions().is_empty()
+            && found
+                .error()
+                .is_none_or(|error| RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition)
+    });
+    if missing {
+        match make(&admin, topic, deadline) {
+            Ok(()) => wait_until_known(client, topic, deadline)?,
+            Err(error) => {
+                return Ok(vec![format!(
+                    "topic {topic} does not exist and cannot be made ({error}): nothing is published or read until \
+                     somebody makes it, with cleanup.policy=compact"
+                )]);
+            }
+        }
+    }
+    Ok(look_at_policy(&admin, topic, deadline).into_iter().collect())
+}
+
+fn make(admin: &AdminClient<Events>, topic: &str, deadline: Instant) -> Result<(), KafkaError> {
+    let new = NewTopic::new(topic, DEFAULT_PARTITION_COUNT as i32, TopicReplication::Fixed(BROKERS_DEFAULT))
+        .set("cleanup.policy", "compact");
+    let results = wait_for(admin.create_topics([&new], &options(deadline)), deadline)?;
+    match results.into_iter().next() {
+        None | Some(Ok(_)) => Ok(()),
+        // Another instance was faster.
+        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
+    }
+}
+
+/// The brokers hear of a new topic one after the other.
+fn wait_until_known(client: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<(), LogError> {
+    loop {
+        match partition_count(client, topic, deadline) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => thread::park_timeout(LOOK_AGAIN_PAUSE),
+        }
+    }
+}
+
+/// What is wrong with the topic's `cleanup.policy`.
+fn look_at_policy(admin: &AdminClient<Events>, topic: &str, deadline: Instant) -> Option<String> {
+    let resource = ResourceSpecifier::Topic(topic);
+    let described = wait_for(admin.describe_configs([&resource], &options(deadline)), deadline).and_then(|results| {
+        let result = results.into_iter().next().unwrap_or(Err(RDKafkaErrorCode::Fail));
+        result.map_err(KafkaError::AdminOp)
+    });
+    let policy = match &described {
+        Ok(resource) => resource.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).unwrap_or_default(),
+        Err(error) => {
+            return Some(format!(
+                "the settings of topic {topic} cannot be read ({error}): if its cleanup.policy is not compact, events of \
+                 old accounts vanish, and a view that is rebuilt lacks those accounts"
+            ));
+        }
+    };
+    match policy {
+        "compact" => None,
+        deletes if deletes.contains("delete") => Some(format!(
+            "topic {topic} has cleanup.policy={policy}: events older than its retention vanish, and a view that is \
+             rebuilt then lacks the accounts that have not changed since"
+        )),
+        _ => Some(format!(
+            "topic {topic} has cleanup.policy={policy:?}: it is not compacted, so it grows for ever, and each rebuild of a \
+             view takes longer than the last"
+        )),
+    }
+}
+
+fn options(deadline: Instant) -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(time_left(deadline))).operation_timeout(Some(time_left(deadline)))
+}
+
+/// Waits for one of the admin client's answers, which come as futures, on this thread.
+fn wait_for<T>(answer: impl Future<Output = Result<T, KafkaError>>, deadline: Instant) -> Result<T, KafkaError> {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut answer = pin!(answer);
+    loop {
+        if let Poll::Ready(result) = answer.as_mut().poll(&mut context) {
+            return result;
+        }
+        if Instant::now() >= deadline {
+            return Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut));
+        }
+        thread::park_timeout(time_left(deadline));
+    }
+}

@@ -1,0 +1,51 @@
+//! One suite for both event logs: each case runs on the embedded log, on librdkafka's mock cluster, and on a real Kafka
+//! where `TANDEM_TEST_KAFKA_BROKERS` names one.
+
+#[path = "suite/cases.rs"]
+mod cases;
+#[path = "suite/places.rs"]
+mod places;
+
+/// A test for each place a case runs in. The mock cluster answers the requests of a transaction and does nothing: it
+/// stores no offset of a transaction, ends none, and does not fence. Cases that need this are marked `transactions`.
+macro_rules! suite {
+    ($($case:ident $($needs:ident)?,)*) => {
+        mod embedded {
+            $(#[test] fn $case() { super::cases::$case(&super::places::Embedded::new()); })*
+        }
+        mod mock_kafka {
+            $(suite!(@mock $case $($needs)?);)*
+        }
+        mod real_kafka {
+            $(#[test] fn $case() {
+                if let Some(place) = super::places::RealKafka::new() {
+                    super::cases::$case(&place);
+                }
+            })*
+        }
+    };
+    (@mock $case:ident transactions) => {};
+    (@mock $case:ident) => {
+        #[test] fn $case() { super::cases::$case(&super::places::MockKafka::new()); }
+    };
+}
+
+suite! {
+    a_key_keeps_its_partition_and_its_order,
+    records_come_back_as_they_were_published,
+    a_reader_goes_on_from_its_positions,
+    positions_the_log_does_not_have_mean_the_start,
+    a_waiting_reader_sees_new_records,
+    every_reader_sees_everything,
+    positions_reach_the_end,
+    durable_positions_reach_the_end_too,
+    the_end_of_an_empty_log_is_reached_at_once,
+    a_publishers_position_is_kept transactions,
+    a_new_publisher_fences_the_earlier_one transactions,
+    publishers_of_other_names_go_on transactions,
+    many_records_arrive_whole,
+    the_members_of_a_group_share_the_work,
+    what_a_group_has_not_committed_is_handed_out_again,
+    groups_do_not_share_positions,
+    committing_nothing_is_no_error,
+}

@@ -1,0 +1,93 @@
+//! Where the suite's cases run.
+#![expect(dead_code, reason = "each test binary uses its share of these")]
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, KafkaLog, KafkaSettings};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use tempfile::TempDir;
+
+/// How long anything in these tests may take before it counts as stuck.
+pub const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Something that holds one log.
+pub trait Place {
+    /// Opens the log. Only one may be open at a time.
+    fn open(&self) -> Box<dyn EventLog>;
+}
+
+/// A folder of its own.
+pub struct Embedded(TempDir);
+
+impl Embedded {
+    pub fn new() -> Embedded {
+        Embedded(tempfile::tempdir().unwrap())
+    }
+}
+
+impl Place for Embedded {
+    fn open(&self) -> Box<dyn EventLog> {
+        Box::new(EmbeddedLog::open(EmbeddedSettings::at(self.0.path().join("events.db"))).unwrap())
+    }
+}
+
+/// librdkafka's brokers inside this process.
+pub struct MockKafka(MockCluster<'static, DefaultProducerContext>);
+
+pub const MOCK_TOPIC: &str = "account-events";
+
+impl MockKafka {
+    pub fn new() -> MockKafka {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic(MOCK_TOPIC, 3, 1).unwrap();
+        MockKafka(cluster)
+    }
+
+    pub fn cluster(&self) -> &MockCluster<'static, DefaultProducerContext> {
+        &self.0
+    }
+
+    pub fn settings(&self) -> KafkaSettings {
+        KafkaSettings {
+            brokers: self.0.bootstrap_servers(),
+            topic: MOCK_TOPIC.to_owned(),
+            // An empty fetch is answered after its whole wait here, even if a record comes meanwhile.
+            extra: vec![("fetch.wait.max.ms".to_owned(), "20".to_owned())],
+        }
+    }
+}
+
+impl Place for MockKafka {
+    fn open(&self) -> Box<dyn EventLog> {
+        Box::new(KafkaLog::open(self.settings()).unwrap())
+    }
+}
+
+/// A topic of its own on the brokers that `TANDEM_TEST_KAFKA_BROKERS` names.
+pub struct RealKafka(KafkaSettings);
+
+impl RealKafka {
+    pub fn new() -> Option<RealKafka> {
+        static TOPICS: AtomicU32 = AtomicU32::new(0);
+        let brokers = std::env::var("TANDEM_TEST_KAFKA_BROKERS").ok()?;
+        // A folder's random name, for want of another source of one.
+        let unique = tempfile::tempdir().unwrap().path().file_name().unwrap().to_string_lossy().replace('.', "");
+        let topic = format!("tandem-test-{unique}-{}", TOPICS.fetch_add(1, Ordering::Relaxed));
+        let settings = KafkaSettings { brokers, topic, extra: Vec::new() };
+        let warnings = KafkaLog::open(settings.clone()).unwrap().ensure_topic(PATIENCE).unwrap();
+        assert_eq!(warnings, Vec::<String>::new());
+        Some(RealKafka(settings))
+    }
+
+    pub fn settings(&self) -> KafkaSettings {
+        self.0.clone()
+    }
+}
+
+impl Place for RealKafka {
+    fn open(&self) -> Box<dyn EventLog> {
+        Box::new(KafkaLog::open(self.0.clone()).unwrap())
+    }
+}

@@ -1,0 +1,188 @@
+//! What is wrong with a JSON body, in words its sender can act on.
+//!
+//! Looked at in this order: the encoding, the syntax, the shape, then the fields. So a caller hears of a truncated body
+//! before a wrong field in it, whichever comes first in the text.
+
+use std::str;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_json::error::Category;
+
+use crate::body::shorten;
+use crate::error::ApiError;
+
+/// The error for `bytes`, which do not read as a `T`.
+pub(crate) fn explain<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
+    if let Err(error) = str::from_utf8(bytes) {
+        let text = format!("the body is not UTF-8, at byte {}", error.valid_up_to() + 1);
+        return ApiError::bad_request("invalid_encoding", text);
+    }
+    if bytes.trim_ascii().is_empty() {
+        return malformed("the body is empty; a JSON object is expected".to_owned());
+    }
+    // A `Value` refuses everything that is no JSON, and what is nested too deep.
+    let kind = match serde_json::from_slice(bytes) {
+        Ok(Value::Object(_)) => return explain_fields::<T>(bytes),
+        Ok(Value::Array(_)) => "an array",
+        Ok(Value::String(_)) => "a string",
+        Ok(Value::Number(_)) => "a number",
+        Ok(Value::Bool(_)) => "a boolean",
+        Ok(Value::Null) => "null",
+        Err(error) => return explain_syntax(&error),
+    };
+    ApiError::bad_request("invalid_body", format!("the body must be a JSON object, not {kind}"))
+}
+
+fn malformed(text: String) -> ApiError {
+    ApiError::bad_request("malformed_json", text)
+}
+
+fn explain_syntax(error: &serde_json::Error) -> ApiError {
+    let (line, column) = (error.line(), error.column());
+    if error.classify() == Category::Eof {
+        return malformed(format!("the JSON ends too early, at line {line} column {column}"));
+    }
+    malformed(format!("malformed JSON at line {line} column {column}: {}", without_place(&error.to_string())))
+}
+
+/// Says which field of a well-formed object is at fault.
+fn explain_fields<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let error = match serde_path_to_error::deserialize::<_, T>(&mut json) {
+        Err(error) => error,
+        // It read after all: `T` tells an object from a `Value`'s in some way of its own. Not one of our types.
+        Ok(_) => return ApiError::bad_request("invalid_body", "the body cannot be read"),
+    };
+    let path = error.path().to_string();
+    let message = error.inner().to_string();
+    let message = without_place(&message);
+    if let Some((name, known)) = quoted_name(message, "unknown field `") {
+        let known = known.trim_start_matches(", ").replace("expected one of", "the known ones are");
+        let known = known.replace("expected", "the known ones are").replace('`', "");
+        let text = format!("unknown field {}; {known}", shorten(name));
+        return ApiError::invalid(shorten(name).into_owned(), "unknown_field", text);
+    }
+    if let Some((name, _)) = quoted_name(message, "duplicate field `") {
+        return ApiError::invalid(name.to_owned(), "duplicate_field", format!("{name} is given more than once"));
+    }
+    if let Some((name, _)) = quoted_name(message, "missing field `") {
+        return ApiError::invalid(name.to_owned(), "missing_field", format!("{name} is required"));
+    }
+    let text = match message.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("{path} must be {}", plain(expected)),
+        None => format!("{path}: {message}"),
+    };
+    ApiError::invalid(path, "invalid_field", text)
+}
+
+/// `message` without serde_json's ` at line 1 column 2`.
+fn without_place(message: &str) -> &str {
+    message.rfind(" at line ").map_or(message, |end| &message[..end])
+}
+
+/// The name in backticks after `prefix`, and what follows it. The name is the caller's and may hold anything.
+fn quoted_name<'a>(message: &'a str, prefix: &str) -> Option<(&'a str, &'a str)> {
+    let rest = message.strip_prefix(prefix)?;
+    let end = rest.rfind("`, expected ").or_else(|| rest.rfind("`, there are no")).or_else(|| rest.rfind('`'))?;
+    Some((&rest[..end], &rest[end + 1..]))
+}
+
+/// Serde's word for a type, in a caller's terms.
+fn plain(expected: &str) -> String {
+    match expected {
+        "u8" | "u16" | "u32" | "u64" | "i8" | "i16" | "i32" | "i64" => "an integer".to_owned(),
+        "f32" | "f64" => "a number".to_owned(),
+        "a sequence" => "an array".to_owned(),
+        "a map" => "an object".to_owned(),
+        expected if expected.starts_with("struct ") => "an object".to_owned(),
+        expected => expected.replace('`', ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read into")]
+    struct Form {
+        name: Option<String>,
+        size: Option<u32>,
+        state: Option<State>,
+        code: Option<Code>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    enum State {
+        On,
+        Off,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(try_from = "String")]
+    struct Code;
+
+    impl TryFrom<String> for Code {
+        type Error = &'static str;
+
+        fn try_from(_: String) -> Result<Self, &'static str> {
+            Err("no code will do")
+        }
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only read into")]
+    struct Single {
+        name: String,
+    }
+
+    fn check<T: DeserializeOwned>(body: &[u8], code: &str, text: &str, field: Option<&str>) {
+        let error = explain::<T>(body);
+        assert_eq!((&*error.text, error.code, error.field.as_deref()), (text, code, field));
+        assert_eq!(error.status, 400);
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let deep = format!("{{\"name\": {}{}}}", "[".repeat(200), "]".repeat(200));
+        for (body, code, text, field) in [
+            (&b""[..], "malformed_json", "the body is empty; a JSON object is expected", None),
+            (b" \n", "malformed_json", "the body is empty; a JSON object is expected", None),
+            (b"{\"name\": \"a", "malformed_json", "the JSON ends too early, at line 1 column 11", None),
+            (b"{\"name\": 5,\n", "malformed_json", "the JSON ends too early, at line 2 column 0", None),
+            (b"{\"name\" 5}", "malformed_json", "malformed JSON at line 1 column 9: expected `:`", None),
+            (b"{} x", "malformed_json", "malformed JSON at line 1 column 4: trailing characters", None),
+            (b"hello", "malformed_json", "malformed JSON at line 1 column 1: expected value", None),
+            (deep.as_bytes(), "malformed_json", "malformed JSON at line 1 column 136: recursion limit exceeded", None),
+            (b"{\"name\": \"\xff\"}", "invalid_encoding", "the body is not UTF-8, at byte 11", None),
+            (b"[\"a\"]", "invalid_body", "the body must be a JSON object, not an array", None),
+            (b"null", "invalid_body", "the body must be a JSON object, not null", None),
+            (b"{\"name\": 5}", "invalid_field", "name must be a string", Some("name")),
+            (b"{\"name\": [1]}", "invalid_field", "name must be a string", Some("name")),
+            (b"{\"size\": -1}", "invalid_field", "size must be an integer", Some("size")),
+            (b"{\"size\": \"a, expected b\"}", "invalid_field", "size must be an integer", Some("size")),
+            (b"{\"state\": \"x\"}", "invalid_field", "state must be On or Off", Some("state")),
+            (b"{\"code\": \"x\"}", "invalid_field", "code: no code will do", Some("code")),
+            (b"{\"name\":\"a\",\"name\":\"b\"}", "duplicate_field", "name is given more than once", Some("name")),
+            (
+                b"{\"nmae\": \"a\"}",
+                "unknown_field",
+                "unknown field nmae; the known ones are name, size, state, code",
+                Some("nmae"),
+            ),
+        ] {
+            check::<Form>(body, code, text, field);
+        }
+        check::<Single>(b"{}", "missing_field", "name is required", Some("name"));
+        check::<Single>(b"{\"x`y\":1}", "unknown_field", "unknown field x`y; the known ones are name", Some("x`y"));
+    }
+
+    #[test]
+    fn a_long_name_is_not_repeated_in_full() {
+        let error = explain::<Single>(format!("{{\"{}\": 1}}", "x".repeat(60_000)).as_bytes());
+        assert!(error.text.len() < 200 && error.code == "unknown_field");
+    }
+}

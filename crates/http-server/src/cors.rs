@@ -1,0 +1,92 @@
+//! Cross-origin requests: off unless an operator names the origins.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, RETRY_AFTER};
+use axum::http::{HeaderValue, Method, Uri};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use crate::request_ids::{TRACEPARENT, X_REQUEST_ID};
+
+/// How long a browser may keep a preflight's answer: the longest that Chromium honours is two hours.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// Who may call from a page of another origin: `*`, or origins such as `https://example.com:8443`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CorsOrigin {
+    /// `*`: any page.
+    Any,
+    /// Pages of these origins.
+    List(Vec<HeaderValue>),
+}
+
+impl FromStr for CorsOrigin {
+    type Err = String;
+
+    /// Reads `*`, one origin, or several with commas between them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.trim() == "*" {
+            return Ok(Self::Any);
+        }
+        text.split(',').map(|origin| parse_origin(origin.trim())).collect::<Result<_, _>>().map(Self::List)
+    }
+}
+
+/// An origin as browsers send it: a scheme, a host, perhaps a port, and nothing else.
+fn parse_origin(text: &str) -> Result<HeaderValue, String> {
+    let refuse = || format!("`{text}` is no origin: expected `*`, or scheme and host such as https://example.com:8443");
+    let uri: Uri = text.parse().map_err(|_| refuse())?;
+    let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme)).ok_or_else(refuse)?;
+    let authority = uri.authority().ok_or_else(refuse)?.as_str();
+    // Compared as text with what a browser sends, so it has to be written exactly so.
+    let origin = format!("{scheme}://{authority}").to_ascii_lowercase();
+    if origin != text || authority.contains(['@', '*']) {
+        return Err(refuse());
+    }
+    HeaderValue::try_from(origin).map_err(|_| refuse())
+}
+
+/// The layer that answers preflights and marks responses for `origin`.
+pub(crate) fn cors_layer(origin: CorsOrigin) -> CorsLayer {
+    let origin = match origin {
+        CorsOrigin::Any => Any.into(),
+        CorsOrigin::List(origins) => AllowOrigin::list(origins),
+    };
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([IF_MATCH, CONTENT_TYPE, X_REQUEST_ID, TRACEPARENT])
+        .expose_headers([ETAG, LOCATION, X_REQUEST_ID, RETRY_AFTER])
+        .max_age(MAX_AGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_read_as_browsers_send_them() {
+        assert_eq!("*".parse(), Ok(CorsOrigin::Any));
+        for text in ["http://localhost:3000", "https://a.example,https://b.example:8443", "http://[::1]:80, http://x"] {
+            let origins = text.split(',').map(|origin| HeaderValue::from_str(origin.trim()).unwrap()).collect();
+            assert_eq!(text.parse(), Ok(CorsOrigin::List(origins)));
+        }
+        for text in [
+            "",
+            "example.com",
+            "https://",
+            "https://a/",
+            "https://a/b",
+            "ftp://a",
+            "HTTPS://A",
+            "http://a,",
+            "http://u@a",
+            "http://*.a",
+            "*,http://a",
+        ] {
+            let error = text.parse::<CorsOrigin>().unwrap_err();
+            assert!(error.contains("is no origin: expected"), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What comes back: ids, errors, CORS, health.
+
+mod harness;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use harness::{start, start_with};
+use http_server::{
+    ApiError, Readiness, ReadyReport, RequestId, ServeSettings, TraceParent, health_routes, json_response,
+};
+use serde_json::{Value, json};
+
+fn router() -> Router {
+    Router::new()
+        .route("/thing", get(async || json_response(StatusCode::OK, &json!({"ok": true}))).delete(async || "gone"))
+        .route("/names", get(async |id: RequestId, trace: TraceParent| format!("{id} {trace}")))
+        .route("/panic", get(async || -> StatusCode { panic!("boom {}", 1) }))
+        .route("/bare", get(async || (StatusCode::BAD_GATEWAY, "<html>driver: secret</html>")))
+        .route("/busy", post(async || ApiError::unavailable("busy", "try later", 3)))
+}
+
+#[tokio::test]
+async fn a_request_id_is_kept_or_made() {
+    let server = start(router()).await;
+    let answer = server.ask("GET /names HTTP/1.1\r\nX-Request-Id: mine-1\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "").await;
+    assert_eq!(answer.header("x-request-id"), Some("mine-1"));
+    assert_eq!(answer.body, b"mine-1 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+
+    let answer = server.ask("GET /names HTTP/1.1\r\nX-Request-Id: not valid", "").await;
+    let id = answer.header("x-request-id").unwrap();
+    assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 4);
+    assert!(answer.body.starts_with(id.as_bytes()));
+    assert_ne!(server.get("/thing").await.header("x-request-id"), Some(id));
+}
+
+#[tokio::test]
+async fn errors_that_no_handler_made_are_json_too() {
+    let server = start(router()).await;
+    server.get("/nowhere").await.is_error(404, "not_found").has_text("no such path");
+    server.get("/thing/").await.is_error(404, "not_found");
+    let answer = server.ask("POST /thing HTTP/1.1", "{}").await;
+    answer.is_error(405, "method_not_allowed");
+    assert_eq!(answer.header("allow"), Some("GET,HEAD,DELETE"));
+    let answer = server.ask("OPTIONS /thing HTTP/1.1\r\norigin: http://a", "").await;
+    answer.is_error(405, "method_not_allowed");
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+    let answer = server.get("/bare").await;
+    answer.is_error(502, "internal_error");
+    assert!(!String::from_utf8(answer.body).unwrap().contains("secret"));
+    let answer = server.ask("POST /busy HTTP/1.1", "").await;
+    answer.is_error(503, "busy").has_text("try later");
+    assert_eq!(answer.header("retry-after"), Some("3"));
+}
+
+#[tokio::test]
+async fn a_head_request_is_answered_without_a_body() {
+    let server = start(router()).await;
+    let mut client = server.connect().await;
+    // A body that ought not to be there would be taken for the head of the second answer.
+    client.send("HEAD /thing HTTP/1.1\r\nhost: test\r\n\r\nHEAD /nowhere HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    for status in [200, 404] {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(tokio::io::AsyncReadExt::read_u8(&mut client.0).await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && head.contains("application/json"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_answers_500_and_the_server_goes_on() {
+    let server = start(router()).await;
+    let answer = server.get("/panic").await;
+    answer.is_error(500, "internal_error");
+    assert!(!String::from_utf8(answer.body).unwrap().contains("boom"));
+    assert_eq!(server.get("/thing").await.status, 200);
+}
+
+#[tokio::test]
+async fn cors_answers_the_origins_it_is_given() {
+    let server =
+        start_with(router(), Some("http://a.example,http://b.example".parse().unwrap()), ServeSettings::default())
+            .await;
+    let preflight = "OPTIONS /thing HTTP/1.1\r\naccess-control-request-method: PATCH\r\naccess-control-request-headers: if-match\r\norigin:";
+    let answer = server.ask(&format!("{preflight} http://b.example"), "").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("access-control-allow-origin"), Some("http://b.example"));
+    assert_eq!(answer.header("access-control-allow-methods"), Some("GET,POST,PUT,PATCH,DELETE"));
+    assert_eq!(answer.header("access-control-allow-headers"), Some("if-match,content-type,x-request-id,traceparent"));
+    let answer = server.ask(&format!("{preflight} http://c.example"), "").await;
+    assert_eq!(answer.header("access-control-allow-origin"), None);
+
+    let answer = server.ask("GET /nowhere HTTP/1.1\r\norigin: http://a.example", "").await;
+    answer.is_error(404, "not_found");
+    assert_eq!(answer.header("access-control-allow-origin"), Some("http://a.example"));
+    assert_eq!(answer.header("access-control-expose-headers"), Some("etag,location,x-request-id,retry-after"));
+
+    let server = start_with(router(), Some("*".parse().unwrap()), ServeSettings::default()).await;
+    let answer = server.ask("GET /thing HTTP/1.1\r\norigin: http://c.example", "").await;
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+}
+
+struct Fixed(ReadyReport);
+
+impl Readiness for Fixed {
+    fn report(&self) -> ReadyReport {
+        self.0.clone()
+    }
+}
+
+#[tokio::test]
+async fn health_is_told_from_readiness() {
+    let mut report = ReadyReport::default();
+    report.details.insert("lag".to_owned(), json!(0));
+    let server = start(health_routes("account-service", Arc::new(Fixed(report.clone())))).await;
+    let answer = server.get("/health").await;
+    assert_eq!(answer.body, br#"{"status":"healthy","service":"account-service"}"#);
+    assert_eq!(server.get("/livez").await.json(), json!({"status": "alive"}));
+    let answer = server.get("/readyz").await;
+    assert_eq!((answer.status, answer.json()), (200, json!({"status": "ready", "lag": 0})));
+
+    report.reasons = vec!["the view is catching up".to_owned(), "the database is away".to_owned()];
+    let server = start(health_routes("account-service", Arc::new(Fixed(report)))).await;
+    let answer = server.get("/readyz").await;
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    let expected: Value = json!({
+        "error": "not ready: the view is catching up; the database is away",
+        "code": "not_ready",
+        "status": "not_ready",
+        "reasons": ["the view is catching up", "the database is away"],
+        "lag": 0,
+    });
+    assert_eq!(answer.json(), expected);
+}

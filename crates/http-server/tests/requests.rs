@@ -1,0 +1,136 @@
+//! What goes in: bodies and queries, right and wrong, over a real connection.
+
+mod harness;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use harness::{Server, start};
+use http_server::{ApiError, JsonBody, MAX_BODY_BYTES, QueryParams, json_response, parse_limit};
+use serde::{Deserialize, Serialize};
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Form {
+    beholder_name: Option<String>,
+    size: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    limit: Option<String>,
+}
+
+async fn server() -> Server {
+    let echo = async |JsonBody(form): JsonBody<Form>| json_response(StatusCode::OK, &form);
+    let page = async |QueryParams(page): QueryParams<Page>| {
+        Ok::<_, ApiError>(json_response(StatusCode::OK, &parse_limit(page.limit.as_deref())?))
+    };
+    start(Router::new().route("/", post(echo)).route("/page", get(page))).await
+}
+
+const POST: &str = "POST / HTTP/1.1";
+
+#[tokio::test]
+async fn a_json_object_is_read() {
+    let server = server().await;
+    for kind in ["application/json", "application/json; charset=utf-8", "application/x+json"] {
+        let answer = server.ask(&format!("{POST}\r\ncontent-type: {kind}"), r#"{"beholder_name":"Zoë"}"#).await;
+        assert_eq!(answer.json()["beholder_name"], "Zoë", "{kind}");
+    }
+    assert_eq!(server.ask(POST, " {} ").await.status, 200);
+}
+
+#[tokio::test]
+async fn wrong_bodies_are_named() {
+    let server = server().await;
+    let json = &format!("{POST}\r\ncontent-type: application/json");
+    for (body, code, text) in [
+        ("", "malformed_json", "the body is empty; a JSON object is expected"),
+        ("{\"beholder_name\"", "malformed_json", "the JSON ends too early, at line 1 column 16"),
+        ("{} {}", "malformed_json", "malformed JSON at line 1 column 4: trailing characters"),
+        ("[\"a\", 1]", "invalid_body", "the body must be a JSON object, not an array"),
+        ("{\"beholder_name\": 5}", "invalid_field", "beholder_name must be a string"),
+        ("{\"name\": 5}", "unknown_field", "unknown field name; the known ones are beholder_name or size"),
+        ("{\"size\":1,\"size\":1}", "duplicate_field", "size is given more than once"),
+    ] {
+        server.ask(json, body).await.is_error(400, code).has_text(text);
+    }
+    server.ask(json, b"{\"beholder_name\": \"\xff\"}").await.is_error(400, "invalid_encoding");
+    assert_eq!(server.ask(json, "{\"size\": \"\"}").await.json()["field"], "size");
+    for header in
+        ["content-type: text/plain", "content-type: application/x-www-form-urlencoded", "content-encoding: gzip"]
+    {
+        server.ask(&format!("{POST}\r\n{header}"), "{}").await.is_error(415, "unsupported_media_type");
+    }
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_however_it_comes() {
+    let server = server().await;
+    let fits = format!("{{}}{}", " ".repeat(MAX_BODY_BYTES - 2));
+    assert_eq!(server.ask(POST, &fits).await.status, 200);
+    for size in [MAX_BODY_BYTES + 1, 2 * 1024 * 1024] {
+        let answer = server.ask(POST, vec![b' '; size]).await;
+        answer.is_error(413, "body_too_large").has_text("the body must be at most 65536 bytes");
+    }
+
+    let mut client = server.connect().await;
+    client.send(format!("{POST}\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n")).await;
+    for _ in 0..9 {
+        client.send(format!("2000\r\n{}\r\n", " ".repeat(0x2000))).await;
+    }
+    client.send("0\r\n\r\n").await;
+    client.answer().await.unwrap().is_error(413, "body_too_large");
+
+    // Announced, and not even sent: the caller asks first.
+    let mut client = server.connect().await;
+    client.send(format!("{POST}\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 70000\r\n\r\n")).await;
+    client.answer().await.unwrap().is_error(413, "body_too_large");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_told_so() {
+    let server = server().await;
+    let mut client = server.connect().await;
+    client.send(format!("{POST}\r\nhost: test\r\ncontent-length: 100\r\n\r\n{{")).await;
+    tokio::io::AsyncWriteExt::shutdown(&mut client.0).await.unwrap();
+    client.answer().await.unwrap().is_error(400, "incomplete_body");
+}
+
+#[tokio::test]
+async fn queries_are_read_strictly() {
+    let server = server().await;
+    assert_eq!(server.get("/page").await.json(), 50);
+    assert_eq!(server.get("/page?limit=%37&other=1").await.json(), 7);
+    for (path, code) in [
+        ("/page?limit=0", "invalid_limit"),
+        ("/page?limit=1&limit=2", "duplicate_parameter"),
+        ("/page?limit=%zz", "invalid_query"),
+        ("/page?limit=%ff", "invalid_query"),
+    ] {
+        assert_eq!(server.get(path).await.is_error(400, code).json()["field"], "limit");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_cannot_be_parsed_is_refused_in_json() {
+    let server = server().await;
+    let long = "x".repeat(40_000);
+    for (request, status, code) in [
+        ("hello\r\n\r\n".to_owned(), 400, "bad_request"),
+        ("GET / HTTP/1.1\r\nbad header: x\r\n\r\n".to_owned(), 400, "bad_request"),
+        (format!("GET / HTTP/1.1\r\nx: {long}\r\n\r\n"), 431, "headers_too_large"),
+        (format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(101)), 431, "headers_too_large"),
+    ] {
+        let mut client = server.connect().await;
+        client.send(request).await;
+        client.answer().await.unwrap().is_error(status, code);
+        assert!(client.answer().await.is_none(), "the connection is closed");
+    }
+    // After good requests too.
+    let mut client = server.connect().await;
+    client.send("GET /page HTTP/1.1\r\nhost: test\r\n\r\nhello\r\n\r\n").await;
+    assert_eq!(client.answer().await.unwrap().status, 200);
+    client.answer().await.unwrap().is_error(400, "bad_request");
+}

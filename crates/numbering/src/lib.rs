@@ -1,0 +1,159 @@
+//! Numbers that never collide and cannot be guessed: a keyed permutation of a sequence (design.md, "Numbers").
+//!
+//! A permutation has one number for each sequence, so there is nothing to collide and nothing to retry; it runs backwards
+//! too, so a row is found by its number without an index. Numbers have eight digits until the sequence has used all of
+//! those, then nine, and so on; each length is a permutation of its own, so a number never changes and none is left out.
+//!
+//! The permutation is a Feistel network over SipHash-2-4 with a 128-bit key, walked in cycles until it lands in the range
+//! (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher24;
+
+/// The digits of the shortest numbers (api.md).
+const MIN_DIGITS: u32 = 8;
+
+/// Rounds of the Feistel network; seven are enough to make one indistinguishable from random (Patarin, 2004).
+const ROUNDS: u8 = 8;
+
+/// Turns sequences into numbers and back, under one secret key.
+#[derive(Clone)]
+pub struct Numbering {
+    key: [u8; 16],
+    radix: u32,
+}
+
+impl Numbering {
+    /// Decimal digits, as account numbers have.
+    pub fn decimal(key: [u8; 16]) -> Self {
+        Numbering { key, radix: 10 }
+    }
+
+    /// Lower-case hexadecimal digits, as card numbers have.
+    pub fn hexadecimal(key: [u8; 16]) -> Self {
+        Numbering { key, radix: 16 }
+    }
+
+    /// The digits for `sequence`: eight or more.
+    pub fn digits(&self, sequence: u64) -> String {
+        let mut length = MIN_DIGITS;
+        while u128::from(sequence) >= self.range(length).1 {
+            length += 1;
+        }
+        let (first, end) = self.range(length);
+        let number = first + self.permute(u128::from(sequence) - first, end - first, length);
+        let width = length as usize;
+        if self.radix == 16 { format!("{number:0width$x}") } else { format!("{number:0width$}") }
+    }
+
+    /// The sequence whose digits these are; `None` if no sequence has them.
+    pub fn sequence(&self, digits: &str) -> Option<u64> {
+        let canonical = digits.bytes().all(|b| b.is_ascii_digit() || (self.radix == 16 && matches!(b, b'a'..=b'f')));
+        let length = u32::try_from(digits.len()).ok()?;
+        if !canonical || !(MIN_DIGITS..=20).contains(&length) {
+            return None;
+        }
+        let number = u128::from_str_radix(digits, self.radix).ok()?;
+        let (first, end) = self.range(length);
+        if !(first..end).contains(&number) {
+            return None;
+        }
+        u64::try_from(first + self.permute_back(number - first, end - first, length)).ok()
+    }
+
+    /// The numbers of `length` digits, and the sequences that have them: from the first to before the second. The
+    /// shortest may begin with zeros, the longer ones may not, so that none of them is written twice.
+    fn range(&self, length: u32) -> (u128, u128) {
+        let power = |digits| u128::from(self.radix).pow(digits);
+        (if length == MIN_DIGITS { 0 } else { power(length - 1) }, power(length))
+    }
+
+    fn permute(&self, value: u128, size: u128, length: u32) -> u128 {
+        self.walk(value, size, |half_bits, left, right| {
+            (0..ROUNDS)
+                .fold((left, right), |(left, right), round| (right, left ^ self.round(length, round, right, half_bits)))
+        })
+    }
+
+    fn permute_back(&self, value: u128, size: u128, length: u32) -> u128 {
+        self.walk(value, size, |half_bits, left, right| {
+            (0..ROUNDS)
+                .rev()
+                .fold((left, right), |(left, right), round| (right ^ self.round(length, round, left, half_bits), left))
+        })
+    }
+
+    /// Applies `network` over the smallest even number of bits that holds `size` values, again until the result is one
+    /// of them: fewer than four times on average.
+    fn walk(&self, value: u128, size: u128, network: impl Fn(u32, u64, u64) -> (u64, u64)) -> u128 {
+        let half_bits = (128 - (size - 1).leading_zeros()).div_ceil(2);
+        let mask = (1u128 << half_bits) - 1;
+        let mut value = value;
+        loop {
+            let (left, right) = network(half_bits, (value >> half_bits) as u64, (value & mask) as u64);
+            value = u128::from(left) << half_bits | u128::from(right);
+            if value < size {
+                return value;
+            }
+        }
+    }
+
+    fn round(&self, length: u32, round: u8, half: u64, half_bits: u32) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write_u64(half);
+        hasher.write_u32(length << 8 | u32::from(round));
+        hasher.finish() & ((1 << half_bits) - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    const KEY: [u8; 16] = *b"sixteen byte key";
+
+    #[test]
+    fn every_number_leads_back_to_its_sequence_and_to_no_other() {
+        for numbering in [Numbering::decimal(KEY), Numbering::hexadecimal(KEY)] {
+            let around = [0, 99_999_900, 999_999_900, u64::from(u32::MAX) - 50, 1 << 40, i64::MAX as u64 - 100];
+            let mut seen = HashSet::new();
+            for sequence in around.into_iter().flat_map(|start| start..start + 100) {
+                let digits = numbering.digits(sequence);
+                assert!(digits.len() >= 8, "{digits}");
+                assert_eq!(numbering.sequence(&digits), Some(sequence), "{digits}");
+                assert!(seen.insert(digits));
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_hundred_million_have_eight_digits_and_the_next_has_nine() {
+        let numbering = Numbering::decimal(KEY);
+        assert_eq!(numbering.digits(99_999_999).len(), 8);
+        assert_eq!(numbering.digits(100_000_000).len(), 9);
+        assert_eq!(Numbering::hexadecimal(KEY).digits(u64::from(u32::MAX)).len(), 8);
+    }
+
+    #[test]
+    fn what_is_no_number_has_no_sequence() {
+        let numbering = Numbering::decimal(KEY);
+        for digits in ["", "1234567", "+1234567", "012345678", "abcdefgh", "１２３４５６７８", "123456789012345678901"]
+        {
+            assert_eq!(numbering.sequence(digits), None, "{digits}");
+        }
+        assert_eq!(Numbering::hexadecimal(KEY).sequence("ABCDEF01"), None, "upper case is no card number");
+    }
+
+    #[test]
+    fn another_key_gives_other_numbers_and_neighbours_lie_far_apart() {
+        let (one, other) = (Numbering::decimal(KEY), Numbering::decimal(*b"another byte key"));
+        let same = (1..=1_000).filter(|&sequence| one.digits(sequence) == other.digits(sequence)).count();
+        assert!(same < 3, "{same} of 1,000 numbers are the same under two keys");
+        let numbers: Vec<i64> = (1..=1_000).map(|sequence| one.digits(sequence).parse().unwrap()).collect();
+        let near = numbers.windows(2).filter(|pair| (pair[0] - pair[1]).abs() < 1_000).count();
+        assert!(near < 3, "{near} of 1,000 neighbours lie within 1,000");
+    }
+}

@@ -1,0 +1,36 @@
+//! Settings that every binary has, to be flattened into its own.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{bind_address, log_level};
+
+/// Where a process listens, keeps its data, and how much it says.
+#[derive(Debug, Clone, Args)]
+pub struct CommonArgs {
+    /// The address to listen on; 0.0.0.0 for all
+    #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1", value_parser = bind_address)]
+    pub bind_addr: IpAddr,
+
+    /// The folder for everything durable; made if it is missing
+    #[arg(long, env = "DATA_DIR", default_value = "./data")]
+    pub data_dir: PathBuf,
+
+    /// error, warn, info, debug or trace, or several such as info,card_service=debug
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_level)]
+    pub log_level: String,
+}
+
+/// Where Kafka is.
+#[derive(Debug, Clone, Args)]
+pub struct KafkaArgs {
+    /// Kafka's brokers, as host:port with commas between them
+    #[arg(long, env = "KAFKA_BROKERS")]
+    pub kafka_brokers: Option<String>,
+
+    /// The topic of account events; made if it is missing, with 3 partitions and cleanup.policy=compact
+    #[arg(long, env = "KAFKA_TOPIC", default_value = "account-events")]
+    pub kafka_topic: String,
+}

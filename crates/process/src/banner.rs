@@ -1,0 +1,58 @@
+//! What a person sees who starts the program in a terminal. Nobody else: a pipe or a log collector gets nothing.
+
+use std::io::{IsTerminal as _, Write as _, stdout};
+
+/// Prints `title` and `rows` of a label and a value in a box, if stdout is a terminal.
+///
+/// A row with an empty label continues the one above it; one with neither label nor value is a gap.
+pub fn print_banner(title: &str, rows: &[(&str, String)]) {
+    let mut out = stdout();
+    if out.is_terminal() {
+        // A terminal that is gone is no reason not to serve.
+        let _ignored = out.write_all(render(title, rows).as_bytes()).and_then(|()| out.flush());
+    }
+}
+
+fn render(title: &str, rows: &[(&str, String)]) -> String {
+    let width = |text: &str| text.chars().count();
+    let label_width = rows.iter().map(|(label, _)| width(label)).max().unwrap_or(0);
+    let lines: Vec<String> = rows.iter().map(|(label, value)| format!("{label:<label_width$}  {value}")).collect();
+    let inner_width = lines.iter().map(|line| width(line.trim_end())).chain([width(title) + 2]).max().unwrap_or(0);
+
+    let mut text = format!("\n╭─ {title} {}╮\n", "─".repeat(inner_width - width(title) - 1));
+    for line in lines {
+        text.push_str(&format!("│ {:<inner_width$} │\n", line.trim_end()));
+    }
+    text.push_str(&format!("╰{}╯\n\n", "─".repeat(inner_width + 2)));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_box_fits_what_is_in_it() {
+        let rows = [
+            ("Accounts", "http://127.0.0.1:8081".to_owned()),
+            ("Data", "./data".to_owned()),
+            ("", String::new()),
+            ("Try", "curl http://127.0.0.1:8081/health".to_owned()),
+        ];
+        let expected = "
+╭─ Tandem 0.1.0 ──────────────────────────────╮
+│ Accounts  http://127.0.0.1:8081             │
+│ Data      ./data                            │
+│                                             │
+│ Try       curl http://127.0.0.1:8081/health │
+╰─────────────────────────────────────────────╯
+
+";
+        assert_eq!(render("Tandem 0.1.0", &rows), expected);
+    }
+
+    #[test]
+    fn a_long_title_fits_too() {
+        assert_eq!(render("Tandem", &[]), "\n╭─ Tandem ─╮\n╰──────────╯\n\n");
+    }
+}

@@ -1,0 +1,21 @@
+//! What every binary needs around its service: settings, logs, a banner, signals and a clock. No domain in it.
+//!
+//! Invariant: nothing here is global but what a process has one of: its logger and its signal handlers.
+
+mod args;
+mod banner;
+mod clock;
+mod run;
+mod sampled_log;
+mod settings;
+mod shutdown;
+mod telemetry;
+
+pub use args::{CommonArgs, KafkaArgs};
+pub use banner::print_banner;
+pub use clock::Clock;
+pub use run::{listen, run};
+pub use sampled_log::{MAX_LINES_PER_SECOND, SampledLog};
+pub use settings::{ENV_FILE, NoSettings, bind_address, parse, try_parse_from};
+pub use shutdown::shutdown_on_signals;
+pub use telemetry::{TelemetryError, init_logs, log_level};

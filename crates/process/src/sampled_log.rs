@@ -1,0 +1,82 @@
+//! Log lines for events that may come by the thousand: a few a second are written, the others counted.
+
+use std::time::{Duration, Instant};
+
+/// How many lines a second are let through: enough to see what is wrong, too few to fill a disk.
+pub const MAX_LINES_PER_SECOND: u32 = 10;
+
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Decides which events are logged. One for each kind of line, owned by whoever writes it.
+#[derive(Debug, Default)]
+pub struct SampledLog {
+    window_start: Option<Instant>,
+    lines_in_window: u32,
+    left_out: u64,
+}
+
+impl SampledLog {
+    /// One that has let nothing through yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the event at `now` is to be logged: `Some` with the number of events left out since the last line, or
+    /// `None` if this one is left out too.
+    pub fn allow(&mut self, now: Instant) -> Option<u64> {
+        let in_window = self.window_start.is_some_and(|start| now.saturating_duration_since(start) < WINDOW);
+        if !in_window {
+            self.window_start = Some(now);
+            self.lines_in_window = 0;
+        }
+        if self.lines_in_window == MAX_LINES_PER_SECOND {
+            self.left_out += 1;
+            return None;
+        }
+        self.lines_in_window += 1;
+        Some(self.flush())
+    }
+
+    /// How many events were left out since the last line, which are then forgotten. For the end of a burst, or a stop.
+    pub fn flush(&mut self) -> u64 {
+        std::mem::take(&mut self.left_out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_over_the_rate_is_counted() {
+        let mut log = SampledLog::new();
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        for _ in 0..MAX_LINES_PER_SECOND {
+            assert_eq!(log.allow(at(0)), Some(0));
+        }
+        for _ in 0..1234 {
+            assert_eq!(log.allow(at(999)), None);
+        }
+        assert_eq!(log.allow(at(1000)), Some(1234));
+        assert_eq!(log.allow(at(1001)), Some(0));
+    }
+
+    #[test]
+    fn flush_gives_the_rest_once() {
+        let mut log = SampledLog::new();
+        let now = Instant::now();
+        for _ in 0..MAX_LINES_PER_SECOND + 3 {
+            log.allow(now);
+        }
+        assert_eq!((log.flush(), log.flush()), (3, 0));
+    }
+
+    #[test]
+    fn an_earlier_time_does_no_harm() {
+        let mut log = SampledLog::new();
+        let now = Instant::now() + Duration::from_secs(5);
+        assert_eq!(log.allow(now), Some(0));
+        assert_eq!(log.allow(now - Duration::from_secs(2)), Some(0));
+    }
+}

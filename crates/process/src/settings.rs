@@ -1,0 +1,191 @@
+//! Settings from flags, the environment and a `.env` file, in this order, into a clap struct.
+//!
+//! A wrong one stops the start with one line that names it. An environment variable set to nothing counts as unset, as
+//! compose files and shells set what they mean to leave out. The process's own environment is read and never changed:
+//! what `.env` says reaches the settings, and nothing else.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{ErrorKind, Write as _, stdout};
+use std::net::IpAddr;
+use std::process::exit;
+
+use clap::builder::Resettable;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, Command, Parser};
+
+/// The file that is read from the folder the program is started in; those above it are not looked at.
+pub const ENV_FILE: &str = ".env";
+
+/// The exit status of a start with a wrong setting, as clap has it.
+const USAGE_STATUS: i32 = 2;
+
+/// Why there are no settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoSettings {
+    /// Help or the version was asked for: this text is for stdout.
+    Asked(String),
+    /// Something is wrong: this one line, without `error:` before it, says what.
+    Wrong(String),
+}
+
+/// The settings of this process. Prints help, the version or one line about what is wrong, and exits, if there are none.
+pub fn parse<T: Parser>() -> T {
+    let dot_env = match fs::read_to_string(ENV_FILE) {
+        Ok(text) => Ok(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(NoSettings::Wrong(format!("{ENV_FILE} cannot be read: {error}"))),
+    };
+    match dot_env.and_then(|dot_env| try_parse_from(env::args_os(), |name| env::var_os(name), &dot_env)) {
+        Ok(settings) => settings,
+        Err(NoSettings::Asked(text)) => {
+            let _gone = stdout().write_all(text.as_bytes());
+            exit(0)
+        }
+        Err(NoSettings::Wrong(line)) => {
+            eprintln!("error: {line}");
+            exit(USAGE_STATUS)
+        }
+    }
+}
+
+/// The settings that `args` (the program's name first), the variables that `environment` looks up and the text of an
+/// `.env` file come to. Has no effect on the process.
+pub fn try_parse_from<T: Parser>(
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl Fn(&OsStr) -> Option<OsString>,
+    dot_env: &str,
+) -> Result<T, NoSettings> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let file = read_dot_env(dot_env).map_err(NoSettings::Wrong)?;
+    let mut named = Vec::new();
+    let command = with_environment(T::command(), &mut named, &|name| {
+        let set = environment(name).filter(|value| !value.is_empty());
+        set.map(|value| (value, "")).or_else(|| {
+            let entry = file.iter().find(|(key, value)| key.as_str() == name && !value.is_empty())?;
+            Some((OsString::from(&entry.1), " (in .env)"))
+        })
+    });
+    let parsed = command.try_get_matches_from(&args).and_then(|matches| T::from_arg_matches(&matches));
+    parsed.map_err(|error| match error.use_stderr() {
+        true => NoSettings::Wrong(one_line(&error, &named, &args)),
+        false => NoSettings::Asked(error.to_string()),
+    })
+}
+
+/// Parses an address to bind to, for `#[arg(value_parser = process::bind_address)]`.
+pub fn bind_address(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| "expected an IP address such as 127.0.0.1, 0.0.0.0 or ::1".to_owned())
+}
+
+/// A flag that a variable stands for.
+struct Named {
+    /// `--port`
+    flag: String,
+    /// `PORT`
+    variable: String,
+    /// Where its value was found, if it was: text that follows the variable's name.
+    found: Option<&'static str>,
+    /// Its value may be a secret.
+    is_secret: bool,
+}
+
+/// A value, and where it was found.
+type Lookup<'a> = &'a dyn Fn(&OsStr) -> Option<(OsString, &'static str)>;
+
+/// `command`, taking what `lookup` finds where a flag is not given.
+///
+/// clap would read the process's environment by itself, and take a variable set to nothing for a value. So its own
+/// reading is switched off, and what was found stands in as the default.
+fn with_environment(command: Command, named: &mut Vec<Named>, lookup: Lookup<'_>) -> Command {
+    let mut command = command.mut_args(|arg| {
+        let Some(variable) = arg.get_env().map(OsStr::to_owned) else { return arg };
+        let found = lookup(&variable);
+        named.push(Named {
+            flag: arg.get_long().map(|long| format!("--{long}")).unwrap_or_default(),
+            variable: variable.to_string_lossy().into_owned(),
+            found: found.as_ref().map(|(_, place)| *place),
+            is_secret: arg.is_hide_env_values_set(),
+        });
+        let arg = with_help(arg.env(Resettable::Reset), &variable.to_string_lossy());
+        match found {
+            Some((value, _)) => {
+                let hide = arg.is_hide_env_values_set();
+                arg.default_value(value).required(false).hide_default_value(hide)
+            }
+            None => arg,
+        }
+    });
+    for subcommand in command.get_subcommands_mut() {
+        *subcommand = with_environment(std::mem::take(subcommand), named, lookup);
+    }
+    command
+}
+
+/// Names the variable in the flag's help, as clap no longer does.
+fn with_help(arg: Arg, variable: &str) -> Arg {
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    arg.help(format!("{help} [env: {variable}]").trim_start().to_owned())
+}
+
+/// The entries of an `.env` file's text; on failure the line that cannot be read. Its text may be a secret and is not
+/// repeated.
+fn read_dot_env(text: &str) -> Result<Vec<(String, String)>, String> {
+    dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(|error| match error {
+        dotenvy::Error::LineParse(line, _) => {
+            let before = text.find(line.trim_end()).map_or(text, |start| &text[..start]);
+            let number = before.matches('\n').count() + 1;
+            format!("{ENV_FILE} line {number} is malformed: expected NAME=value")
+        }
+        error => format!("{ENV_FILE} cannot be read: {error}"),
+    })
+}
+
+/// What `error` says, in one line, in the words the operator used: the flag if it was given, else the variable.
+fn one_line(error: &clap::Error, named: &[Named], args: &[OsString]) -> String {
+    let text_of = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let setting = text_of(ContextKind::InvalidArg).and_then(|arg| {
+        let flag = arg.split([' ', '=', '[']).next().unwrap_or_default().to_owned();
+        named.iter().find(|named| named.flag == flag)
+    });
+    let (Some(setting), Some(value)) = (setting, text_of(ContextKind::InvalidValue)) else {
+        return squeeze(&error.to_string(), named);
+    };
+    let given = args.iter().any(|arg| {
+        let arg = arg.to_string_lossy();
+        arg == setting.flag || arg.strip_prefix(setting.flag.as_str()).is_some_and(|rest| rest.starts_with('='))
+    });
+    let name = match setting.found {
+        Some(place) if !given => format!("{}{place}", setting.variable),
+        _ => setting.flag.clone(),
+    };
+    let value = if setting.is_secret { String::new() } else { format!(" '{}'", value.escape_debug()) };
+    let reason = match (std::error::Error::source(error), error.get(ContextKind::ValidValue)) {
+        (Some(source), _) => source.to_string(),
+        (None, Some(ContextValue::Strings(valid))) if !valid.is_empty() => format!("expected {}", valid.join(", ")),
+        _ if value == " ''" => "a value is required".to_owned(),
+        _ => "not a value it takes".to_owned(),
+    };
+    squeeze(&format!("invalid value{value} for {name}: {reason}"), named)
+}
+
+/// `text` in one line, without clap's usage, and with the variable beside each flag it misses.
+fn squeeze(text: &str, named: &[Named]) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let text = text.split("\n\nUsage:").next().unwrap_or_default();
+    let text = text.split("\n\nFor more information").next().unwrap_or_default();
+    let mut words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    if text.contains("required arguments were not provided") {
+        for word in &mut words {
+            if let Some(named) = named.iter().find(|named| named.flag == *word) {
+                word.push_str(&format!(" (or {})", named.variable));
+            }
+        }
+    }
+    words.join(" ")
+}

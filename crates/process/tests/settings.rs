@@ -1,0 +1,118 @@
+//! Settings as an operator gives them, right and wrong.
+
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
+
+use clap::{Parser, ValueEnum};
+use process::{NoSettings, bind_address, log_level, try_parse_from};
+
+/// Serves things.
+#[derive(Debug, PartialEq, Parser)]
+#[command(version = "1.2.3")]
+struct Settings {
+    /// The port.
+    #[arg(long, env = "PORT", default_value_t = 8081)]
+    port: u16,
+    #[arg(long, env = "BIND_ADDR", default_value = "127.0.0.1", value_parser = bind_address)]
+    bind_addr: IpAddr,
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_level)]
+    log_level: String,
+    #[arg(long, env = "KAFKA_BROKERS", value_delimiter = ',')]
+    kafka_brokers: Vec<String>,
+    #[arg(long, env = "KAFKA_TOPIC")]
+    kafka_topic: Option<String>,
+    #[arg(long, env = "MODE", default_value = "fast")]
+    mode: Mode,
+    #[arg(long, env = "SECRET_SIZE", hide_env_values = true)]
+    secret_size: Option<u32>,
+    #[arg(long, env = "VERBOSE")]
+    verbose: bool,
+    #[arg(long, env = "DATA_DIR", required = true)]
+    data_dir: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Mode {
+    Fast,
+    Safe,
+}
+
+fn try_parse(args: &str, environment: &[(&str, &str)], dot_env: &str) -> Result<Settings, NoSettings> {
+    let args = ["program"].into_iter().chain(args.split_whitespace()).map(OsString::from);
+    let lookup = |name: &OsStr| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+    try_parse_from(args, lookup, dot_env)
+}
+
+fn wrong(args: &str, environment: &[(&str, &str)], dot_env: &str) -> String {
+    match try_parse(args, environment, dot_env) {
+        Err(NoSettings::Wrong(line)) => line,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn flags_win_over_the_environment_over_the_file_over_the_default() {
+    let file = "# comment\nPORT=3\nKAFKA_TOPIC=\"from file\"\nDATA_DIR=d\nVERBOSE=true\n";
+    let all = try_parse("--port 1", &[("PORT", "2")], file).unwrap();
+    assert_eq!((all.port, all.kafka_topic.as_deref(), all.verbose), (1, Some("from file"), true));
+    assert_eq!(try_parse("--port=1", &[], file).unwrap().port, 1);
+    assert_eq!(try_parse("", &[("PORT", "2")], file).unwrap().port, 2);
+    assert_eq!(try_parse("", &[], file).unwrap().port, 3);
+    let none = try_parse("", &[], "DATA_DIR=d").unwrap();
+    assert_eq!((none.port, none.bind_addr, none.mode), (8081, IpAddr::from([127, 0, 0, 1]), Mode::Fast));
+    assert_eq!((none.kafka_brokers, none.kafka_topic, none.verbose), (vec![], None, false));
+}
+
+#[test]
+fn a_variable_set_to_nothing_counts_as_unset() {
+    let file = "DATA_DIR=d\nPORT=3\nKAFKA_TOPIC=\n";
+    let settings = try_parse("", &[("PORT", ""), ("KAFKA_TOPIC", ""), ("KAFKA_BROKERS", "")], file).unwrap();
+    assert_eq!((settings.port, settings.kafka_topic, settings.kafka_brokers), (3, None, vec![]));
+}
+
+#[test]
+fn a_list_is_split_wherever_it_comes_from() {
+    let brokers = |args, environment: &[_]| try_parse(args, environment, "DATA_DIR=d").unwrap().kafka_brokers;
+    assert_eq!(brokers("", &[("KAFKA_BROKERS", "a:1,b:2")]), ["a:1", "b:2"]);
+    assert_eq!(brokers("--kafka-brokers c:3", &[("KAFKA_BROKERS", "a:1,b:2")]), ["c:3"]);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_line_that_names_the_setting() {
+    let file = "DATA_DIR=d";
+    for (args, environment, file, line) in [
+        ("", &[("PORT", "abc")][..], file, "invalid value 'abc' for PORT: invalid digit found in string"),
+        ("--port abc", &[("PORT", "1")], file, "invalid value 'abc' for --port: invalid digit found in string"),
+        ("--port=70000", &[], file, "invalid value '70000' for --port: 70000 is not in 0..=65535"),
+        ("", &[], "DATA_DIR=d\nPORT=x", "invalid value 'x' for PORT (in .env): invalid digit found in string"),
+        (
+            "",
+            &[("BIND_ADDR", "localhost")],
+            file,
+            "invalid value 'localhost' for BIND_ADDR: expected an IP address such as 127.0.0.1, 0.0.0.0 or ::1",
+        ),
+        ("", &[("MODE", "slow")], file, "invalid value 'slow' for MODE: expected fast, safe"),
+        ("", &[("VERBOSE", "maybe")], file, "invalid value 'maybe' for VERBOSE: expected true, false"),
+        ("", &[("SECRET_SIZE", "hunter2")], file, "invalid value for SECRET_SIZE: invalid digit found in string"),
+        ("", &[], "", "the following required arguments were not provided: --data-dir (or DATA_DIR) <DATA_DIR>"),
+        ("--port", &[], file, "invalid value '' for --port: a value is required"),
+        ("--prot 1", &[], file, "unexpected argument '--prot' found tip: a similar argument exists: '--port'"),
+        ("extra", &[], file, "unexpected argument 'extra' found"),
+        ("", &[], "DATA_DIR=d\n\n# fine\nthis is not fine\n", ".env line 4 is malformed: expected NAME=value"),
+        ("", &[], "DATA_DIR=d\nPASSWORD='open\n", ".env line 2 is malformed: expected NAME=value"),
+    ] {
+        assert_eq!(wrong(args, environment, file), line, "{args} {environment:?} {file:?}");
+    }
+    let line = wrong("", &[("LOG_LEVEL", "inof")], file);
+    assert!(line.starts_with("invalid value 'inof' for LOG_LEVEL: `inof` is no level"), "{line}");
+    let line = wrong("", &[("PORT", "a\nb")], file);
+    assert!(!line.contains('\n') && line.contains("PORT"), "{line}");
+}
+
+#[test]
+fn help_and_version_are_for_stdout() {
+    let Err(NoSettings::Asked(help)) = try_parse("--help", &[("SECRET_SIZE", "77")], "") else { panic!() };
+    assert!(help.contains("The port [env: PORT] [default: 8081]"), "{help}");
+    assert!(help.contains("[env: KAFKA_TOPIC]") && !help.contains("77"), "{help}");
+    assert_eq!(try_parse("--version", &[], ""), Err(NoSettings::Asked("process 1.2.3\n".to_owned())));
+}

@@ -1,0 +1,110 @@
+//! A client that treats every status as an answer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::{HeaderMap, Request};
+
+/// One service, at one address. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Http {
+    agent: Agent,
+    address: SocketAddr,
+}
+
+/// What the service answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body; null if it is empty.
+    pub body: Value,
+}
+
+impl Http {
+    /// A client for the service at `address`.
+    pub fn new(address: SocketAddr) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(20)))
+            .allow_non_standard_methods(true)
+            .build();
+        Http { agent: config.into(), address }
+    }
+
+    /// Where the service is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `GET path`
+    pub fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], Vec::new())
+    }
+
+    /// `DELETE path`
+    pub fn delete(&self, path: &str) -> Answer {
+        self.send("DELETE", path, &[], Vec::new())
+    }
+
+    /// `POST path` with a JSON body
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send_json("POST", path, body)
+    }
+
+    /// `method path` with a JSON body
+    pub fn send_json(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.send(method, path, &[("Content-Type", "application/json")], body.to_string().into_bytes())
+    }
+
+    /// Any request. Panics if there is no answer, or one whose body is not JSON.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
+        self.try_send(method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// As [`Http::send`], where no answer is one of the things that may happen.
+    pub fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Answer, ureq::Error> {
+        let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut response = match body.is_empty() && matches!(method, "GET" | "HEAD" | "DELETE" | "OPTIONS") {
+            true => self.agent.run(request.body(())?)?,
+            false => self.agent.run(request.body(body)?)?,
+        };
+        let text = response.body_mut().read_to_string()?;
+        let body = match text.as_str() {
+            "" => Value::Null,
+            text => serde_json::from_str(text).unwrap_or_else(|error| panic!("{method} {path}: {error} in {text:?}")),
+        };
+        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
+    }
+}
+
+impl Answer {
+    /// The body of an answer with this status; panics if it has another.
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status, status, "{}", self.body);
+        self.body
+    }
+
+    /// A header's text; empty if there is none.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// A text field of the body; panics if there is none.
+    pub fn text(&self, field: &str) -> &str {
+        self.body[field].as_str().unwrap_or_else(|| panic!("no text {field} in {}", self.body))
+    }
+}

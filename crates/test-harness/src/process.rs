@@ -1,0 +1,127 @@
+//! Binaries of this workspace as processes: started on ports of their own choice, their logs read, stopped or killed.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+
+use crate::{Http, wait_until};
+
+/// A running binary. It is killed when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+/// The binary `name`, which `cargo test --workspace` builds beside the test that asks for it.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let folder = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
+    let path = folder.join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run cargo test --workspace, or cargo build --workspace first",
+        path.display()
+    );
+    path
+}
+
+impl Process {
+    /// Starts `binary` in `folder` with nothing in its environment but `settings`, and ports that it picks itself.
+    pub fn start(binary: &Path, folder: &Path, settings: &[(&str, &str)]) -> Self {
+        let ports = ["PORT", "ACCOUNT_PORT", "CARD_PORT"].map(|name| (name, "0"));
+        let settings: BTreeMap<_, _> = ports.into_iter().chain(settings.iter().copied()).collect();
+        let mut command = Command::new(binary);
+        command.current_dir(folder).env_clear().envs(settings);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", binary.display()));
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, sink) = (child.stderr.take().expect("piped"), Arc::clone(&lines));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                sink.lock().expect("no panic while it is held").push(line);
+            }
+        });
+        Process { child, lines }
+    }
+
+    /// A client for the service called `name`, once the process listens.
+    pub fn service(&mut self, name: &str) -> Http {
+        let address = wait_until("the service listens", || {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                panic!("it ended with {status}: {:#?}", self.lines());
+            }
+            self.logged().into_iter().find_map(|line| {
+                let listening = line["message"] == "listening" && line["service"] == name;
+                listening.then(|| line["address"].as_str().and_then(|address| address.parse().ok())).flatten()
+            })
+        });
+        Http::new(address)
+    }
+
+    /// A client for the service called `name`, once it is ready.
+    pub fn ready_service(&mut self, name: &str) -> Http {
+        let service = self.service(name);
+        wait_until("the service is ready", || {
+            service.try_send("GET", "/readyz", &[], Vec::new()).ok().filter(|answer| answer.status == 200)
+        });
+        service
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has written to its standard error so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines.lock().expect("no panic while it is held").clone()
+    }
+
+    /// Its log lines so far.
+    pub fn logged(&self) -> Vec<Value> {
+        self.lines().iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// SIGKILL: it has no chance to do anything.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a child");
+        self.child.wait().expect("a child");
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_until("the process ends", || self.child.try_wait().expect("a child"))
+    }
+
+    /// Sends any signal, such as SIGSTOP.
+    pub fn signal(&self, signal: i32) {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        #[expect(unsafe_code, reason = "the standard library sends no signal but SIGKILL")]
+        // SAFETY: kill takes two integers and touches no memory; the id is that of a child not waited for yet.
+        let result = unsafe { libc::kill(id, signal) };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,173 @@
+//! What an account is, and the rules for changing one. Pure: no database, no clock, no HTTP.
+
+use std::str::FromStr;
+
+use account_events::{AccountId, AccountStatus, Version};
+use country_code::CountryCode;
+use http_server::IfMatch;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::error::AccountError;
+
+/// The longest name, in characters (api.md).
+const MAX_NAME_CHARS: usize = 200;
+
+/// An account, as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Account {
+    /// Its id.
+    pub id: AccountId,
+    /// `ACC-` and eight or more digits, unique for ever.
+    pub account_number: String,
+    /// Whose it is.
+    pub beholder_name: BeholderName,
+    /// The country it is kept in.
+    pub country_code: CountryCode,
+    /// Whether it may have cards.
+    pub status: AccountStatus,
+    /// 1 when it is created, 1 more with each change.
+    pub version: Version,
+    /// When it was created.
+    pub created_at: Timestamp,
+    /// When it was changed last.
+    pub updated_at: Timestamp,
+}
+
+/// The name of an account's holder: 1 to 200 characters, none of them a control character, no space at the ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BeholderName(String);
+
+impl FromStr for BeholderName {
+    type Err = AccountError;
+
+    fn from_str(text: &str) -> Result<Self, AccountError> {
+        let name = text.trim();
+        match name.chars().count() {
+            0 => Err(AccountError::EmptyName),
+            1..=MAX_NAME_CHARS if !name.chars().any(char::is_control) => Ok(BeholderName(name.to_owned())),
+            _ => Err(AccountError::InvalidName),
+        }
+    }
+}
+
+impl BeholderName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// A name that has been checked before, as the database gives it back.
+    pub(crate) fn stored(name: String) -> Self {
+        BeholderName(name)
+    }
+}
+
+/// What a request wants to change.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// Any of the three fields; `None` leaves one as it is.
+    Update {
+        /// The new name.
+        beholder_name: Option<BeholderName>,
+        /// The new country.
+        country_code: Option<CountryCode>,
+        /// The new status. `DELETED` is final.
+        status: Option<AccountStatus>,
+    },
+    /// The end of the account.
+    Delete,
+}
+
+impl Account {
+    /// The account after `change`, made at `now` on the condition of `if_match`. An update to what is there already
+    /// changes nothing, not even the version.
+    ///
+    /// A rule of the domain comes before the condition: RFC 9110, 13.2.1, ignores a condition where the request would
+    /// fail without it.
+    pub fn changed(&self, change: Change, if_match: Option<&IfMatch>, now: Timestamp) -> Result<Account, AccountError> {
+        if self.status == AccountStatus::Deleted {
+            return Err(match change {
+                Change::Update { .. } => AccountError::CannotUpdateDeleted,
+                Change::Delete => AccountError::AlreadyDeleted,
+            });
+        }
+        if if_match.is_some_and(|condition| !condition.matches(u64::from(self.version))) {
+            return Err(AccountError::VersionMismatch { version: self.version });
+        }
+        let mut account = self.clone();
+        match change {
+            Change::Update { beholder_name, country_code, status } => {
+                account.beholder_name = beholder_name.unwrap_or(account.beholder_name);
+                account.country_code = country_code.unwrap_or(account.country_code);
+                account.status = status.unwrap_or(account.status);
+            }
+            Change::Delete => account.status = AccountStatus::Deleted,
+        }
+        if account != *self {
+            account.version += 1;
+            account.updated_at = now;
+        }
+        Ok(account)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account() -> Account {
+        Account {
+            id: "01936f2e-7b1a-7c40-8000-0123456789ab".parse().unwrap(),
+            account_number: "ACC-12345678".to_owned(),
+            beholder_name: "John Doe".parse().unwrap(),
+            country_code: "US".parse().unwrap(),
+            status: AccountStatus::Active,
+            version: 3,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn update(name: Option<&str>, status: Option<AccountStatus>) -> Change {
+        Change::Update { beholder_name: name.map(|name| name.parse().unwrap()), country_code: None, status }
+    }
+
+    const NOW: Timestamp = Timestamp::constant(1_700_000_000, 0);
+
+    #[test]
+    fn a_change_raises_the_version_by_one_and_a_repeat_does_not() {
+        let renamed = account().changed(update(Some("Jane Doe"), None), None, NOW).unwrap();
+        assert_eq!((renamed.version, renamed.updated_at, renamed.created_at), (4, NOW, Timestamp::UNIX_EPOCH));
+        let again = renamed.changed(update(Some("Jane Doe"), Some(AccountStatus::Active)), None, NOW);
+        assert_eq!(again.unwrap(), renamed);
+    }
+
+    #[test]
+    fn deleted_is_final_whatever_the_condition() {
+        let deleted = account().changed(Change::Delete, None, NOW).unwrap();
+        assert_eq!((deleted.status, deleted.version), (AccountStatus::Deleted, 4));
+        for condition in [None, Some(&IfMatch::Versions(vec![99]))] {
+            let update = deleted.changed(update(None, Some(AccountStatus::Active)), condition, NOW);
+            assert!(matches!(update, Err(AccountError::CannotUpdateDeleted)));
+            let delete = deleted.changed(Change::Delete, condition, NOW);
+            assert!(matches!(delete, Err(AccountError::AlreadyDeleted)));
+        }
+    }
+
+    #[test]
+    fn a_condition_on_another_version_changes_nothing() {
+        let stale = account().changed(Change::Delete, Some(&IfMatch::Versions(vec![2])), NOW);
+        assert!(matches!(stale, Err(AccountError::VersionMismatch { version: 3 })));
+        assert!(account().changed(Change::Delete, Some(&IfMatch::Versions(vec![3])), NOW).is_ok());
+    }
+
+    #[test]
+    fn names_are_trimmed_and_bounded_in_characters() {
+        assert_eq!(" John Doe\n".parse::<BeholderName>().unwrap().as_str(), "John Doe");
+        assert!("ß".repeat(200).parse::<BeholderName>().is_ok());
+        assert!(matches!("ß".repeat(201).parse::<BeholderName>(), Err(AccountError::InvalidName)));
+        assert!(matches!("John\u{7}Doe".parse::<BeholderName>(), Err(AccountError::InvalidName)));
+        assert!(matches!("  ".parse::<BeholderName>(), Err(AccountError::EmptyName)));
+    }
+}

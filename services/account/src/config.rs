@@ -1,0 +1,16 @@
+//! The settings of the account service that are its own, in whichever binary it runs.
+
+use database::DatabaseUrl;
+use http_server::CorsOrigin;
+use process::Clock;
+
+/// What [`run`](crate::run) needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where its rows are.
+    pub database: DatabaseUrl,
+    /// Who may call from a web page of another origin; nobody if `None`.
+    pub cors: Option<CorsOrigin>,
+    /// What time it is.
+    pub clock: Clock,
+}

@@ -1,0 +1,22 @@
+//! `DELETE /account?id=`: the account stays, with the status `DELETED`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use http_server::{IfMatch, QueryParams, TraceParent};
+use serde_json::{Value, json};
+
+use crate::account::Change;
+use crate::error::AccountError;
+use crate::router::AccountQuery;
+use crate::store::Store;
+
+pub(crate) async fn delete_account(
+    State(store): State<Store>,
+    QueryParams(query): QueryParams<AccountQuery>,
+    headers: HeaderMap,
+    trace: TraceParent,
+) -> Result<Json<Value>, AccountError> {
+    store.change(query.id()?, Change::Delete, IfMatch::from_headers(&headers), trace.to_string()).await?;
+    Ok(Json(json!({ "message": "Account deleted successfully" })))
+}

@@ -1,0 +1,132 @@
+//! The account service: keeps accounts, and tells of every creation and every change of status with an event.
+//!
+//! A `POST /account` goes [`router`] → `create_account` → [`store`] → `ledger`, which commits the row and its event in one
+//! transaction ([`outbox`]), and the answer goes out. The [`relay`] then takes the event to the event log. No handler talks
+//! to the event log (design.md A1), and no answer waits for it (A2).
+
+pub mod account;
+mod config;
+mod create_account;
+mod delete_account;
+pub mod error;
+mod get_account;
+mod ledger;
+mod list_accounts;
+mod outbox;
+mod relay;
+mod router;
+pub mod store;
+mod update_account;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use database::DatabaseUrl;
+use event_log::EventLog;
+use http_server::{Readiness, ReadyReport};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+
+use crate::outbox::{OutboxSignal, PublishedPosition};
+use crate::relay::{Relay, RelayStatus};
+use crate::store::{Opened, Store};
+
+/// The service's name, as `/health` gives it.
+pub const NAME: &str = "account-service";
+
+/// The command that shows a person the service at work, for banners.
+pub fn first_curl(address: std::net::SocketAddr) -> String {
+    let body = r#"{"beholder_name":"John Doe","country_code":"US"}"#;
+    format!("curl -X POST http://{address}/account -H 'Content-Type: application/json' -d '{body}'")
+}
+
+/// How long the end waits for the relay to hand over what is committed. What it does not manage stays in the outbox.
+const RELAY_DRAIN: Duration = Duration::from_secs(5);
+
+/// Serves on `listener` until `shutdown` is cancelled, then answers what it has accepted, commits it, publishes it as far
+/// as the log takes it, and returns.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    log: Arc<dyn EventLog>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let (signal, wait) = OutboxSignal::channel();
+    let published = PublishedPosition::default();
+    let DatabaseUrl::Sqlite(path) = config.database;
+    let Opened { store, writer_thread, outbox_reader, database_id } =
+        Store::open(&path, config.clock, signal.clone(), published.clone())?;
+    let status = Arc::new(RelayStatus::default());
+    let relay_stopping = Arc::new(AtomicBool::new(false));
+    let relay = Relay {
+        outbox: outbox_reader,
+        signal: wait,
+        published,
+        log,
+        publisher_name: format!("{NAME}-{database_id}"),
+        status: Arc::clone(&status),
+        stopping: Arc::clone(&relay_stopping),
+    };
+    let relay_thread = std::thread::Builder::new()
+        .name("account-relay".to_owned())
+        .spawn(move || relay.run())
+        .context("cannot start the relay")?;
+
+    let readiness = Arc::new(AccountReadiness { status, shutdown: shutdown.clone() });
+    let router = router::routes(store.clone()).merge(http_server::health_routes(NAME, readiness));
+    let router = http_server::finish(router, NAME, config.cors);
+    tracing::info!(service = NAME, address = %listener.local_addr()?, "listening");
+    http_server::serve(listener, router, shutdown).await;
+
+    stop(store, writer_thread, relay_thread, relay_stopping, signal).await;
+    tracing::info!(service = NAME, "stopped");
+    Ok(())
+}
+
+/// Ends the writer, then the relay: what the writer commits last is still published.
+async fn stop(
+    store: Store,
+    writer_thread: JoinHandle<()>,
+    relay_thread: JoinHandle<()>,
+    relay_stopping: Arc<AtomicBool>,
+    signal: OutboxSignal,
+) {
+    let ending = tokio::task::spawn_blocking(move || {
+        store.stop();
+        // A writer that panicked has nothing more to commit.
+        let _ = writer_thread.join();
+        relay_stopping.store(true, Ordering::Release);
+        signal.notify();
+        relay_thread.thread().unpark();
+        let _ = relay_thread.join();
+    });
+    if tokio::time::timeout(RELAY_DRAIN, ending).await.is_err() {
+        tracing::warn!("the event log did not take the last events in time; they stay in the outbox");
+    }
+}
+
+struct AccountReadiness {
+    status: Arc<RelayStatus>,
+    shutdown: CancellationToken,
+}
+
+impl Readiness for AccountReadiness {
+    /// Ready even while the event log is away: accounts are kept, and events wait (design.md A2).
+    fn report(&self) -> ReadyReport {
+        let mut report = ReadyReport::default();
+        if self.shutdown.is_cancelled() {
+            report.reasons.push("the service is stopping".to_owned());
+        }
+        let failure = self.status.failure();
+        let relay =
+            json!({ "publishing": failure.is_none(), "published": self.status.published_count(), "failure": failure });
+        report.details.insert("relay".to_owned(), relay);
+        report
+    }
+}

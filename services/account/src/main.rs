@@ -1,0 +1,68 @@
+//! `account-service`: the account service as a process of its own, with Kafka.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use account_service::{Config, NAME};
+use anyhow::bail;
+use clap::Parser;
+use database::DatabaseUrl;
+use event_log::{KafkaLog, KafkaSettings};
+use http_server::CorsOrigin;
+use process::{Clock, CommonArgs, KafkaArgs};
+use tokio_util::sync::CancellationToken;
+
+/// The account service: keeps accounts, and publishes an event on Kafka for every creation and every change of status.
+///
+/// Settings are flags, environment variables, or lines of a .env file, in this order of precedence. Without Kafka, start
+/// the all-in-one, tandem.
+#[derive(Debug, Parser)]
+#[command(name = NAME, version)]
+struct Settings {
+    /// The port to listen on; 0 for any
+    #[arg(long, env = "PORT", default_value_t = 8081)]
+    port: u16,
+
+    #[command(flatten)]
+    kafka: KafkaArgs,
+
+    /// Where the accounts are kept: sqlite:PATH [default: account.db in DATA_DIR]
+    #[arg(long, env = "DATABASE_URL")]
+    database_url: Option<DatabaseUrl>,
+
+    #[command(flatten)]
+    common: CommonArgs,
+
+    /// The origin whose web pages may call this service, several with commas between them, or *; none if it is not set
+    #[arg(long, env = "CORS_ALLOW_ORIGIN")]
+    cors_allow_origin: Option<CorsOrigin>,
+}
+
+fn main() -> ExitCode {
+    let settings: Settings = process::parse();
+    process::run(&settings.common.log_level.clone(), |shutdown| serve(settings, shutdown))
+}
+
+async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Some(brokers) = settings.kafka.kafka_brokers else {
+        bail!(
+            "KAFKA_BROKERS is not set, and {NAME} needs Kafka; without Kafka start the all-in-one: cargo run --release -p tandem"
+        );
+    };
+    let data_dir = settings.common.data_dir;
+    let database = settings.database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("account.db")));
+    let listener = process::listen(settings.common.bind_addr, settings.port, "PORT").await?;
+    let log = KafkaLog::open(KafkaSettings { brokers, topic: settings.kafka.kafka_topic, extra: Vec::new() })?;
+    let address = listener.local_addr()?;
+    process::print_banner(
+        "Tandem account service",
+        &[
+            ("Address", format!("http://{address}")),
+            ("Data", database.to_string()),
+            ("Events", event_log::EventLog::describe(&log)),
+            ("Try", account_service::first_curl(address)),
+        ],
+    );
+    let config = Config { database, cors: settings.cors_allow_origin, clock: Clock::system() };
+    account_service::run(config, listener, Arc::new(log), shutdown).await
+}

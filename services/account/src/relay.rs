@@ -1,0 +1,143 @@
+//! The relay: outbox to event log, in the order of commit (design.md A3, A4).
+//!
+//! ```text
+//! commit ──signal──▶ read behind the position ──▶ publish, position with it ──▶ tell the writer what may go
+//! ```
+//!
+//! It is woken by the commit; a slow poll is the fallback. The event log keeps the relay's position in the same atomic
+//! step as the records, so after a crash on either side [`Publisher::position`] tells exactly what the log has: nothing is
+//! published again behind something newer, and nothing is left out. While the log is away the outbox grows, and no
+//! request notices (A2).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use event_log::{EventLog, LogError, Publisher};
+use rusqlite::Connection;
+
+use crate::outbox::{self, OutboxWait, PublishedPosition};
+
+/// Events in one batch, at most: enough to keep a log busy, few enough to hold in memory (about 1 KiB each).
+const MAX_BATCH: usize = 1_000;
+
+/// How long without a signal until the outbox is looked at all the same.
+const FALLBACK_POLL: Duration = Duration::from_secs(1);
+
+/// The pause after a first failure; it doubles with each further one, up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause between attempts: so long at most after the log is back does publishing go on.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Relay {
+    pub(crate) outbox: Connection,
+    pub(crate) signal: OutboxWait,
+    pub(crate) published: PublishedPosition,
+    pub(crate) log: Arc<dyn EventLog>,
+    /// The publisher's name in the log: one a database.
+    pub(crate) publisher_name: String,
+    pub(crate) status: Arc<RelayStatus>,
+    /// Set when the writer has ended: what is in the outbox then is the last there will be.
+    pub(crate) stopping: Arc<AtomicBool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RelayError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the outbox cannot be read: {0}")]
+    Outbox(#[from] rusqlite::Error),
+}
+
+impl Relay {
+    /// Publishes until it is told to stop and the outbox is empty, or the log is away.
+    pub(crate) fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let Err(error) = self.publish_until_failure(&mut pause) else { return };
+            self.status.failed(&error);
+            if self.stopping() {
+                return;
+            }
+            self.signal_pause(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn publish_until_failure(&self, pause: &mut Duration) -> Result<(), RelayError> {
+        self.log.prepare()?;
+        let mut publisher = self.log.publisher(&self.publisher_name)?;
+        let mut position = publisher.position().unwrap_or(0);
+        self.published.advance(position);
+        loop {
+            // Read before the outbox is: what was committed before the writer ended is then seen.
+            let stopping = self.stopping();
+            match self.publish_next(publisher.as_mut(), position)? {
+                Some(reached) => position = reached,
+                None if stopping => return Ok(()),
+                None => self.signal.wait(FALLBACK_POLL),
+            }
+            self.status.succeeded();
+            *pause = FIRST_PAUSE;
+        }
+    }
+
+    /// Publishes one batch and returns the position it reaches; `None` if the outbox has no more.
+    fn publish_next(&self, publisher: &mut dyn Publisher, position: u64) -> Result<Option<u64>, RelayError> {
+        let (records, reached) = outbox::read_after(&self.outbox, position, MAX_BATCH)?;
+        if records.is_empty() {
+            return Ok(None);
+        }
+        publisher.publish(&records, reached)?;
+        self.published.advance(reached);
+        self.status.published(records.len());
+        Ok(Some(reached))
+    }
+
+    /// Waits out a pause. A commit does not cut it short, the end of the service does soon enough.
+    fn signal_pause(&self, pause: Duration) {
+        std::thread::park_timeout(pause);
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// How the relay is doing, for `/readyz` and the log.
+#[derive(Debug, Default)]
+pub(crate) struct RelayStatus {
+    failure: Mutex<Option<String>>,
+    published: std::sync::atomic::AtomicU64,
+}
+
+impl RelayStatus {
+    /// Why nothing is published now, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Events published since the start.
+    pub(crate) fn published_count(&self) -> u64 {
+        self.published.load(Ordering::Relaxed)
+    }
+
+    fn published(&self, count: usize) {
+        self.published.fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// Logs the first failure of a row, not each.
+    fn failed(&self, error: &RelayError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.replace(error.to_string()).is_none() {
+            tracing::warn!(%error, "events wait in the outbox until the event log takes them");
+        }
+    }
+
+    fn succeeded(&self) {
+        if self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
+            tracing::info!("the event log takes events again");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The view as a pure function of the log (design.md C2), against a model and under generated histories.
+
+use std::collections::HashMap;
+
+use account_events::{EventType, MAX_VERSION};
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+
+fn id(n: u32) -> AccountId {
+    AccountId(Uuid::from_u128(u128::from(n)))
+}
+
+fn event(account: u32, status: AccountStatus, version: Option<Version>) -> AccountEvent {
+    AccountEvent { event_type: EventType::StatusChanged, account_id: id(account), status, version }
+}
+
+fn view_of(events: &[AccountEvent]) -> AccountView {
+    let (mut writer, view) = account_view();
+    for event in events {
+        writer.apply(event);
+    }
+    view
+}
+
+/// All that a view holds of the first accounts.
+fn contents(view: &AccountView) -> Vec<Option<AccountState>> {
+    (0..ACCOUNTS).map(|n| view.get(id(n))).collect()
+}
+
+const ACCOUNTS: u32 = 12;
+
+/// What an account service can write: each account's versions with one status each, none after its deletion.
+fn history() -> impl Strategy<Value = Vec<AccountEvent>> {
+    let account = prop::collection::vec(prop::bool::ANY, 0..6).prop_flat_map(|later| (Just(later), prop::bool::ANY));
+    prop::collection::vec(account, ACCOUNTS as usize).prop_map(|accounts| {
+        let mut events = Vec::new();
+        for (account, (later, deleted)) in accounts.into_iter().enumerate() {
+            let blocked = |blocked| if blocked { AccountStatus::Blocked } else { AccountStatus::Active };
+            let mut statuses: Vec<_> =
+                std::iter::once(AccountStatus::Active).chain(later.into_iter().map(blocked)).collect();
+            statuses.extend(deleted.then_some(AccountStatus::Deleted));
+            let numbered = statuses.into_iter().zip(1..);
+            events.extend(numbered.map(|(status, version)| event(account as u32, status, Some(version))));
+        }
+        events
+    })
+}
+
+/// A history with a shuffled, repeated copy of itself.
+fn history_and_delivery() -> impl Strategy<Value = (Vec<AccountEvent>, Vec<AccountEvent>)> {
+    history().prop_flat_map(|events| {
+        let copies = prop::collection::vec(1..4usize, events.len());
+        let delivered = (Just(events.clone()), copies).prop_flat_map(|(events, copies)| {
+            let repeated: Vec<_> =
+                events.iter().zip(copies).flat_map(|(event, count)| std::iter::repeat_n(*event, count)).collect();
+            Just(repeated).prop_shuffle()
+        });
+        (Just(events), delivered)
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_order_and_any_repetition_give_the_same_view((events, delivered) in history_and_delivery()) {
+        prop_assert_eq!(contents(&view_of(&delivered)), contents(&view_of(&events)));
+    }
+
+    #[test]
+    fn the_highest_version_wins((events, delivered) in history_and_delivery()) {
+        let last: HashMap<AccountId, AccountEvent> = events.iter().map(|event| (event.account_id, *event)).collect();
+        let view = view_of(&delivered);
+        prop_assert_eq!(view.len(), last.len() as u64);
+        for (id, event) in last {
+            prop_assert_eq!(view.get(id), Some(AccountState { status: event.status, version: event.version }));
+        }
+    }
+
+    #[test]
+    fn a_history_cut_off_and_read_again_from_anywhere_gives_the_same_view(
+        (events, delivered) in history_and_delivery(), cut in any::<prop::sample::Index>(), from in any::<prop::sample::Index>(),
+    ) {
+        let (mut writer, view) = account_view();
+        let cut = cut.index(delivered.len() + 1);
+        for event in &delivered[..cut] {
+            writer.apply(event);
+        }
+        for event in &delivered[from.index(cut + 1)..] {
+            writer.apply(event);
+        }
+        prop_assert_eq!(contents(&view), contents(&view_of(&events)));
+    }
+
+    #[test]
+    fn a_compacted_history_gives_the_same_view(events in history()) {
+        let last: HashMap<AccountId, AccountEvent> = events.iter().map(|event| (event.account_id, *event)).collect();
+        let compacted: Vec<_> = last.into_values().collect();
+        prop_assert_eq!(contents(&view_of(&compacted)), contents(&view_of(&events)));
+    }
+
+    #[test]
+    fn without_versions_the_order_of_arrival_decides_and_deleted_is_final(
+        statuses in prop::collection::vec(prop::sample::select(AccountStatus::ALL.to_vec()), 1..10),
+    ) {
+        let events: Vec<_> = statuses.iter().map(|status| event(1, *status, None)).collect();
+        let expected = if statuses.contains(&AccountStatus::Deleted) { AccountStatus::Deleted } else { statuses[statuses.len() - 1] };
+        prop_assert_eq!(view_of(&events).get(id(1)), Some(AccountState { status: expected, version: None }));
+    }
+
+    #[test]
+    fn a_state_survives_packing(version in prop::option::of(1..=MAX_VERSION), index in 0..3usize) {
+        let status = AccountStatus::ALL[index];
+        prop_assert_eq!(unpack(pack(status, version)), AccountState { status, version });
+    }
+}
+
+#[test]
+fn deleted_is_final_even_for_a_higher_version() {
+    let view = view_of(&[
+        event(1, AccountStatus::Deleted, Some(2)),
+        event(1, AccountStatus::Active, Some(MAX_VERSION)),
+        event(1, AccountStatus::Active, None),
+    ]);
+    assert_eq!(view.get(id(1)), Some(AccountState { status: AccountStatus::Deleted, version: Some(2) }));
+}
+
+#[test]
+fn an_event_without_a_version_never_overrides_one_with() {
+    let view = view_of(&[event(1, AccountStatus::Blocked, Some(2)), event(1, AccountStatus::Active, None)]);
+    assert_eq!(view.get(id(1)), Some(AccountState { status: AccountStatus::Blocked, version: Some(2) }));
+    let view = view_of(&[event(1, AccountStatus::Active, None), event(1, AccountStatus::Blocked, Some(1))]);
+    assert_eq!(view.get(id(1)), Some(AccountState { status: AccountStatus::Blocked, version: Some(1) }));
+}
+
+#[test]
+fn a_hundred_thousand_accounts_are_all_found_and_no_other() {
+    let (mut writer, view) = account_view();
+    for n in 0..100_000 {
+        assert_eq!(writer.apply(&event(n * 2, AccountStatus::Active, Some(1))), Applied::Updated);
+    }
+    assert_eq!(view.len(), 100_000);
+    for n in 0..100_000 {
+        assert!(view.get(id(n * 2)).is_some());
+        assert!(view.get(id(n * 2 + 1)).is_none());
+    }
+}
+
+#[test]
+fn a_reader_beside_the_writer_always_finds_what_was_there_before() {
+    let (mut writer, view) = account_view();
+    for n in 0..1_000 {
+        writer.apply(&event(n, AccountStatus::Active, Some(1)));
+    }
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    // Until the last account that the writer adds is there.
+                    while view.get(id(99_999)).is_none() {
+                        for n in 0..1_000 {
+                            let state = view.get(id(n)).expect("an account that was there before");
+                            assert!(state.version >= Some(1));
+                        }
+                    }
+                })
+            })
+            .collect();
+        for n in 1_000..100_000 {
+            writer.apply(&event(n % 1_000, AccountStatus::Blocked, Some(n)));
+            writer.apply(&event(n, AccountStatus::Active, Some(1)));
+        }
+        readers.into_iter().for_each(|reader| reader.join().unwrap());
+    });
+}

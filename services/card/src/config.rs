@@ -1,0 +1,22 @@
+//! The settings of the card service that are its own, in whichever binary it runs.
+
+use std::time::Duration;
+
+use database::DatabaseUrl;
+use http_server::CorsOrigin;
+use process::Clock;
+
+/// What [`run`](crate::run) needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where its rows are.
+    pub database: DatabaseUrl,
+    /// The group whose members share the card closer's work.
+    pub group: String,
+    /// How old the view may be for making cards; any age if `None`.
+    pub view_max_age: Option<Duration>,
+    /// Who may call from a web page of another origin; nobody if `None`.
+    pub cors: Option<CorsOrigin>,
+    /// What time it is.
+    pub clock: Clock,
+}

@@ -1,0 +1,17 @@
+//! `DELETE /card?id=`: the card stays, with `deleted` true.
+
+use axum::Json;
+use axum::extract::State;
+use http_server::QueryParams;
+use serde_json::{Value, json};
+
+use crate::error::CardError;
+use crate::router::{CardQuery, CardService};
+
+pub(crate) async fn delete_card(
+    State(service): State<CardService>,
+    QueryParams(query): QueryParams<CardQuery>,
+) -> Result<Json<Value>, CardError> {
+    service.store.delete(query.id()?).await?;
+    Ok(Json(json!({ "message": "Card deleted successfully" })))
+}

@@ -1,0 +1,86 @@
+//! Everything that a request to the card service can fail with, and how each is answered: the texts and codes of api.md.
+//! What is wrong with the form of a request (JSON, body, query) is answered by `http_server` before it gets here.
+
+use axum::response::{IntoResponse, Response};
+use database::StoreError;
+use http_server::ApiError;
+
+/// Why a request was refused.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CardError {
+    /// A creation without a country.
+    #[error("country is required")]
+    MissingCountry,
+    /// A country that is none.
+    #[error("country {0}")]
+    InvalidCountry(#[from] country_code::InvalidCountryCode),
+    /// No account.
+    #[error("account ID is required")]
+    MissingAccountId,
+    /// An account id that is none.
+    #[error("account_id {0}")]
+    InvalidAccountId(#[from] account_events::InvalidAccountId),
+    /// No `?id=`.
+    #[error("Missing required query parameter: id")]
+    MissingId,
+    /// An `?id=` that is no id.
+    #[error("id must be a UUID such as 7c9e6679-7425-40de-944b-e07fc1f90ae7")]
+    InvalidId,
+    /// No `?card_number=`.
+    #[error("card number is required")]
+    MissingNumber,
+    /// An `?after=` that no page gave.
+    #[error("after must be the next of an earlier page")]
+    InvalidAfter,
+    /// No event told of this account.
+    #[error("account not found")]
+    AccountNotFound,
+    /// The account is deleted, by the view or by the card database.
+    #[error("cannot create card for deleted account")]
+    AccountDeleted,
+    /// The account is blocked.
+    #[error("cannot create card for inactive account")]
+    AccountInactive,
+    /// The view does not hold every account yet, or is older than the operator allows.
+    #[error("account view is catching up")]
+    CatchingUp,
+    /// There is no such card, and never was.
+    #[error("card not found")]
+    NotFound,
+    /// Deleted is final.
+    #[error("card is already deleted")]
+    AlreadyDeleted,
+    /// The database did not do it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<CardError> for ApiError {
+    fn from(error: CardError) -> Self {
+        let text = error.to_string();
+        let invalid = |code, field: &'static str, text| ApiError::invalid(field, code, text);
+        match error {
+            CardError::MissingCountry => invalid("missing_country", "country", text),
+            CardError::InvalidCountry(_) => invalid("invalid_country", "country", text),
+            CardError::MissingAccountId => invalid("missing_account_id", "account_id", text),
+            CardError::InvalidAccountId(_) => invalid("invalid_account_id", "account_id", text),
+            CardError::MissingId => invalid("missing_id", "id", text),
+            CardError::InvalidId => invalid("invalid_id", "id", text),
+            CardError::MissingNumber => invalid("missing_card_number", "card_number", text),
+            CardError::InvalidAfter => invalid("invalid_after", "after", text),
+            CardError::AccountNotFound => ApiError::not_found("account_not_found", text),
+            CardError::AccountDeleted => ApiError::forbidden("account_deleted", text),
+            CardError::AccountInactive => ApiError::forbidden("account_inactive", text),
+            CardError::CatchingUp => ApiError::unavailable("catching_up", text, 1),
+            CardError::NotFound => ApiError::not_found("card_not_found", text),
+            CardError::AlreadyDeleted => ApiError::conflict("card_already_deleted", text),
+            CardError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl IntoResponse for CardError {
+    fn into_response(self) -> Response {
+        ApiError::from(self).into_response()
+    }
+}

@@ -1,0 +1,137 @@
+//! The card service: makes cards for active accounts, and asks nobody.
+//!
+//! It knows the accounts from their events: the [`account_feed`] takes them from the event log into the
+//! [`account_view`](mod@account_view), and `POST /card` is one look-up there and one durable insert (design.md C1). When an
+//! account is deleted, the [`card_closer`] ends its cards, and the card database refuses it new ones (C4).
+
+mod account_feed;
+pub mod account_view;
+pub mod card;
+mod card_closer;
+mod config;
+mod create_card;
+mod delete_card;
+pub mod error;
+mod get_card;
+mod ledger;
+mod list_cards;
+mod quarantine;
+mod router;
+pub mod store;
+pub mod view_status;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use database::DatabaseUrl;
+use event_log::EventLog;
+use http_server::{Readiness, ReadyReport};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+
+use crate::account_feed::AccountFeed;
+use crate::account_view::AccountView;
+use crate::card_closer::CardCloser;
+use crate::router::CardService;
+use crate::store::Store;
+use crate::view_status::ViewStatus;
+
+/// The service's name, as `/health` gives it.
+pub const NAME: &str = "card-service";
+
+/// The group of the card closers where none is configured (api.md).
+pub const DEFAULT_GROUP: &str = "card-service";
+
+/// How long the end waits for the loops that read the event log. What they have not committed is handed out again.
+const LOOPS_DRAIN: Duration = Duration::from_secs(5);
+
+/// Serves on `listener` until `shutdown` is cancelled, then answers what it has accepted, commits it, and returns.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    log: Arc<dyn EventLog>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let DatabaseUrl::Sqlite(path) = config.database;
+    let (store, writer_thread) = Store::open(&path, config.clock)?;
+    let (view_writer, view) = account_view::account_view();
+    let status = Arc::new(ViewStatus::new(config.view_max_age));
+    let stopping = Arc::new(AtomicBool::new(false));
+
+    let feed = AccountFeed {
+        log: Arc::clone(&log),
+        view: view_writer,
+        store: store.clone(),
+        status: Arc::clone(&status),
+        stopping: Arc::clone(&stopping),
+    };
+    let closer = CardCloser {
+        log: Arc::clone(&log),
+        group: config.group,
+        store: store.clone(),
+        stopping: Arc::clone(&stopping),
+    };
+    let (watched, watch_stop) = (Arc::clone(&status), Arc::clone(&stopping));
+    let loops = [
+        spawn("account-feed", move || feed.run())?,
+        spawn("card-closer", move || closer.run())?,
+        spawn("view-watch", move || account_feed::watch(log.as_ref(), &watched, &watch_stop))?,
+    ];
+
+    let readiness =
+        Arc::new(CardReadiness { view: view.clone(), status: Arc::clone(&status), shutdown: shutdown.clone() });
+    let service = CardService { store: store.clone(), view, status };
+    let router = router::routes(service).merge(http_server::health_routes(NAME, readiness));
+    let router = http_server::finish(router, NAME, config.cors);
+    tracing::info!(service = NAME, address = %listener.local_addr()?, "listening");
+    http_server::serve(listener, router, shutdown).await;
+
+    stop(store, writer_thread, loops, stopping).await;
+    tracing::info!(service = NAME, "stopped");
+    Ok(())
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<JoinHandle<()>> {
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread.spawn(run).with_context(|| format!("cannot start the thread {name}"))
+}
+
+/// Ends the loops, which write too, then the writer.
+async fn stop(store: Store, writer_thread: JoinHandle<()>, loops: [JoinHandle<()>; 3], stopping: Arc<AtomicBool>) {
+    stopping.store(true, Ordering::Release);
+    let ending = tokio::task::spawn_blocking(move || {
+        for thread in loops {
+            thread.thread().unpark();
+            // A loop that panicked has said so already.
+            let _ = thread.join();
+        }
+    });
+    if tokio::time::timeout(LOOPS_DRAIN, ending).await.is_err() {
+        tracing::warn!("the event log did not let go in time");
+    }
+    store.stop();
+    let _ = tokio::task::spawn_blocking(move || writer_thread.join()).await;
+}
+
+struct CardReadiness {
+    view: AccountView,
+    status: Arc<ViewStatus>,
+    shutdown: CancellationToken,
+}
+
+impl Readiness for CardReadiness {
+    fn report(&self) -> ReadyReport {
+        let mut report = ReadyReport::default();
+        report.reasons.extend(self.status.unready());
+        if self.shutdown.is_cancelled() {
+            report.reasons.push("the service is stopping".to_owned());
+        }
+        report.details.insert("view".to_owned(), self.status.details(self.view.len()));
+        report
+    }
+}

@@ -1,0 +1,84 @@
+//! `card-service`: the card service as a process of its own, with Kafka.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::bail;
+use card_service::{Config, NAME};
+use clap::Parser;
+use database::DatabaseUrl;
+use event_log::{KafkaLog, KafkaSettings};
+use http_server::CorsOrigin;
+use process::{Clock, CommonArgs, KafkaArgs};
+use tokio_util::sync::CancellationToken;
+
+/// The card service: makes cards for active accounts, which it knows from their events on Kafka.
+///
+/// Settings are flags, environment variables, or lines of a .env file, in this order of precedence. Without Kafka, start
+/// the all-in-one, tandem.
+#[derive(Debug, Parser)]
+#[command(name = NAME, version)]
+struct Settings {
+    /// The port to listen on; 0 for any
+    #[arg(long, env = "PORT", default_value_t = 8082)]
+    port: u16,
+
+    #[command(flatten)]
+    kafka: KafkaArgs,
+
+    /// The consumer group whose members share the work of closing the cards of deleted accounts
+    #[arg(long, env = "KAFKA_GROUP_ID", default_value = card_service::DEFAULT_GROUP)]
+    kafka_group_id: String,
+
+    /// Where the cards are kept: sqlite:PATH [default: card.db in DATA_DIR]
+    #[arg(long, env = "DATABASE_URL")]
+    database_url: Option<DatabaseUrl>,
+
+    /// How old the account view may be, in seconds, while Kafka is away, before cards are refused with 503; any age if it
+    /// is not set
+    #[arg(long, env = "VIEW_MAX_AGE_SECONDS")]
+    view_max_age_seconds: Option<u64>,
+
+    #[command(flatten)]
+    common: CommonArgs,
+
+    /// The origin whose web pages may call this service, several with commas between them, or *; none if it is not set
+    #[arg(long, env = "CORS_ALLOW_ORIGIN")]
+    cors_allow_origin: Option<CorsOrigin>,
+}
+
+fn main() -> ExitCode {
+    let settings: Settings = process::parse();
+    process::run(&settings.common.log_level.clone(), |shutdown| serve(settings, shutdown))
+}
+
+async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Some(brokers) = settings.kafka.kafka_brokers else {
+        bail!(
+            "KAFKA_BROKERS is not set, and {NAME} needs Kafka; without Kafka start the all-in-one: cargo run --release -p tandem"
+        );
+    };
+    let data_dir = settings.common.data_dir;
+    let database = settings.database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("card.db")));
+    let listener = process::listen(settings.common.bind_addr, settings.port, "PORT").await?;
+    let log = KafkaLog::open(KafkaSettings { brokers, topic: settings.kafka.kafka_topic, extra: Vec::new() })?;
+    let address = listener.local_addr()?;
+    process::print_banner(
+        "Tandem card service",
+        &[
+            ("Address", format!("http://{address}")),
+            ("Data", database.to_string()),
+            ("Events", format!("{}, group {}", event_log::EventLog::describe(&log), settings.kafka_group_id)),
+            ("Try", format!("curl http://{address}/cards")),
+        ],
+    );
+    let config = Config {
+        database,
+        group: settings.kafka_group_id,
+        view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
+        cors: settings.cors_allow_origin,
+        clock: Clock::system(),
+    };
+    card_service::run(config, listener, Arc::new(log), shutdown).await
+}

@@ -1,0 +1,86 @@
+//! `tandem`: the account service, the card service and an event log between them in one process. The services are the
+//! same as in processes of their own, and talk through nothing but the event log.
+
+mod settings;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use database::DatabaseUrl;
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, KafkaLog, KafkaSettings};
+use process::Clock;
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    let settings: Settings = process::parse();
+    process::run(&settings.common.log_level.clone(), |shutdown| serve(settings, shutdown))
+}
+
+async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let bind_addr = settings.common.bind_addr;
+    let account_listener = process::listen(bind_addr, settings.account_port, "ACCOUNT_PORT").await?;
+    let card_listener = process::listen(bind_addr, settings.card_port, "CARD_PORT").await?;
+    let log = open_log(&settings)?;
+    let file = |name| DatabaseUrl::Sqlite(settings.common.data_dir.join(name));
+    let account = account_service::Config {
+        database: settings.account_database_url.clone().unwrap_or_else(|| file("account.db")),
+        cors: settings.cors_allow_origin.clone(),
+        clock: Clock::system(),
+    };
+    let card = card_service::Config {
+        database: settings.card_database_url.clone().unwrap_or_else(|| file("card.db")),
+        group: settings.kafka_group_id.clone(),
+        view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
+        cors: settings.cors_allow_origin.clone(),
+        clock: Clock::system(),
+    };
+    let account_address = account_listener.local_addr()?;
+    process::print_banner(
+        "Tandem",
+        &[
+            ("Accounts", format!("http://{account_address}")),
+            ("Cards", format!("http://{}", card_listener.local_addr()?)),
+            ("Data", format!("{}, {}", account.database, card.database)),
+            ("Events", log.describe()),
+            ("Try", account_service::first_curl(account_address)),
+        ],
+    );
+    let (accounts, cards) = tokio::join!(
+        stop_other_on_failure(
+            account_service::run(account, account_listener, Arc::clone(&log), shutdown.clone()),
+            &shutdown
+        ),
+        stop_other_on_failure(card_service::run(card, card_listener, log, shutdown.clone()), &shutdown),
+    );
+    accounts.context("account service").and(cards.context("card service"))
+}
+
+/// The embedded event log, unless Kafka is configured.
+fn open_log(settings: &Settings) -> anyhow::Result<Arc<dyn EventLog>> {
+    Ok(match &settings.kafka.kafka_brokers {
+        Some(brokers) => {
+            let (brokers, topic) = (brokers.clone(), settings.kafka.kafka_topic.clone());
+            Arc::new(KafkaLog::open(KafkaSettings { brokers, topic, extra: Vec::new() })?)
+        }
+        None => {
+            let path = settings.common.data_dir.join("event-log.db");
+            Arc::new(EmbeddedLog::open(EmbeddedSettings::at(path))?)
+        }
+    })
+}
+
+/// Half a system is none: if one service cannot start or go on, the other stops too.
+async fn stop_other_on_failure(
+    service: impl Future<Output = anyhow::Result<()>>,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<()> {
+    let outcome = service.await;
+    if outcome.is_err() {
+        shutdown.cancel();
+    }
+    outcome
+}

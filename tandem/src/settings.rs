@@ -1,0 +1,49 @@
+//! The settings of the all-in-one (api.md, "Configuration").
+
+use clap::Parser;
+use database::DatabaseUrl;
+use http_server::CorsOrigin;
+use process::{CommonArgs, KafkaArgs};
+
+/// Tandem, whole: the account service, the card service and an event log between them, in one process.
+///
+/// Settings are flags, environment variables, or lines of a .env file, in this order of precedence. Nothing needs to be
+/// set. Without KAFKA_BROKERS the events are kept in an embedded event log in DATA_DIR.
+#[derive(Debug, Parser)]
+#[command(name = "tandem", version)]
+pub(crate) struct Settings {
+    /// The account service's port; 0 for any
+    #[arg(long, env = "ACCOUNT_PORT", default_value_t = 8081)]
+    pub(crate) account_port: u16,
+
+    /// The card service's port; 0 for any
+    #[arg(long, env = "CARD_PORT", default_value_t = 8082)]
+    pub(crate) card_port: u16,
+
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+
+    /// The consumer group whose members share the work of closing the cards of deleted accounts
+    #[arg(long, env = "KAFKA_GROUP_ID", default_value = card_service::DEFAULT_GROUP)]
+    pub(crate) kafka_group_id: String,
+
+    /// Where the accounts are kept: sqlite:PATH [default: account.db in DATA_DIR]
+    #[arg(long, env = "ACCOUNT_DATABASE_URL")]
+    pub(crate) account_database_url: Option<DatabaseUrl>,
+
+    /// Where the cards are kept: sqlite:PATH [default: card.db in DATA_DIR]
+    #[arg(long, env = "CARD_DATABASE_URL")]
+    pub(crate) card_database_url: Option<DatabaseUrl>,
+
+    /// How old the account view may be, in seconds, while the event log is away, before cards are refused with 503; any
+    /// age if it is not set
+    #[arg(long, env = "VIEW_MAX_AGE_SECONDS")]
+    pub(crate) view_max_age_seconds: Option<u64>,
+
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+
+    /// The origin whose web pages may call the services, several with commas between them, or *; none if it is not set
+    #[arg(long, env = "CORS_ALLOW_ORIGIN")]
+    pub(crate) cors_allow_origin: Option<CorsOrigin>,
+}
