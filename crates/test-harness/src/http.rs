@@ -23,6 +23,8 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// The body; null if it is empty.
     pub body: Value,
+    /// The body as it was sent: the order of its fields shows here only.
+    pub raw: String,
 }
 
 impl Http {
@@ -87,15 +89,26 @@ impl Http {
             "" => Value::Null,
             text => serde_json::from_str(text).unwrap_or_else(|error| panic!("{method} {path}: {error} in {text:?}")),
         };
-        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
+        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body, raw: text })
     }
 }
 
 impl Answer {
     /// The body of an answer with this status; panics if it has another.
+    #[track_caller]
     pub fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{}", self.body);
         self.body
+    }
+
+    /// Checks that it is this error, about `field` if one is at fault, in the one form that every error has.
+    #[track_caller]
+    pub fn expect_error(&self, status: u16, code: &str, text: &str, field: Option<&str>) {
+        let field = field.map(|field| format!(",\"field\":{}", Value::from(field))).unwrap_or_default();
+        let expected = format!("{{\"error\":{},\"code\":{}{field}}}", Value::from(text), Value::from(code));
+        assert_eq!((self.status, &*self.raw), (status, &*expected));
+        assert_eq!(self.header("content-type"), "application/json", "{}", self.raw);
+        assert_ne!(self.header("x-request-id"), "", "{}", self.raw);
     }
 
     /// A header's text; empty if there is none.
@@ -104,6 +117,7 @@ impl Answer {
     }
 
     /// A text field of the body; panics if there is none.
+    #[track_caller]
     pub fn text(&self, field: &str) -> &str {
         self.body[field].as_str().unwrap_or_else(|| panic!("no text {field} in {}", self.body))
     }

@@ -1,13 +1,15 @@
 //! What the tests of several crates share: an HTTP client that takes every answer as it is ([`Http`]), processes to start,
-//! stop and kill ([`Process`]), and waiting for a condition with a deadline ([`wait_until`]). Everything panics with what
-//! it saw: it is for tests only.
+//! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]), and waiting for a condition with a
+//! deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
 
 mod http;
+mod in_process;
 mod process;
 
 use std::time::{Duration, Instant};
 
 pub use http::{Answer, Http};
+pub use in_process::InProcess;
 pub use process::{Process, binary};
 
 /// How long a test waits for anything before it fails: far longer than anything takes on a busy machine.

@@ -1,0 +1,44 @@
+//! How long a developer waits for the compiler and for the tests.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+
+use crate::Figure;
+
+/// `cargo build --release` into an empty folder.
+pub(crate) fn cold_build() -> anyhow::Result<Figure> {
+    println!("building all of it into an empty folder, which takes minutes");
+    let target = tempfile::tempdir()?;
+    let seconds = cargo(&["build", "--release", "--locked"], Some(target.path()))?;
+    Ok(Figure::new("cold cargo build --release", format!("{seconds:.0} s"), "at most 300 s on 2 cores"))
+}
+
+/// `cargo test --workspace`, built before.
+pub(crate) fn test_run() -> anyhow::Result<Figure> {
+    println!("running all tests");
+    cargo(&["test", "--workspace", "--locked", "--no-run"], None)?;
+    let seconds = cargo(&["test", "--workspace", "--locked", "--quiet"], None)?;
+    Ok(Figure::new("cargo test --workspace, built", format!("{seconds:.0} s"), "at most 180 s"))
+}
+
+/// Builds what [`crate::starts`] starts.
+pub(crate) fn build_tandem() -> anyhow::Result<()> {
+    cargo(&["build", "--release", "--locked", "--package", "tandem"], None).map(drop)
+}
+
+fn cargo(arguments: &[&str], target: Option<&Path>) -> anyhow::Result<f64> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    if let Some(target) = target {
+        command.env("CARGO_TARGET_DIR", target);
+    }
+    let started = Instant::now();
+    let output = command.stdin(Stdio::null()).output().context("cannot start cargo")?;
+    let seconds = started.elapsed().as_secs_f64();
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cargo {} failed:\n{text}", arguments.join(" "));
+    Ok(seconds)
+}

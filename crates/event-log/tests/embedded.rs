@@ -1,0 +1,446 @@
+//! What only the embedded log has to show: its file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, LogError, Positions, Record};
+use proptest::prelude::*;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+/// How long anything here may take before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn file(&self, suffix: &str) -> PathBuf {
+        self.0.path().join(format!("events.db{suffix}"))
+    }
+
+    fn open(&self) -> EmbeddedLog {
+        self.try_open().unwrap()
+    }
+
+    fn try_open(&self) -> Result<EmbeddedLog, LogError> {
+        EmbeddedLog::open(EmbeddedSettings::at(self.file("")))
+    }
+}
+
+fn record(key: &str, value: impl Into<Vec<u8>>) -> Record {
+    Record { key: Some(key.into()), value: Some(value.into()), headers: Vec::new() }
+}
+
+/// What stands where.
+type Contents = BTreeMap<(u32, u64), Record>;
+
+/// Everything a reader from the start is handed until it stands at the end, and that it came in order.
+fn try_read_all(log: &EmbeddedLog) -> Result<Contents, LogError> {
+    let end = log.end_offsets(PATIENCE)?;
+    let mut reader = log.reader(&Positions::new())?;
+    let mut contents = Contents::new();
+    let mut last: BTreeMap<u32, u64> = BTreeMap::new();
+    let deadline = Instant::now() + PATIENCE;
+    while reader.positions() != end {
+        assert!(Instant::now() < deadline, "stuck at {:?} before {end:?}", reader.positions());
+        reader.poll(Duration::from_millis(1), &mut |record| {
+            assert!(last.insert(record.partition, record.offset).is_none_or(|last| last < record.offset));
+            contents.insert((record.partition, record.offset), record.to_record());
+        })?;
+    }
+    Ok(contents)
+}
+
+fn read_all(log: &EmbeddedLog) -> Contents {
+    try_read_all(log).unwrap()
+}
+
+/// What compaction is to leave: records without a key, and the last one of each key.
+fn compacted(contents: &Contents) -> Contents {
+    let mut last = BTreeMap::new();
+    for ((partition, offset), record) in contents {
+        if let Some(key) = &record.key {
+            last.insert((*partition, key.clone()), *offset);
+        }
+    }
+    let stays = |partition, offset, record: &Record| match &record.key {
+        Some(key) => last.get(&(partition, key.clone())) == Some(&offset),
+        None => true,
+    };
+    contents.iter().filter(|((p, o), record)| stays(*p, *o, record)).map(|(at, record)| (*at, record.clone())).collect()
+}
+
+#[test]
+fn what_was_published_is_there_after_reopening() {
+    let folder = Folder::new();
+    let mut expected = Contents::new();
+    for round in 1..=4u64 {
+        let log = folder.open();
+        assert_eq!(read_all(&log), expected);
+        let mut publisher = log.publisher("relay").unwrap();
+        assert_eq!(publisher.position(), (round > 1).then(|| round - 1));
+        let records: Vec<_> = (0..30).map(|n| record(&format!("k{n}"), format!("{round}"))).collect();
+        publisher.publish(&records, round).unwrap();
+        expected = read_all(&log);
+        assert_eq!(expected.len() as u64, round * 30);
+    }
+}
+
+#[test]
+fn an_existing_log_keeps_its_partitions() {
+    let folder = Folder::new();
+    let with = |partition_count| EmbeddedSettings { partition_count, ..EmbeddedSettings::at(folder.file("")) };
+    assert_eq!(EmbeddedLog::open(with(5)).unwrap().end_offsets(PATIENCE).unwrap().len(), 5);
+    assert_eq!(EmbeddedLog::open(with(2)).unwrap().end_offsets(PATIENCE).unwrap().len(), 5);
+    assert!(matches!(EmbeddedLog::open(with(0)), Err(LogError::Refused(_))));
+}
+
+#[test]
+fn a_second_process_is_refused() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let Err(LogError::Refused(text)) = folder.try_open() else { panic!("opened twice") };
+    assert!(text.contains("events.db") && text.contains("another process"), "{text}");
+    // A publisher alone keeps the file.
+    let publisher = log.publisher("relay").unwrap();
+    drop(log);
+    assert!(matches!(folder.try_open(), Err(LogError::Refused(_))));
+    drop(publisher);
+    folder.open();
+}
+
+#[test]
+fn files_of_others_are_refused_by_name() {
+    let newer = Folder::new();
+    drop(newer.open());
+    Connection::open(newer.file("")).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    let foreign = Folder::new();
+    Connection::open(foreign.file("")).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    for (folder, why) in [(newer, "newer version"), (foreign, "no event log")] {
+        let Err(LogError::Refused(text)) = folder.try_open() else { panic!("{why}: opened") };
+        assert!(text.contains("events.db") && text.contains(why) && !text.contains('\n'), "{text}");
+    }
+    let garbage = Folder::new();
+    fs::write(garbage.file(""), vec![0xa5; 10_000]).unwrap();
+    let Err(LogError::Damaged(text)) = garbage.try_open() else { panic!("garbage was opened") };
+    assert!(text.contains("events.db"), "{text}");
+}
+
+/// Runs `work` while another connection holds the file's write lock, so that every commit fails.
+fn with_failing_commits(folder: &Folder, work: impl FnOnce()) {
+    let blocker = Connection::open(folder.file("")).unwrap();
+    blocker.execute_batch("BEGIN IMMEDIATE").unwrap();
+    work();
+    blocker.execute_batch("ROLLBACK").unwrap();
+}
+
+#[test]
+fn a_failed_commit_keeps_the_offsets_and_the_position_sound() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    publisher.publish(&[record("k", "1")], 1).unwrap();
+    let mut reader = log.reader(&Positions::new()).unwrap();
+    let mut group = log.group_reader("closer").unwrap();
+    let mut seen = Contents::new();
+    let mut durable = 0;
+    with_failing_commits(&folder, || {
+        let failed = publisher.publish(&[record("k", "2")], 2);
+        assert!(matches!(failed, Err(LogError::Unavailable(_))), "{failed:?}");
+        // A publisher that comes now would not know its position, so there is none.
+        assert!(matches!(log.publisher("relay"), Err(LogError::Unavailable(_))));
+        assert!(matches!(publisher.publish(&[record("k", "2")], 2), Err(LogError::Unavailable(_) | LogError::Fenced(_))));
+        while seen.len() < 2 {
+            reader
+                .poll(PATIENCE, &mut |record| {
+                    seen.insert((record.partition, record.offset), record.to_record());
+                })
+                .unwrap();
+        }
+        // Nothing that outlives the process is ahead of the sync.
+        durable = group.poll(Duration::ZERO, &mut |_| {}).unwrap();
+        durable += group.poll(Duration::ZERO, &mut |_| {}).unwrap();
+        assert_ne!(reader.positions(), reader.durable_positions());
+    });
+    assert_eq!(durable, 1);
+    let mut publisher = log.publisher("relay").unwrap();
+    assert_eq!(publisher.position(), Some(2), "the failed batch came to the file with its position");
+    assert_eq!(reader.positions(), reader.durable_positions());
+    publisher.publish(&[record("k", "3")], 3).unwrap();
+    let all = read_all(&log);
+    let values: Vec<_> = all.values().map(|record| record.value.clone().unwrap()).collect();
+    assert_eq!(values, [b"1", b"2", b"3"]);
+    assert!(seen.iter().all(|(at, record)| all.get(at) == Some(record)));
+    drop((publisher, reader, group, log));
+    assert_eq!(read_all(&folder.open()), all);
+}
+
+#[test]
+fn another_publishers_commit_takes_a_failed_batch_along() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let (mut one, mut two) = (log.publisher("one").unwrap(), log.publisher("two").unwrap());
+    with_failing_commits(&folder, || assert!(one.publish(&[record("k", "1")], 1).is_err()));
+    two.publish(&[record("k", "2")], 5).unwrap();
+    drop((one, two, log));
+    let log = folder.open();
+    assert_eq!(read_all(&log).len(), 2);
+    assert_eq!(log.publisher("one").unwrap().position(), Some(1));
+    assert_eq!(log.publisher("two").unwrap().position(), Some(5));
+}
+
+#[test]
+fn records_too_large_are_refused_and_the_publisher_goes_on() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    let refused = publisher.publish(&[record("k", "1"), record("k", vec![0; 2_000_000])], 1);
+    assert!(matches!(refused, Err(LogError::Refused(_))), "{refused:?}");
+    assert!(read_all(&log).is_empty());
+    publisher.publish(&[record("k", "1")], 1).unwrap();
+}
+
+#[test]
+fn a_reader_far_behind_is_served_from_the_file_and_then_from_memory() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut slow = log.reader(&Positions::new()).unwrap();
+    let mut publisher = log.publisher("relay").unwrap();
+    // More than the tail of a partition holds, with every partition filled.
+    let total = 60_000;
+    for batch in 0..total / 5_000 {
+        let records: Vec<_> =
+            (0..5_000).map(|n| record(&format!("k{}", n % 50), format!("{}", batch * 5_000 + n))).collect();
+        publisher.publish(&records, batch + 1).unwrap();
+    }
+    let mut seen = vec![0u8; total as usize];
+    let deadline = Instant::now() + PATIENCE;
+    while slow.positions() != log.end_offsets(PATIENCE).unwrap() {
+        assert!(Instant::now() < deadline);
+        slow.poll(Duration::ZERO, &mut |record| {
+            let number: usize = std::str::from_utf8(record.value.unwrap()).unwrap().parse().unwrap();
+            seen[number] += 1;
+        })
+        .unwrap();
+    }
+    // A compaction in the background may have removed older ones; nothing comes twice, and the last ones are there.
+    assert!(seen.iter().all(|times| *times <= 1));
+    assert!(seen[total as usize - 50..].iter().all(|times| *times == 1));
+}
+
+#[test]
+fn compaction_in_the_background_gives_the_disk_space_back() {
+    let folder = Folder::new();
+    let settings = EmbeddedSettings { compaction_min_records: 2_000, ..EmbeddedSettings::at(folder.file("")) };
+    let log = EmbeddedLog::open(settings).unwrap();
+    let mut publisher = log.publisher("relay").unwrap();
+    let value = "x".repeat(400);
+    for position in 1..=40 {
+        let records: Vec<_> = (0..1_000).map(|n| record(&format!("k{}", n % 20), format!("{position} {n} {value}"))).collect();
+        publisher.publish(&records, position).unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    // 16 MB were published. At most the part that is not worth compacting yet stays.
+    let on_disk = || fs::metadata(folder.file("")).unwrap().len() + fs::metadata(folder.file("-wal")).unwrap().len();
+    while on_disk() > 8_000_000 {
+        assert!(Instant::now() < deadline, "{} bytes", on_disk());
+        std::thread::yield_now();
+    }
+    let end = log.end_offsets(PATIENCE).unwrap();
+    assert_eq!(end.values().sum::<u64>(), 40_000, "offsets are not given anew");
+    log.compact_now().unwrap();
+    let left = read_all(&log);
+    assert_eq!(left.len(), 20);
+    assert!(left.values().all(|record| record.value.as_ref().unwrap().starts_with(b"40 9")));
+    assert!(on_disk() < 2_000_000, "{} bytes", on_disk());
+    drop((publisher, log));
+    assert_eq!(read_all(&folder.open()), left);
+    assert_eq!(folder.open().end_offsets(PATIENCE).unwrap(), end);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Keys 0 to 9 are keys, the rest stand for none; after each batch, maybe a compaction, maybe a reopening.
+    #[test]
+    fn compaction_leaves_the_last_record_of_each_key(
+        batches in prop::collection::vec((prop::collection::vec(0u8..12, 0..40), any::<bool>(), prop::bool::weighted(0.2)), 1..8)
+    ) {
+        let folder = Folder::new();
+        let mut log = folder.open();
+        let mut everything = Contents::new();
+        for (number, (keys, compact, reopen)) in (1u64..).zip(batches) {
+            let from = log.end_offsets(PATIENCE).unwrap();
+            let records: Vec<_> = keys.iter().enumerate().map(|(index, key)| Record {
+                key: (*key < 10).then(|| vec![*key]),
+                value: (index % 7 != 0).then(|| format!("{number} {index}").into_bytes()),
+                headers: Vec::new(),
+            }).collect();
+            log.publisher("relay").unwrap().publish(&records, number).unwrap();
+            let mut reader = log.reader(&from).unwrap();
+            let mut new = 0;
+            while new < records.len() {
+                new += reader.poll(PATIENCE, &mut |record| {
+                    everything.insert((record.partition, record.offset), record.to_record());
+                }).unwrap();
+            }
+            if compact {
+                log.compact_now().unwrap();
+            }
+            if reopen {
+                drop(reader);
+                drop(log);
+                log = folder.open();
+            }
+        }
+        let end = log.end_offsets(PATIENCE).unwrap();
+        log.compact_now().unwrap();
+        drop(log);
+        // Reopened: a reader in the same process may still be handed the last records from memory.
+        let log = folder.open();
+        prop_assert_eq!(read_all(&log), compacted(&everything));
+        prop_assert_eq!(log.end_offsets(PATIENCE).unwrap(), end);
+    }
+}
+
+/// A history of 40 commits as it lies on the disk of a process that was killed: the main file and the write-ahead log.
+struct Crashed {
+    database: Vec<u8>,
+    wal: Vec<u8>,
+    /// What was there after each commit.
+    history: Vec<Contents>,
+}
+
+fn crash() -> Crashed {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    let mut history = vec![Contents::new()];
+    for commit in 1..=40u64 {
+        let records: Vec<_> = (0..commit % 5).map(|n| record(&format!("k{n}"), format!("{commit} {n}"))).collect();
+        publisher.publish(&records, commit).unwrap();
+        history.push(read_all(&log));
+    }
+    let (database, wal) = (fs::read(folder.file("")).unwrap(), fs::read(folder.file("-wal")).unwrap());
+    assert!(wal.len() > 100_000, "the commits are in the main file already");
+    Crashed { database, wal, history }
+}
+
+/// Opens what the crash left, and checks that it is one of the states that were.
+fn check_prefix(crashed: &Crashed, wal: &[u8]) -> u64 {
+    let folder = Folder::new();
+    fs::write(folder.file(""), &crashed.database).unwrap();
+    fs::write(folder.file("-wal"), wal).unwrap();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    let commits = publisher.position().unwrap_or(0);
+    let state = &crashed.history[commits as usize];
+    assert_eq!(&read_all(&log), state, "the position agrees with the records");
+    publisher.publish(&[record("k0", "after")], commits + 1).unwrap();
+    let after = read_all(&log);
+    assert_eq!(after.len(), state.len() + 1);
+    let before = state.keys().filter(|(partition, _)| *partition == 0).count() as u64;
+    let k0 = event_log::partition_of_key(b"k0", 3);
+    let next = state.keys().filter(|(partition, _)| *partition == k0).map(|(_, offset)| offset + 1).max().unwrap_or(0);
+    assert_eq!(after[&(k0, next)].value.as_deref(), Some(b"after".as_slice()), "{before}");
+    commits
+}
+
+#[test]
+fn a_torn_write_ahead_log_leaves_a_prefix_of_the_history() {
+    let crashed = crash();
+    assert_eq!(check_prefix(&crashed, &crashed.wal), 40);
+    let mut reached = Vec::new();
+    for step in 0..60 {
+        let length = crashed.wal.len() * step / 60 + step % 7;
+        reached.push(check_prefix(&crashed, &crashed.wal[..length]));
+    }
+    assert!(reached.is_sorted() && reached[0] == 0 && reached[59] > 30, "{reached:?}");
+    for step in 0..40 {
+        let mut wal = crashed.wal.clone();
+        let at = wal.len() * step / 40 + 11 * step;
+        let end = wal.len().min(at + 1 + step * 40);
+        for (index, byte) in wal[at..end].iter_mut().enumerate() {
+            *byte ^= (index * 31 + step) as u8 | 1;
+        }
+        check_prefix(&crashed, &wal);
+    }
+}
+
+#[test]
+fn a_garbled_file_is_never_served() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    let records: Vec<_> = (0..3_000).map(|n| record(&format!("key {n}"), format!("value {n}").repeat(8))).collect();
+    publisher.publish(&records, 1).unwrap();
+    let written = read_all(&log);
+    drop((publisher, log));
+    let sound = fs::read(folder.file("")).unwrap();
+    assert!(sound.len() > 300_000, "the records are in the main file");
+    let mut damaged = 0;
+    for step in 0..100 {
+        let folder = Folder::new();
+        let mut bytes = sound.clone();
+        let at = 100 + (bytes.len() - 200) * step / 100 + step;
+        for (index, byte) in bytes[at..at + 1 + step % 60].iter_mut().enumerate() {
+            *byte ^= (index * 37 + step) as u8 | 1;
+        }
+        fs::write(folder.file(""), &bytes).unwrap();
+        damaged += u32::from(is_damaged(&folder, &written));
+    }
+    assert!(damaged > 50, "only {damaged} of 100 were noticed; the rest hit free space");
+}
+
+/// Reads what can be read. Whatever is handed out must be what was written; whatever is not must be reported.
+fn is_damaged(folder: &Folder, written: &Contents) -> bool {
+    match folder.try_open().and_then(|log| try_read_all(&log)) {
+        Ok(read) => {
+            assert!(read.iter().all(|(at, record)| written.get(at) == Some(record)));
+            false
+        }
+        Err(LogError::Damaged(text)) => {
+            assert!(text.contains(&*folder.file("").to_string_lossy()), "{text}");
+            true
+        }
+        Err(other) => panic!("not called damage: {other:?}"),
+    }
+}
+
+#[test]
+fn a_missing_folder_is_refused() {
+    let path = Path::new("/nonexistent/folder/events.db");
+    assert!(matches!(EmbeddedLog::open(EmbeddedSettings::at(path)), Err(LogError::Refused(_))));
+}
+
+#[test]
+fn opening_while_a_publish_is_under_way_sees_its_position() {
+    let folder = Folder::new();
+    let log = folder.open();
+    std::thread::scope(|scope| {
+        let mut earlier = log.publisher("relay").unwrap();
+        let publishing = scope.spawn(move || {
+            let mut published = 0;
+            while earlier.publish(&[record("k", "v")], published + 1).is_ok() {
+                published += 1;
+            }
+            published
+        });
+        let deadline = Instant::now() + PATIENCE;
+        while read_all(&log).len() < 20 {
+            assert!(Instant::now() < deadline);
+        }
+        // From when this returns nothing of the earlier one arrives, and the position has all that did.
+        let later = log.publisher("relay").unwrap();
+        let there = read_all(&log).len() as u64;
+        assert_eq!(later.position(), Some(there));
+        assert_eq!(publishing.join().unwrap(), there);
+        assert_eq!(read_all(&log).len() as u64, there);
+    });
+}

@@ -1,0 +1,105 @@
+//! What only the Kafka log has to show: Kafka being away, and what it says about the topic.
+
+#[path = "suite/places.rs"]
+mod places;
+
+use std::time::{Duration, Instant};
+
+use event_log::{EventLog, KafkaLog, KafkaSettings, LogError, Positions, Record};
+use places::{MockKafka, PATIENCE, Place, RealKafka};
+
+fn record(value: &str) -> Record {
+    Record { key: Some(b"k".to_vec()), value: Some(value.into()), headers: Vec::new() }
+}
+
+#[test]
+fn with_kafka_down_the_log_opens_and_says_unavailable_until_it_is_back() {
+    let place = MockKafka::new();
+    place.cluster().broker_down(-1).unwrap();
+    let log = KafkaLog::open(place.settings()).unwrap();
+    let begun = Instant::now();
+    assert!(matches!(log.end_offsets(Duration::from_millis(200)), Err(LogError::Unavailable(_))));
+    assert!(matches!(log.ensure_topic(Duration::from_millis(200)), Err(LogError::Unavailable(_))));
+    assert!(begun.elapsed() < Duration::from_secs(5));
+
+    place.cluster().broker_up(-1).unwrap();
+    let mut publisher = log.publisher("relay").unwrap();
+    let mut reader = log.reader(&Positions::new()).unwrap();
+    publisher.publish(&[record("1")], 1).unwrap();
+    let mut read = Vec::new();
+    assert_eq!(reader.poll(PATIENCE, &mut |record| read.push(record.to_record())).unwrap(), 1);
+
+    place.cluster().broker_down(-1).unwrap();
+    let begun = Instant::now();
+    let failed = publisher.publish(&[record("2")], 2);
+    assert!(matches!(failed, Err(LogError::Unavailable(_))), "{failed:?}");
+    // Ten seconds for the batch, two to abort it.
+    assert!(begun.elapsed() < Duration::from_secs(14), "{:?}", begun.elapsed());
+    assert!(matches!(publisher.publish(&[record("2")], 2), Err(LogError::Unavailable(_))), "it is spent");
+    assert_eq!(reader.poll(Duration::from_millis(300), &mut |_| panic!("a record from nowhere")).unwrap(), 0);
+    drop(publisher);
+
+    place.cluster().broker_up(-1).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut publisher = loop {
+        match log.publisher("relay") {
+            Ok(publisher) => break publisher,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+    };
+    publisher.publish(&[record("3")], 2).unwrap();
+    // The same reader goes on by itself.
+    while read.last() != Some(&record("3")) {
+        assert!(Instant::now() < deadline, "{read:?}");
+        reader.poll(Duration::from_millis(50), &mut |record| read.push(record.to_record())).unwrap();
+    }
+}
+
+#[test]
+fn a_broker_without_the_admin_interface_is_a_warning() {
+    let place = MockKafka::new();
+    let warnings = KafkaLog::open(place.settings()).unwrap().ensure_topic(PATIENCE).unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("cannot be read") && warnings[0].contains("vanish"), "{warnings:?}");
+    assert!(!warnings[0].contains('\n'));
+}
+
+#[test]
+fn settings_that_librdkafka_does_not_know_are_refused() {
+    let extra = vec![("no.such.setting".to_owned(), "1".to_owned())];
+    let settings = KafkaSettings { brokers: "127.0.0.1:1".to_owned(), topic: "t".to_owned(), extra };
+    let Err(LogError::Refused(text)) = KafkaLog::open(settings) else { panic!("opened") };
+    assert!(text.contains("no.such.setting"), "{text}");
+}
+
+#[test]
+fn a_missing_topic_is_made_compacted_and_left_alone_after_that() {
+    // The place has made its topic and seen no warning; this is the second time.
+    let Some(place) = RealKafka::new() else { return };
+    let log = KafkaLog::open(place.settings()).unwrap();
+    assert_eq!(log.ensure_topic(PATIENCE).unwrap(), Vec::<String>::new());
+    assert_eq!(log.end_offsets(PATIENCE).unwrap().len(), 3);
+}
+
+#[test]
+fn a_keyless_record_on_a_compacted_topic_is_refused() {
+    let Some(place) = RealKafka::new() else { return };
+    let log = place.open();
+    let keyless = Record { key: None, value: Some(b"v".to_vec()), headers: Vec::new() };
+    let refused = log.publisher("relay-keyless").unwrap().publish(&[keyless], 1);
+    assert!(matches!(refused, Err(LogError::Refused(_))), "{refused:?}");
+}
+
+#[test]
+fn a_failed_batch_moves_no_position() {
+    let Some(place) = RealKafka::new() else { return };
+    let log = place.open();
+    let name = place.settings().topic;
+    log.publisher(&name).unwrap().publish(&[record("1")], 1).unwrap();
+    let keyless = Record { key: None, value: Some(b"v".to_vec()), headers: Vec::new() };
+    assert!(log.publisher(&name).unwrap().publish(&[record("2"), keyless], 2).is_err());
+    let mut publisher = log.publisher(&name).unwrap();
+    assert_eq!(publisher.position(), Some(1));
+    publisher.publish(&[record("2")], 2).unwrap();
+    assert_eq!(log.publisher(&name).unwrap().position(), Some(2));
+}
