@@ -26,7 +26,7 @@ pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How much of a body that is too large is read and thrown away: closing a connection on unread bytes resets it, and
 /// the caller would see the reset in place of the answer. Beyond this the reset is what they get.
-const MAX_DISCARDED_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_DISCARDED_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long throwing away may take.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
@@ -106,7 +106,7 @@ async fn collect(body: &mut Body) -> Option<Result<Bytes, ApiError>> {
 }
 
 /// Reads on for a while, keeping nothing, so that the answer gets through.
-async fn discard(body: &mut Body) {
+pub(crate) async fn discard(body: &mut Body) {
     let reading = async {
         let mut left_bytes = MAX_DISCARDED_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

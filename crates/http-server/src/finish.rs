@@ -1,5 +1,6 @@
-//! What every response gets, whoever made it, in one layer: its request id, a JSON form if it is an error, and a log
-//! line. A handler that panics answers 500 like any other fault of ours, and the process goes on.
+//! What every response gets, whoever made it, in one layer: its request id, a JSON form if it is an error, a log line,
+//! and the rest of the request's body out of its way. A handler that panics answers 500 like any other fault of ours, and
+//! the process goes on.
 //!
 //! One layer, written by hand, because it stands in the way of every request: each more would box a future.
 
@@ -7,7 +8,7 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
@@ -23,6 +24,7 @@ use crate::body::is_json;
 use crate::cors::{CorsOrigin, cors_layer};
 use crate::error::{APPLICATION_JSON, ApiError};
 use crate::request_ids::{NameSource, RequestId, X_REQUEST_ID};
+use crate::unread::Unread;
 
 /// `router`, made to answer as every service here does. Call it last, with all routes in place.
 ///
@@ -73,7 +75,9 @@ where
         let request_id = names.request_id.clone();
         let (method, uri) = (request.method().clone(), request.uri().clone());
         request.extensions_mut().insert(names);
-        Finishing { response: self.inner.call(request), service: self.settings.service, request_id, method, uri }
+        let (request, unread) = Unread::watch(request);
+        let service = self.settings.service;
+        Finishing { response: self.inner.call(request), service, request_id, method, uri, unread, discarding: None }
     }
 }
 
@@ -85,6 +89,9 @@ pin_project! {
         request_id: RequestId,
         method: Method,
         uri: Uri,
+        unread: Option<Unread>,
+        // The answer, while what is left of the body is thrown away.
+        discarding: Option<(Response, Pin<Box<dyn Future<Output = ()> + Send>>)>,
     }
 }
 
@@ -93,6 +100,12 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for Finishing<F> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
+        if let Some((_, rest)) = this.discarding {
+            ready!(rest.as_mut().poll(context));
+        }
+        if let Some((response, _)) = this.discarding.take() {
+            return Poll::Ready(Ok(response));
+        }
         // Nothing of ours is shared with the handler, and its future is not polled again after a panic.
         let response = match catch_unwind(AssertUnwindSafe(|| this.response.poll(context))) {
             Ok(Poll::Pending) => return Poll::Pending,
@@ -107,6 +120,12 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for Finishing<F> {
         let mut response = with_json_error(response);
         response.headers_mut().insert(X_REQUEST_ID, this.request_id.header());
         log(this.service, this.request_id, this.method, this.uri, &response);
+        if let Some(mut rest) = this.unread.take().and_then(|unread| unread.discard(response.status()))
+            && rest.as_mut().poll(context).is_pending()
+        {
+            *this.discarding = Some((response, rest));
+            return Poll::Pending;
+        }
         Poll::Ready(Ok(response))
     }
 }

@@ -19,6 +19,7 @@ mod query;
 mod request_ids;
 mod server;
 mod store_error;
+mod unread;
 
 pub use body::{BODY_READ_TIMEOUT, JsonBody, MAX_BODY_BYTES};
 pub use conditional::{IfMatch, etag};

@@ -99,6 +99,29 @@ async fn a_body_that_breaks_off_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_body_that_nobody_reads_costs_neither_the_answer_nor_the_connection() {
+    let server = server().await;
+    let mut client = server.connect().await;
+    let chunked = "transfer-encoding: chunked";
+    for (request, length, body, status) in [
+        ("POST /nowhere", "content-length: 10", "0123456789", 404),
+        ("DELETE /", "content-length: 10", "0123456789", 405),
+        ("GET /page?limit=0", "content-length: 10", "0123456789", 400),
+        ("GET /page", chunked, "5\r\n01234\r\n0\r\n\r\n", 200),
+        ("POST /nowhere", "content-length: 200000", &"x".repeat(200_000), 404),
+        ("GET /page", "content-length: 0", "", 200),
+    ] {
+        client.send(format!("{request} HTTP/1.1\r\nhost: test\r\n{length}\r\n\r\n")).await;
+        // The server has the head alone for a while, and the body comes in pieces.
+        for piece in body.as_bytes().chunks(body.len().div_ceil(3).max(1)) {
+            tokio::task::yield_now().await;
+            client.send(piece).await;
+        }
+        assert_eq!(client.answer().await.map(|answer| answer.status), Some(status), "{request}");
+    }
+}
+
+#[tokio::test]
 async fn queries_are_read_strictly() {
     let server = server().await;
     assert_eq!(server.get("/page").await.json(), 50);

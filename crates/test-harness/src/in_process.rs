@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::Http;
+use crate::{Http, wait_until};
 
 /// Threads of a service's runtime: two find races that one hides, and more would only take turns.
 const WORKER_THREADS: usize = 2;
@@ -53,7 +53,10 @@ impl InProcess {
     /// Waits until it ends by itself; gives what it ended with.
     pub fn wait(&mut self) -> anyhow::Result<()> {
         match self.serving.take() {
-            Some(serving) => self.runtime.block_on(serving).expect("a service does not panic"),
+            Some(serving) => {
+                wait_until("the service ends", || serving.is_finished().then_some(()));
+                self.runtime.block_on(serving).expect("a service does not panic")
+            }
             None => Ok(()),
         }
     }

@@ -1,16 +1,17 @@
 //! What the tests of several crates share: an HTTP client that takes every answer as it is ([`Http`]), processes to start,
-//! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]), and waiting for a condition with a
-//! deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
+//! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]), many callers at once ([`at_once`]),
+//! and waiting for a condition with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
 
 mod http;
 mod in_process;
 mod process;
 
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 pub use http::{Answer, Http};
 pub use in_process::InProcess;
-pub use process::{Process, binary};
+pub use process::{Process, binary, output_of};
 
 /// How long a test waits for anything before it fails: far longer than anything takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -26,4 +27,20 @@ pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
         // The pace of asking, not a guess at how long it takes.
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+/// Runs `work` in as many threads at once, each with its number and a client of its own of the service that `http` asks,
+/// and gathers what they give.
+pub fn at_once<T: Send>(threads: usize, http: &Http, work: impl Fn(usize, &Http) -> T + Sync) -> Vec<T> {
+    let barrier = Barrier::new(threads);
+    let run = |thread| {
+        let http = Http::new(http.address());
+        barrier.wait();
+        work(thread, &http)
+    };
+    std::thread::scope(|scope| {
+        let run = &run;
+        let handles: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
+        handles.into_iter().map(|handle| handle.join().expect("a thread that does not panic")).collect()
+    })
 }

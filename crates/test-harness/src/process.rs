@@ -1,9 +1,9 @@
 //! Binaries of this workspace as processes: started on ports of their own choice, their logs read, stopped or killed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -17,17 +17,27 @@ pub struct Process {
     lines: Arc<Mutex<Vec<String>>>,
 }
 
-/// The binary `name`, which `cargo test --workspace` builds beside the test that asks for it.
+/// The binary `name`, which cargo builds beside the program that asks for it, or a folder above if that is a test.
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let folder = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
-    let path = folder.join(name);
-    assert!(
-        path.exists(),
-        "{} is missing: run cargo test --workspace, or cargo build --workspace first",
-        path.display()
-    );
-    path
+    let asking = std::env::current_exe().expect("a program has a path");
+    let mut beside = asking.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    beside
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{name} is not built: run cargo test --workspace, or cargo build --workspace first"))
+}
+
+/// Runs `command`, which is to end by itself, and gives what it wrote; less than a pipe holds, which is 64 KiB. Panics if
+/// it does not end, and kills it then.
+pub fn output_of(command: &mut Command) -> Output {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+    let mut process = Process { child, lines: Arc::default() };
+    let status = process.wait();
+    let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
+    let (stdout, stderr) = (process.child.stdout.take(), process.child.stderr.take());
+    stdout.expect("piped").read_to_end(&mut output.stdout).expect("a pipe");
+    stderr.expect("piped").read_to_end(&mut output.stderr).expect("a pipe");
+    output
 }
 
 impl Process {

@@ -2,6 +2,7 @@
 //! own and sees each commit as soon as it is answered.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::{AccountId, AccountStatus};
@@ -39,6 +40,8 @@ pub struct Store {
     writer: GroupCommit<Ledger>,
     readers: ReadPool,
     numbering: AccountNumbering,
+    /// Keeps the file locked for this process.
+    _file: Arc<SqliteFile>,
 }
 
 /// What else opening the database gives: for the relay, and for the end.
@@ -79,7 +82,7 @@ impl Store {
             .map_err(|error| unusable(error.to_string()))?;
         let (writer, writer_thread) =
             GroupCommit::start("account-ledger", ledger).map_err(|error| unusable(error.to_string()))?;
-        let store = Store { writer, readers: file.read_pool()?, numbering };
+        let store = Store { writer, readers: file.read_pool()?, numbering, _file: Arc::new(file) };
         Ok(Opened { store, writer_thread, outbox_reader, database_id })
     }
 

@@ -2,6 +2,7 @@
 //! of its own and sees each commit as soon as it is answered.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
@@ -35,6 +36,8 @@ pub struct Store {
     writer: GroupCommit<Ledger>,
     readers: ReadPool,
     numbering: CardNumbering,
+    /// Keeps the file locked for this process.
+    _file: Arc<SqliteFile>,
 }
 
 /// A page of cards, newest first.
@@ -60,7 +63,7 @@ impl Store {
         let ledger = Ledger::open(connection, numbering.clone(), clock).map_err(|error| unusable(error.to_string()))?;
         let (writer, writer_thread) =
             GroupCommit::start("card-ledger", ledger).map_err(|error| unusable(error.to_string()))?;
-        Ok((Store { writer, readers: file.read_pool()?, numbering }, writer_thread))
+        Ok((Store { writer, readers: file.read_pool()?, numbering, _file: Arc::new(file) }, writer_thread))
     }
 
     /// Makes a card, unless the database knows the account to be deleted.

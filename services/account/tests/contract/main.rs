@@ -1,0 +1,17 @@
+//! The HTTP contract of the account service (api.md), row by row, over real connections, with the event log that the
+//! all-in-one has. One binary, one module a theme.
+
+mod bodies;
+mod by_number;
+mod concurrency;
+mod conditional;
+mod create;
+mod delete;
+mod events;
+mod get;
+mod list;
+mod log_away;
+mod protocol;
+mod restart;
+mod service;
+mod update;

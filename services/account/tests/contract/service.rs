@@ -1,0 +1,254 @@
+//! The service under test, and what its tests have in common.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use account_service::Config;
+use database::DatabaseUrl;
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
+use http_server::CorsOrigin;
+use process::Clock;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use test_harness::{Answer, Http, InProcess, wait_until};
+
+/// 2025-11-25T10:30:00Z, where a fixed clock starts.
+pub(crate) const START_MICROS: i64 = 1_764_066_600_000_000;
+
+/// An id that no account has.
+pub(crate) const UNKNOWN_ID: &str = "550e8400-e29b-41d4-a716-446655440000";
+
+/// An account service with a database and an event log of its own. It derefs to its HTTP client.
+pub(crate) struct TestService {
+    // The service ends first, then its log, then the folder of both.
+    running: InProcess,
+    log: Arc<EmbeddedLog>,
+    folder: TempDir,
+    clock: Clock,
+    cors: Option<CorsOrigin>,
+    away: Away,
+}
+
+/// A record with the place it stands in.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Placed {
+    pub(crate) partition: u32,
+    pub(crate) offset: u64,
+    pub(crate) record: Record,
+}
+
+impl TestService {
+    pub(crate) fn start() -> Self {
+        Self::start_with(Clock::system(), None)
+    }
+
+    pub(crate) fn start_with(clock: Clock, cors: Option<&str>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = open_log(folder.path());
+        let cors = cors.map(|origin| origin.parse().expect("an origin"));
+        let away = Away::default();
+        let running = run(folder.path(), &log, &clock, &cors, &away);
+        TestService { running, log, folder, clock, cors, away }
+    }
+
+    /// Takes the event log away from the service, or gives it back.
+    pub(crate) fn set_log_away(&self, away: bool) {
+        self.away.0.store(away, Ordering::SeqCst);
+    }
+
+    /// Ends the service, so that everything it has to publish is in the log, and closes the log; then starts both on
+    /// the same files.
+    pub(crate) fn restart(self) -> Self {
+        let TestService { mut running, log, folder, clock, cors, away } = self;
+        running.stop().expect("a clean end");
+        drop(Arc::into_inner(log).expect("nobody holds on to the log"));
+        let log = open_log(folder.path());
+        let running = run(folder.path(), &log, &clock, &cors, &away);
+        TestService { running, log, folder, clock, cors, away }
+    }
+
+    /// Ends the service, so that everything it has to publish is in the log, and reads that.
+    pub(crate) fn stop_and_read_log(mut self) -> Vec<Placed> {
+        self.running.stop().expect("a clean end");
+        self.log()
+    }
+
+    /// A second service on the same files, to see it refused.
+    pub(crate) fn start_another(&self) -> InProcess {
+        run(self.folder.path(), &self.log, &self.clock, &self.cors, &self.away)
+    }
+
+    /// All that is in the log now, each partition's records in order.
+    pub(crate) fn log(&self) -> Vec<Placed> {
+        let ends = self.log.end_offsets(Duration::ZERO).expect("an open log");
+        let mut reader = self.log.reader(&Positions::new()).expect("an open log");
+        let mut records = Vec::new();
+        while ends.iter().any(|(partition, end)| reader.positions()[partition] < *end) {
+            let mut take = |record: event_log::RecordRef<'_>| {
+                let (partition, offset) = (record.partition, record.offset);
+                records.push(Placed { partition, offset, record: record.to_record() });
+            };
+            reader.poll(Duration::ZERO, &mut take).expect("an open log");
+        }
+        records
+    }
+
+    /// The log once it has `count` records, and panics if it has more.
+    pub(crate) fn log_of(&self, count: usize) -> Vec<Placed> {
+        let records = wait_until("the events are in the log", || Some(self.log()).filter(|log| log.len() >= count));
+        assert_eq!(records.len(), count, "{records:#?}");
+        records
+    }
+
+    /// `POST /account`
+    #[track_caller]
+    pub(crate) fn create(&self, beholder_name: &str, country_code: &str) -> Answer {
+        let answer = self.post("/account", &json!({"beholder_name": beholder_name, "country_code": country_code}));
+        assert_eq!(answer.status, 201, "{}", answer.raw);
+        answer
+    }
+
+    /// The id of a new account.
+    #[track_caller]
+    pub(crate) fn new_id(&self) -> String {
+        self.create("John Doe", "US").text("id").to_owned()
+    }
+
+    /// The id of a new account that is deleted.
+    #[track_caller]
+    pub(crate) fn deleted_id(&self) -> String {
+        let id = self.new_id();
+        self.delete(&account(&id)).expect(200);
+        id
+    }
+
+    /// `PATCH /account?id=`
+    pub(crate) fn patch(&self, id: &str, body: &Value) -> Answer {
+        self.send_json("PATCH", &account(id), body)
+    }
+
+    /// `method /account?id=` under the condition of `If-Match`
+    pub(crate) fn send_if_match(&self, method: &str, id: &str, if_match: &str, body: &Value) -> Answer {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        self.send(method, &account(id), &[("If-Match", if_match)], body)
+    }
+
+    /// `GET /accounts` with this query, which answers 200.
+    #[track_caller]
+    pub(crate) fn list(&self, query: &str) -> Value {
+        self.get(&format!("/accounts{query}")).expect(200)
+    }
+
+    /// The ids of a page.
+    #[track_caller]
+    pub(crate) fn listed_ids(&self, query: &str) -> Vec<String> {
+        ids(&self.list(query))
+    }
+}
+
+impl Deref for TestService {
+    type Target = Http;
+
+    fn deref(&self) -> &Http {
+        self.running.http()
+    }
+}
+
+fn open_log(folder: &Path) -> Arc<EmbeddedLog> {
+    Arc::new(EmbeddedLog::open(EmbeddedSettings::at(folder.join("event-log.db"))).expect("a log"))
+}
+
+fn run(folder: &Path, log: &Arc<EmbeddedLog>, clock: &Clock, cors: &Option<CorsOrigin>, away: &Away) -> InProcess {
+    let database = DatabaseUrl::Sqlite(folder.join("account.db"));
+    let config = Config { database, cors: cors.clone(), clock: clock.clone() };
+    let log = Arc::new(AwayLog { log: Arc::clone(log), away: away.clone() });
+    InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown))
+}
+
+/// Whether the log is away. Clones say the same.
+#[derive(Debug, Clone, Default)]
+struct Away(Arc<AtomicBool>);
+
+impl Away {
+    fn check(&self) -> Result<(), LogError> {
+        match self.0.load(Ordering::SeqCst) {
+            true => Err(LogError::Unavailable("the test took it away".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The log as the service under test is given it: the embedded log, unless it is away.
+struct AwayLog {
+    log: Arc<EmbeddedLog>,
+    away: Away,
+}
+
+impl EventLog for AwayLog {
+    fn describe(&self) -> String {
+        self.log.describe()
+    }
+
+    fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
+        self.away.check()?;
+        Ok(Box::new(AwayPublisher { publisher: self.log.publisher(name)?, away: self.away.clone() }))
+    }
+
+    fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {
+        self.log.reader(from)
+    }
+
+    fn group_reader(&self, group: &str) -> Result<Box<dyn GroupReader>, LogError> {
+        self.log.group_reader(group)
+    }
+
+    fn end_offsets(&self, timeout: Duration) -> Result<Positions, LogError> {
+        self.log.end_offsets(timeout)
+    }
+}
+
+struct AwayPublisher {
+    publisher: Box<dyn Publisher>,
+    away: Away,
+}
+
+impl Publisher for AwayPublisher {
+    fn position(&self) -> Option<u64> {
+        self.publisher.position()
+    }
+
+    fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
+        self.away.check()?;
+        self.publisher.publish(records, position)
+    }
+}
+
+/// `/account?id=`
+pub(crate) fn account(id: &str) -> String {
+    format!("/account?id={id}")
+}
+
+/// The ids of a page's accounts.
+pub(crate) fn ids(page: &Value) -> Vec<String> {
+    let accounts = page["accounts"].as_array().expect("a list of accounts");
+    accounts.iter().map(|account| account["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// The one text that an account with these values is written as: the fields of api.md, in its order, and no other.
+pub(crate) fn written(body: &Value) -> String {
+    let fields =
+        ["id", "account_number", "beholder_name", "country_code", "status", "version", "created_at", "updated_at"];
+    let fields: Vec<_> = fields.iter().map(|name| format!("\"{name}\":{}", body[name])).collect();
+    format!("{{{}}}", fields.join(","))
+}
+
+/// What is the same of an account whatever is changed about it.
+#[track_caller]
+pub(crate) fn assert_same_account(one: &Value, other: &Value) {
+    for field in ["id", "account_number", "created_at"] {
+        assert_eq!(one[field], other[field], "{field} changed");
+    }
+}

@@ -1,0 +1,78 @@
+//! The end of an account is the end of its cards (design.md, C4).
+
+use account_events::AccountStatus::Deleted;
+use event_log::partition_of_key;
+use serde_json::json;
+
+use crate::service::{TestService, by_account, changed, created, new_id, written};
+
+#[test]
+fn the_cards_of_a_deleted_account_are_deleted_and_no_others() {
+    let service = TestService::start();
+    let accounts = [service.account(), service.account()];
+    let cards: Vec<_> = (0..6).map(|n| service.card("US", &accounts[n % 2])).collect();
+    service.delete(cards[0].header("location")).expect(200);
+    service.tell(&[changed(&accounts[0], Deleted, 2)]);
+    service.wait_until_all_deleted(&by_account(&accounts[0]));
+    for (index, card) in cards.iter().enumerate() {
+        let mut expected = card.body.clone();
+        expected["deleted"] = json!(index % 2 == 0);
+        assert_eq!(service.get(card.header("location")).raw, written(&expected));
+    }
+    let list = service.get(&by_account(&accounts[0])).expect(200);
+    assert_eq!((&list["total"], &list["next"]), (&json!(3), &json!(null)), "deleted cards are still listed");
+    assert_eq!(service.get("/cards").body["total"], 6);
+    let again = service.delete(cards[2].header("location"));
+    again.expect_error(409, "card_already_deleted", "card is already deleted", None);
+    let answer = service.post_card("US", &accounts[0]);
+    answer.expect_error(403, "account_deleted", "cannot create card for deleted account", None);
+    service.card("US", &accounts[1]);
+}
+
+#[test]
+fn the_database_refuses_a_card_that_a_view_left_behind_would_make() {
+    let service = TestService::start();
+    let account = service.account();
+    service.card("US", &account);
+    let known = service.view();
+    service.switches.hold_feed(true);
+    service.publish(&[changed(&account, Deleted, 2)]);
+    service.wait_until_all_deleted(&by_account(&account));
+    assert_eq!((&service.view()["records"], &service.view()["accounts"]), (&known["records"], &known["accounts"]));
+    let answer = service.post_card("US", &account);
+    answer.expect_error(403, "account_deleted", "cannot create card for deleted account", None);
+    assert_eq!(service.get(&by_account(&account)).body["total"], 1);
+    service.switches.hold_feed(false);
+}
+
+#[test]
+fn an_account_deleted_before_its_first_card_is_refused_by_the_database_too() {
+    let service = TestService::start();
+    let account = service.account();
+    let partition = |id: &str| partition_of_key(id.as_bytes(), 3);
+    // Its end comes behind the account's in the same partition: when its card is deleted, the account is closed.
+    let marker = std::iter::repeat_with(new_id).find(|id| partition(id) == partition(&account)).unwrap();
+    service.tell(&[created(&marker)]);
+    service.card("US", &marker);
+    service.switches.hold_feed(true);
+    service.publish(&[changed(&account, Deleted, 2), changed(&marker, Deleted, 2)]);
+    service.wait_until_all_deleted(&by_account(&marker));
+    let answer = service.post_card("US", &account);
+    answer.expect_error(403, "account_deleted", "cannot create card for deleted account", None);
+    assert_eq!(service.get(&by_account(&account)).body["total"], 0);
+    service.switches.hold_feed(false);
+}
+
+#[test]
+fn cards_are_closed_after_a_restart_too() {
+    let service = TestService::start();
+    let account = service.account();
+    service.card("US", &account);
+    service.tell(&[changed(&account, Deleted, 2)]);
+    service.wait_until_all_deleted(&by_account(&account));
+    let before = service.get(&by_account(&account)).raw;
+    let service = service.restart();
+    assert_eq!(service.get(&by_account(&account)).raw, before);
+    let answer = service.post_card("US", &account);
+    answer.expect_error(403, "account_deleted", "cannot create card for deleted account", None);
+}

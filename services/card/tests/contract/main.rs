@@ -1,0 +1,20 @@
+//! The HTTP contract of the card service (api.md), row by row, over real connections. The account events that it lives on
+//! are published by the tests, on the event log that the all-in-one has. One binary, one module a theme.
+
+mod bodies;
+mod by_account;
+mod by_number;
+mod catching_up;
+mod closing;
+mod concurrency;
+mod create;
+mod delete;
+mod events;
+mod get;
+mod list;
+mod log_away;
+mod protocol;
+mod quarantine;
+mod restart;
+mod service;
+mod switched_log;

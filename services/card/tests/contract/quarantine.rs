@@ -1,0 +1,100 @@
+//! Records that tell of nothing are kept and counted, and the feed goes on.
+
+use account_events::AccountStatus::{Active, Deleted};
+use event_log::{Header, Record, partition_of_key};
+use rusqlite::Connection;
+use serde_json::json;
+
+use crate::service::{TestService, by_account, changed, created, new_id};
+
+/// One of each kind, by its code, all with the key of account `id`: in the same partition as its events.
+fn poison(id: &str) -> Vec<(&'static str, Record)> {
+    let value = |kind: &str, id: &str, status: &str| {
+        Some(format!(r#"{{"type":"{kind}","account_id":"{id}","status":"{status}"}}"#).into_bytes())
+    };
+    let good = value("account.created", id, "DELETED");
+    let sequence = vec![Header { name: "ce_sequence".to_owned(), value: b"seven".to_vec() }];
+    let kinds = [
+        ("no_value", None, vec![]),
+        ("too_large", Some(vec![b' '; 70_000]), vec![]),
+        ("not_utf8", Some(vec![0xff, 0xfe, b'{']), vec![]),
+        ("not_json", good.as_ref().map(|value| value[..40].to_vec()), vec![]),
+        ("not_an_event", Some(format!(r#"{{"type":"account.created","account_id":"{id}"}}"#).into()), vec![]),
+        ("unknown_type", value("account.renamed", id, "DELETED"), vec![]),
+        ("unknown_status", value("account.status_changed", id, "deleted"), vec![]),
+        ("invalid_account_id", value("account.status_changed", "42", "DELETED"), vec![]),
+        ("invalid_sequence", good, sequence),
+    ];
+    kinds.into_iter().map(|(code, value, headers)| (code, Record { key: Some(id.into()), value, headers })).collect()
+}
+
+/// A row of the quarantine, without its times.
+type Row = (u32, u64, String, Option<Vec<u8>>, Option<Vec<u8>>, String);
+
+fn rows(database: &Connection) -> Vec<Row> {
+    let sql = "SELECT partition, record_offset, reason, key, value, headers FROM quarantine ORDER BY 1, 2";
+    let mut statement = database.prepare(sql).expect("the quarantine");
+    let rows = statement.query_map([], |row| {
+        Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+    });
+    rows.expect("rows").collect::<rusqlite::Result<_>>().expect("rows")
+}
+
+#[test]
+fn each_kind_of_poison_is_counted_and_kept_and_the_next_event_is_applied() {
+    let mut service = TestService::start();
+    let id = new_id();
+    let poison = poison(&id);
+    service.tell(&[created(&id)]);
+    for (count, (code, record)) in (1..).zip(&poison) {
+        // A good event behind each, and each of them has effect.
+        let other = new_id();
+        service.tell(&[record.clone(), created(&other), changed(&id, Active, count + 1)]);
+        let view = service.view();
+        assert_eq!((&view["quarantined"], &view["failure"]), (&json!(count), &json!(null)), "{code}");
+        assert_eq!(view["accounts"], count + 1, "{code}");
+        service.card("US", &other);
+        service.card("US", &id);
+    }
+    service.get("/readyz").expect(200);
+
+    let partition = partition_of_key(id.as_bytes(), 3);
+    let kept = rows(&service.stop_and_open_database());
+    assert_eq!(kept.len(), poison.len());
+    for ((row, (code, record)), place) in kept.iter().zip(&poison).zip(0..) {
+        let (in_partition, _, reason, key, value, headers) = row;
+        assert_eq!((*in_partition, &**reason, key), (partition, *code, &record.key), "{place}");
+        let expected = record.value.as_ref().map(|value| value[..value.len().min(65_536)].to_vec());
+        assert_eq!((value, value.is_none()), (&expected, *code == "no_value"), "{code}");
+        let expected = if record.headers.is_empty() { "[]" } else { r#"[["ce_sequence","seven"]]"# };
+        assert_eq!(headers, expected);
+    }
+
+    // Read again from the start: counted anew, and not kept twice.
+    let mut service = service.restart();
+    assert_eq!(service.view()["quarantined"], poison.len());
+    assert_eq!(rows(&service.stop_and_open_database()), kept);
+}
+
+#[test]
+fn poison_does_not_keep_the_closer_from_closing() {
+    let service = TestService::start();
+    let id = new_id();
+    service.tell(&[created(&id)]);
+    service.card("US", &id);
+    let mut records: Vec<_> = poison(&id).into_iter().map(|(_, record)| record).collect();
+    records.push(changed(&id, Deleted, 2));
+    service.tell(&records);
+    service.wait_until_all_deleted(&by_account(&id));
+    service.post_card("US", &id).expect(403);
+}
+
+#[test]
+fn a_flood_of_poison_is_counted_in_full() {
+    let service = TestService::start();
+    let flood: Vec<_> = (0..2_000).map(|_| Record { value: Some(b"{".to_vec()), ..Record::default() }).collect();
+    service.tell(&flood);
+    let account = service.account();
+    service.card("US", &account);
+    assert_eq!(service.view()["quarantined"], 2_000);
+}

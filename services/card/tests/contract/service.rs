@@ -1,0 +1,236 @@
+//! The service under test, and what its tests have in common.
+
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use account_events::{AccountEvent, AccountStatus, Envelope, EventType, Version};
+use card_service::Config;
+use database::DatabaseUrl;
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Publisher, Record};
+use process::Clock;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use test_harness::{Answer, Http, InProcess, wait_until};
+use uuid::Uuid;
+
+use crate::switched_log::{SwitchedLog, Switches};
+
+/// 2025-11-25T10:30:00Z, where a fixed clock starts.
+pub(crate) const START_MICROS: i64 = 1_764_066_600_000_000;
+
+/// An id that nothing has.
+pub(crate) const UNKNOWN_ID: &str = "550e8400-e29b-41d4-a716-446655440000";
+
+/// What a test may want otherwise.
+pub(crate) struct Settings {
+    pub(crate) clock: Clock,
+    pub(crate) view_max_age: Option<Duration>,
+    pub(crate) cors: Option<&'static str>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { clock: Clock::system(), view_max_age: None, cors: None }
+    }
+}
+
+/// A card service with a database and an event log of its own. It derefs to its HTTP client.
+pub(crate) struct TestService {
+    // The service ends first, then the log it reads, then the folder of both.
+    running: InProcess,
+    accounts: Accounts,
+    folder: TempDir,
+    settings: Settings,
+    pub(crate) switches: Switches,
+}
+
+/// The account service, as far as the card service hears of it.
+pub(crate) struct Accounts {
+    publisher: Mutex<Box<dyn Publisher>>,
+    log: Arc<EmbeddedLog>,
+}
+
+impl TestService {
+    /// Starts it, and waits until it is ready.
+    pub(crate) fn start() -> Self {
+        Self::start_with(Settings::default())
+    }
+
+    /// Starts it with `settings`, and waits until it is ready.
+    pub(crate) fn start_with(settings: Settings) -> Self {
+        let service = Self::start_behind(settings, |_, _| ());
+        service.wait_until_ready();
+        service
+    }
+
+    /// Starts it on a log that `prepare` has had its hands on, and does not wait for it.
+    pub(crate) fn start_behind(settings: Settings, prepare: impl FnOnce(&Accounts, &Switches)) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let accounts = Accounts::open(folder.path());
+        let switches = Switches::default();
+        prepare(&accounts, &switches);
+        let running = run(folder.path(), &accounts, &settings, &switches);
+        TestService { running, accounts, folder, settings, switches }
+    }
+
+    /// Ends the service and closes its log; then starts both on the same files, and waits until it is ready.
+    pub(crate) fn restart(self) -> Self {
+        let TestService { mut running, accounts, folder, settings, switches } = self;
+        running.stop().expect("a clean end");
+        drop(running);
+        drop(accounts);
+        let accounts = Accounts::open(folder.path());
+        let running = run(folder.path(), &accounts, &settings, &switches);
+        let service = TestService { running, accounts, folder, settings, switches };
+        service.wait_until_ready();
+        service
+    }
+
+    /// Ends the service, and opens its database to look into.
+    pub(crate) fn stop_and_open_database(&mut self) -> Connection {
+        self.running.stop().expect("a clean end");
+        let path = self.folder.path().join("card.db");
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a database")
+    }
+
+    /// A second service on the same files, to see it refused.
+    pub(crate) fn start_another(&self) -> InProcess {
+        run(self.folder.path(), &self.accounts, &self.settings, &self.switches)
+    }
+
+    pub(crate) fn wait_until_ready(&self) {
+        wait_until("the service is ready", || (self.get("/readyz").status == 200).then_some(()));
+    }
+
+    /// What `/readyz` shows of the account view.
+    pub(crate) fn view(&self) -> Value {
+        self.get("/readyz").body["view"].take()
+    }
+
+    /// Publishes `records`, and waits until the view has them.
+    pub(crate) fn tell(&self, records: &[Record]) {
+        self.accounts.publish(records);
+        let all = self.accounts.record_count();
+        wait_until("the view has what was published", || (self.view()["records"] == all).then_some(()));
+    }
+
+    /// Publishes `records`, which the view need not take.
+    pub(crate) fn publish(&self, records: &[Record]) {
+        self.accounts.publish(records);
+    }
+
+    /// The id of a new account that may have cards.
+    pub(crate) fn account(&self) -> String {
+        let id = new_id();
+        self.tell(&[created(&id)]);
+        id
+    }
+
+    /// `POST /card`
+    pub(crate) fn post_card(&self, country: &str, account_id: &str) -> Answer {
+        self.post("/card", &json!({"country": country, "account_id": account_id}))
+    }
+
+    /// `POST /card`, answered 201.
+    #[track_caller]
+    pub(crate) fn card(&self, country: &str, account_id: &str) -> Answer {
+        let answer = self.post_card(country, account_id);
+        assert_eq!(answer.status, 201, "{}", answer.raw);
+        answer
+    }
+
+    /// `GET path`, answered 200, until all cards of the list are deleted.
+    pub(crate) fn wait_until_all_deleted(&self, path: &str) {
+        wait_until("the cards are deleted", || {
+            let page = self.get(path).expect(200);
+            let cards = page["cards"].as_array().expect("a list of cards");
+            cards.iter().all(|card| card["deleted"] == true).then_some(())
+        });
+    }
+}
+
+impl Deref for TestService {
+    type Target = Http;
+
+    fn deref(&self) -> &Http {
+        self.running.http()
+    }
+}
+
+impl Accounts {
+    fn open(folder: &Path) -> Self {
+        let log = Arc::new(EmbeddedLog::open(EmbeddedSettings::at(folder.join("event-log.db"))).expect("a log"));
+        Accounts { publisher: Mutex::new(log.publisher("test").expect("an open log")), log }
+    }
+
+    pub(crate) fn publish(&self, records: &[Record]) {
+        let mut publisher = self.publisher.lock().expect("no panic while it is held");
+        let position = publisher.position().unwrap_or(0) + records.len() as u64;
+        publisher.publish(records, position).expect("an open log");
+    }
+
+    /// Nothing is compacted away from a log as small as these.
+    fn record_count(&self) -> u64 {
+        self.log.end_offsets(Duration::ZERO).expect("an open log").values().sum()
+    }
+}
+
+fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switches) -> InProcess {
+    let config = Config {
+        database: DatabaseUrl::Sqlite(folder.join("card.db")),
+        group: card_service::DEFAULT_GROUP.to_owned(),
+        view_max_age: settings.view_max_age,
+        cors: settings.cors.map(|origin| origin.parse().expect("an origin")),
+        clock: settings.clock.clone(),
+    };
+    let log = SwitchedLog { log: Arc::clone(&accounts.log), switches: switches.clone() };
+    InProcess::start(|listener, shutdown| card_service::run(config, listener, Arc::new(log), shutdown))
+}
+
+/// An id that no account has had so far.
+pub(crate) fn new_id() -> String {
+    Uuid::new_v4().to_string()
+}
+
+/// The event of an account's creation.
+pub(crate) fn created(id: &str) -> Record {
+    event(id, EventType::Created, AccountStatus::Active, 1)
+}
+
+/// The event of a change of status.
+pub(crate) fn changed(id: &str, status: AccountStatus, version: Version) -> Record {
+    event(id, EventType::StatusChanged, status, version)
+}
+
+fn event(id: &str, event_type: EventType, status: AccountStatus, version: Version) -> Record {
+    let account_id = id.parse().expect("an account id");
+    let event = AccountEvent { event_type, account_id, status, version: Some(version) };
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    Envelope { event, version, time: "2025-11-25T10:30:00Z", traceparent }.encode()
+}
+
+/// `/card?id=`
+pub(crate) fn card(id: &str) -> String {
+    format!("/card?id={id}")
+}
+
+/// `/cards/by-account?account_id=`
+pub(crate) fn by_account(id: &str) -> String {
+    format!("/cards/by-account?account_id={id}")
+}
+
+/// The ids of a page's cards.
+pub(crate) fn ids(page: &Value) -> Vec<String> {
+    let cards = page["cards"].as_array().expect("a list of cards");
+    cards.iter().map(|card| card["id"].as_str().expect("an id").to_owned()).collect()
+}
+
+/// The one text that a card with these values is written as: the fields of api.md, in its order, and no other.
+pub(crate) fn written(body: &Value) -> String {
+    let fields = ["id", "card_number", "country", "account_id", "deleted", "creation_timestamp"];
+    let fields: Vec<_> = fields.iter().map(|name| format!("\"{name}\":{}", body[name])).collect();
+    format!("{{{}}}", fields.join(","))
+}

@@ -1,0 +1,117 @@
+//! An event log that a test holds back or takes away. Whatever it lets through is the embedded log's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use event_log::{EmbeddedLog, EventLog, GroupReader, LogError, Positions, Publisher, Reader, RecordRef};
+
+/// What a call that is held back waits before it says that nothing has come.
+const PACE: Duration = Duration::from_millis(2);
+
+/// What a log that is away says.
+pub(crate) const AWAY: &str = "the event log is unavailable: the test took it away";
+
+/// The test's hands on the log. Clones are the same hands.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Switches {
+    away: Arc<AtomicBool>,
+    feed_held: Arc<AtomicBool>,
+    /// Held by the feed while it may be told of something.
+    feed_polls: Arc<Mutex<()>>,
+}
+
+impl Switches {
+    /// Whether the log is away: every call fails.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// Whether readers of all partitions are told of nothing new, from when this returns. Readers in a group are.
+    pub(crate) fn hold_feed(&self, held: bool) {
+        self.feed_held.store(held, Ordering::SeqCst);
+        drop(self.feed_polls.lock().expect("no panic while it is held"));
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        match self.away.load(Ordering::SeqCst) {
+            true => Err(LogError::Unavailable("the test took it away".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The log as the service under test is given it.
+pub(crate) struct SwitchedLog {
+    pub(crate) log: Arc<EmbeddedLog>,
+    pub(crate) switches: Switches,
+}
+
+impl EventLog for SwitchedLog {
+    fn describe(&self) -> String {
+        self.log.describe()
+    }
+
+    fn prepare(&self) -> Result<(), LogError> {
+        self.switches.check()?;
+        self.log.prepare()
+    }
+
+    fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
+        self.switches.check()?;
+        self.log.publisher(name)
+    }
+
+    fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {
+        self.switches.check()?;
+        Ok(Box::new(Switched { reader: self.log.reader(from)?, switches: self.switches.clone() }))
+    }
+
+    fn group_reader(&self, group: &str) -> Result<Box<dyn GroupReader>, LogError> {
+        self.switches.check()?;
+        Ok(Box::new(Switched { reader: self.log.group_reader(group)?, switches: self.switches.clone() }))
+    }
+
+    fn end_offsets(&self, timeout: Duration) -> Result<Positions, LogError> {
+        self.switches.check()?;
+        self.log.end_offsets(timeout)
+    }
+}
+
+struct Switched<R: ?Sized> {
+    switches: Switches,
+    reader: Box<R>,
+}
+
+impl Reader for Switched<dyn Reader> {
+    fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
+        self.switches.check()?;
+        let polling = self.switches.feed_polls.lock().expect("no panic while it is held");
+        if self.switches.feed_held.load(Ordering::SeqCst) {
+            drop(polling);
+            std::thread::park_timeout(PACE);
+            return Ok(0);
+        }
+        self.reader.poll(timeout.min(PACE), apply)
+    }
+
+    fn positions(&self) -> Positions {
+        self.reader.positions()
+    }
+
+    fn durable_positions(&self) -> Positions {
+        self.reader.durable_positions()
+    }
+}
+
+impl GroupReader for Switched<dyn GroupReader> {
+    fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
+        self.switches.check()?;
+        self.reader.poll(timeout.min(PACE), apply)
+    }
+
+    fn commit(&mut self) -> Result<(), LogError> {
+        self.switches.check()?;
+        self.reader.commit()
+    }
+}
