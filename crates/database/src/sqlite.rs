@@ -78,7 +78,7 @@ pub enum OpenError {
     },
 }
 
-/// An open file. The lock on it lasts as long as this and all that was made of it.
+/// An open file. The lock on it lasts as long as this or a clone of it: keep one beside what was made of it.
 #[derive(Debug, Clone)]
 pub struct SqliteFile {
     path: PathBuf,

@@ -15,6 +15,8 @@ mod publisher;
 mod reader;
 mod topic;
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Builder;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -27,6 +29,12 @@ use crate::{EventLog, GroupReader, LogError, Positions, Publisher, Reader};
 
 /// How long opening a reader may take: a broker that is there answers within milliseconds.
 const OPEN_READER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long making the topic may take; whoever needs it tries again then.
+const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the brokers may take to tell the topic's settings. Those that do not let us know say nothing at all.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which Kafka, and which topic there.
 #[derive(Debug, Clone)]
@@ -44,7 +52,9 @@ pub struct KafkaSettings {
 pub struct KafkaLog {
     settings: KafkaSettings,
     /// Asks for metadata and watermarks; it reads nothing.
-    client: BaseConsumer<Events>,
+    client: Arc<BaseConsumer<Events>>,
+    /// Whether the topic has been made or was there. Whoever comes while that is found out waits for it.
+    prepared: Mutex<bool>,
 }
 
 impl KafkaLog {
@@ -54,14 +64,26 @@ impl KafkaLog {
             return Err(LogError::Refused(format!("{:?} is no name for a topic", settings.topic)));
         }
         let client = create(&settings, "metadata", &[], &[("isolation.level", "read_uncommitted")])?;
-        Ok(KafkaLog { settings, client })
+        Ok(KafkaLog { settings, client: Arc::new(client), prepared: Mutex::new(false) })
     }
 
-    /// Makes the topic if it is missing: compacted, with [`DEFAULT_PARTITION_COUNT`](crate::DEFAULT_PARTITION_COUNT)
-    /// partitions and the brokers' default replication. Whatever else is not as it should be comes back as warnings, one
-    /// line each, that say what will go wrong.
-    pub fn ensure_topic(&self, timeout: Duration) -> Result<Vec<String>, LogError> {
-        topic::ensure(&self.settings, &self.client, deadline(timeout))
+    /// What is wrong with the topic's settings, as one line that says what will go wrong; `None` if nothing is. What
+    /// cannot be known within `timeout` is such a line too.
+    pub fn topic_warning(&self, timeout: Duration) -> Result<Option<String>, LogError> {
+        topic::policy_warning(&self.settings, deadline(timeout))
+    }
+
+    /// Looks at the topic's settings without keeping anyone waiting: brokers that may not say take their time.
+    fn warn_of_topic(&self) {
+        let settings = self.settings.clone();
+        let look = move || match topic::policy_warning(&settings, deadline(LOOK_TIMEOUT)) {
+            Ok(None) => {}
+            Ok(Some(warning)) => tracing::warn!("{warning}"),
+            Err(error) => tracing::warn!(%error, "the topic's settings were not looked at"),
+        };
+        if let Err(error) = Builder::new().name("topic-look".to_owned()).spawn(look) {
+            tracing::warn!(%error, "the topic's settings were not looked at");
+        }
     }
 }
 
@@ -70,13 +92,25 @@ impl EventLog for KafkaLog {
         format!("Kafka at {}, topic {}", self.settings.brokers, self.settings.topic)
     }
 
+    fn prepare(&self) -> Result<(), LogError> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*prepared {
+            topic::make_if_missing(&self.settings, &self.client, deadline(PREPARE_TIMEOUT))?;
+            self.warn_of_topic();
+            *prepared = true;
+        }
+        Ok(())
+    }
+
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
         drain_events(&self.client);
         Ok(Box::new(KafkaPublisher::open(&self.settings, &self.client, name)?))
     }
 
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {
-        Ok(Box::new(KafkaReader::open(&self.settings, from, deadline(OPEN_READER_TIMEOUT))?))
+        drain_events(&self.client);
+        let until = deadline(OPEN_READER_TIMEOUT);
+        Ok(Box::new(KafkaReader::open(&self.settings, Arc::clone(&self.client), from, until)?))
     }
 
     fn group_reader(&self, group: &str) -> Result<Box<dyn GroupReader>, LogError> {

@@ -47,7 +47,7 @@ pub enum Headers<'a> {
     Empty,
     /// As published.
     List(&'a [Header]),
-    /// As the embedded log stores them: see [`encode_headers`].
+    /// As the embedded log stores them.
     Encoded(&'a [u8]),
     /// As librdkafka holds them.
     Kafka(&'a BorrowedHeaders),

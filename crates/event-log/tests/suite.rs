@@ -1,13 +1,21 @@
 //! One suite for both event logs: each case runs on the embedded log, on librdkafka's mock cluster, and on a real Kafka
 //! where `TANDEM_TEST_KAFKA_BROKERS` names one.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "suite/cases.rs"]
 mod cases;
+#[path = "suite/embedded_damage.rs"]
+mod embedded_damage;
+#[path = "suite/embedded_only.rs"]
+mod embedded_only;
+#[path = "suite/kafka_only.rs"]
+mod kafka_only;
 #[path = "suite/places.rs"]
 mod places;
 
 /// A test for each place a case runs in. The mock cluster answers the requests of a transaction and does nothing: it
-/// stores no offset of a transaction, ends none, and does not fence. Cases that need this are marked `transactions`.
+/// stores no offset of a transaction, ends none, and does not fence. Cases that need this are marked `transactions`. Those
+/// marked `group` run on it side by side: it lets three seconds pass before a group's first member may read.
 macro_rules! suite {
     ($($case:ident $($needs:ident)?,)*) => {
         mod embedded {
@@ -25,6 +33,7 @@ macro_rules! suite {
         }
     };
     (@mock $case:ident transactions) => {};
+    (@mock $case:ident group) => {};
     (@mock $case:ident) => {
         #[test] fn $case() { super::cases::$case(&super::places::MockKafka::new()); }
     };
@@ -44,8 +53,23 @@ suite! {
     a_new_publisher_fences_the_earlier_one transactions,
     publishers_of_other_names_go_on transactions,
     many_records_arrive_whole,
-    the_members_of_a_group_share_the_work,
-    what_a_group_has_not_committed_is_handed_out_again,
-    groups_do_not_share_positions,
-    committing_nothing_is_no_error,
+    the_members_of_a_group_share_the_work group,
+    what_a_group_has_not_committed_is_handed_out_again group,
+    groups_do_not_share_positions group,
+    committing_nothing_is_no_error group,
+}
+
+#[test]
+fn groups_on_the_mock_cluster() {
+    let cases: [fn(&dyn places::Place); 4] = [
+        cases::the_members_of_a_group_share_the_work,
+        cases::what_a_group_has_not_committed_is_handed_out_again,
+        cases::groups_do_not_share_positions,
+        cases::committing_nothing_is_no_error,
+    ];
+    std::thread::scope(|scope| {
+        for case in cases {
+            scope.spawn(move || case(&places::MockKafka::new()));
+        }
+    });
 }

@@ -151,7 +151,7 @@ impl Shard {
 
     /// The slot of `id`, or else the free one where it belongs. There always is a free one.
     fn find(&self, id: [u32; 4], place: u32) -> Result<usize, usize> {
-        let mut slot = (u64::from(place) * self.slots.len() as u64 >> 32) as usize;
+        let mut slot = ((u64::from(place) * self.slots.len() as u64) >> 32) as usize;
         loop {
             let words = &self.slots[slot];
             // The id was written before the state, and is read after it.

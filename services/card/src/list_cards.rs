@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::card::Card;
 use crate::error::CardError;
-use crate::router::CardService;
+use crate::router::{CardService, parse_id};
 
 #[derive(Deserialize)]
 pub(crate) struct ListQuery {
@@ -55,7 +55,7 @@ async fn list(
     account_id: Option<AccountId>,
 ) -> Result<Json<CardList>, ApiError> {
     let limit = parse_limit(limit.as_deref())?;
-    let after = after.map(|after| Uuid::try_parse(&after).map_err(|_| CardError::InvalidAfter)).transpose()?;
+    let after = after.map(|after| parse_id(&after).ok_or(CardError::InvalidAfter)).transpose()?;
     let page = service.store.page(limit as usize, after, account_id).await?;
     let next = page.cards.last().filter(|_| page.more).map(|card| card.id);
     Ok(Json(CardList { cards: page.cards, total: page.total, next }))

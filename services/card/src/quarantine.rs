@@ -1,6 +1,7 @@
 //! Quarantine: records that tell of nothing are kept for a person to look at and counted, and the feed goes on.
 //!
-//! A record is known by its place in the log, so one that is read again is not there twice. They also stay in the log, so
+//! A record is known by its place in the log, so one that is read again is not there twice; another one in the same place,
+//! of a topic that was made anew, takes over. They also stay in the log, so
 //! one that the database did not take is found again at the next start.
 
 use account_events::Unintelligible;
@@ -47,7 +48,10 @@ impl QuarantinedRecord {
 /// Keeps `record`, if there is room for it.
 pub(crate) fn insert(connection: &Connection, record: &QuarantinedRecord, now: Timestamp) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
-        "INSERT OR REPLACE INTO quarantine SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM quarantine) < ?",
+        "INSERT INTO quarantine SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM quarantine) < ?
+         ON CONFLICT DO UPDATE SET (reason, detail, key, value, headers, seen_at)
+             = (excluded.reason, excluded.detail, excluded.key, excluded.value, excluded.headers, excluded.seen_at)
+         WHERE value IS NOT excluded.value",
     )?;
     let headers = serde_json::to_string(&record.headers).unwrap_or_default();
     statement.execute(params![

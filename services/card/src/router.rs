@@ -42,6 +42,11 @@ pub(crate) struct CardQuery {
 impl CardQuery {
     pub(crate) fn id(&self) -> Result<Uuid, CardError> {
         let id = self.id.as_deref().filter(|id| !id.is_empty()).ok_or(CardError::MissingId)?;
-        Uuid::try_parse(id).map_err(|_| CardError::InvalidId)
+        parse_id(id).ok_or(CardError::InvalidId)
     }
+}
+
+/// A card's id as this service writes it, with hyphens.
+pub(crate) fn parse_id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH)
 }

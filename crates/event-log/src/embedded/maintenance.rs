@@ -6,7 +6,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::compaction::{checkpoint, compact_due};
-use super::shared::{Shared, locked};
+use super::shared::{Shared, Work, locked};
 use crate::LogError;
 
 /// How long the thread rests after an error. The same error would come back with every commit, and nothing is lost
@@ -62,20 +62,23 @@ fn run(shared: &Shared) {
                 work = shared.work_wanted.wait(work).unwrap_or_else(PoisonError::into_inner);
             }
         }
-        let compact = std::mem::take(&mut work.compact);
-        work.unmoved_bytes = 0;
+        let asked = std::mem::take(&mut *work);
         drop(work);
-        if let Err(error) = work_once(shared, compact) {
+        if let Err(error) = work_once(shared, &asked) {
             tracing::warn!(%error, "the event log was not compacted; it only takes more disk space");
             rest_until = Instant::now().checked_add(PAUSE_AFTER_ERROR);
         }
     }
 }
 
-fn work_once(shared: &Shared, compact: bool) -> Result<(), LogError> {
+fn work_once(shared: &Shared, asked: &Work) -> Result<(), LogError> {
     let any_due = || locked(&shared.state).partitions.iter().any(|partition| shared.wants_compaction(partition));
-    if compact && any_due() {
+    if asked.compact && any_due() {
+        // It ends with a checkpoint.
         return compact_due(shared, &|| locked(&shared.work).stop);
     }
-    checkpoint(shared, shared.wal_bytes() > WAL_MAX_BYTES)
+    if asked.checkpoint_is_due() {
+        return checkpoint(shared, shared.wal_bytes() > WAL_MAX_BYTES);
+    }
+    Ok(())
 }

@@ -25,6 +25,12 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 /// `PUBLISH_TIMEOUT` for librdkafka: no record and no request waits longer.
 const PUBLISH_TIMEOUT_MS: &str = "10000";
+/// The longest pause between attempts to connect. A step of a transaction ends with an attempt, so with librdkafka's ten
+/// seconds a batch could take twice its time.
+const RECONNECT_BACKOFF_MAX_MS: &str = "500";
+/// The first pause before a request is tried again. A transaction that begins while the brokers still write the markers of
+/// the last one is told to try again; with librdkafka's 100 ms that is the slowest percent of all batches.
+const RETRY_BACKOFF_MS: &str = "5";
 /// When the brokers give up a transaction whose publisher died. It must be longer than a batch may take.
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
 /// How long an abort may take. It is a courtesy to those who read committed: opening the next publisher does it too.
@@ -59,6 +65,8 @@ impl KafkaPublisher {
             ("message.timeout.ms", PUBLISH_TIMEOUT_MS),
             ("socket.timeout.ms", PUBLISH_TIMEOUT_MS),
             ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
+            ("reconnect.backoff.max.ms", RECONNECT_BACKOFF_MAX_MS),
+            ("retry.backoff.ms", RETRY_BACKOFF_MS),
         ];
         let fixed = [
             ("transactional.id", name),
@@ -86,13 +94,8 @@ impl KafkaPublisher {
             .add_partition_offset(&self.topic, POSITION_PARTITION, Offset::Offset(position))
             .and_then(|()| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .map_err(|error| publish_error(producer, "adding the position", &error))?;
-        producer.poll(Duration::ZERO);
-        while producer.in_flight_count() > 0 {
-            if Instant::now() >= deadline {
-                return Err(LogError::Unavailable("the brokers did not take the records in time".to_owned()));
-            }
-            thread::park_timeout(DRAIN_PAUSE);
-            producer.poll(Duration::ZERO);
+        if !self.drain(deadline) {
+            return Err(LogError::Unavailable("the brokers did not take the records in time".to_owned()));
         }
         if let Some(error) = producer.context().take_failed_delivery() {
             return Err(publish_error(producer, "sending the records", &error));
@@ -128,10 +131,29 @@ impl KafkaPublisher {
         }
     }
 
+    /// Hears what became of the records under way. Returns whether that was all of them in time.
+    fn drain(&self, deadline: Instant) -> bool {
+        loop {
+            let left = self.producer.in_flight_count();
+            if left == 0 {
+                return true;
+            }
+            // One call handles one event.
+            self.producer.poll(Duration::ZERO);
+            if self.producer.in_flight_count() >= left {
+                if Instant::now() >= deadline {
+                    return false;
+                }
+                thread::park_timeout(DRAIN_PAUSE);
+            }
+        }
+    }
+
     fn abort(&self) {
+        let deadline = Instant::now() + ABORT_TIMEOUT;
         self.producer.purge(PurgeConfig::default().queue().inflight());
-        self.producer.poll(Duration::ZERO);
-        if let Err(error) = self.producer.abort_transaction(ABORT_TIMEOUT) {
+        self.drain(deadline);
+        if let Err(error) = self.producer.abort_transaction(time_left(deadline)) {
             tracing::debug!(%error, "a transaction was left to be aborted by the next publisher");
         }
     }

@@ -6,6 +6,7 @@
 //! Transaction markers take offsets and are never handed over, so where a partition is read up to is not the last
 //! record's offset + 1: librdkafka knows, and is asked once a poll has taken all there was.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,7 +14,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{Message, Offset, TopicPartitionList};
 
-use super::client::{Events, create, log_error, partition_count, time_left};
+use super::client::{Events, create, drain_events, log_error, partition_count, time_left};
 use super::{KafkaSettings, deadline};
 use crate::record::Headers;
 use crate::{LogError, Positions, Reader, RecordRef};
@@ -26,12 +27,19 @@ const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const TOPIC_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The group's name that librdkafka wants.
 const UNUSED_GROUP: &str = "tandem-no-group";
-/// How a consumer is tuned for latency. An empty fetch waits for a single byte, and a failed one is soon tried again.
-pub(super) const CONSUMER_TUNING: [(&str, &str); 3] =
-    [("fetch.min.bytes", "1"), ("fetch.error.backoff.ms", "20"), ("reconnect.backoff.max.ms", "1000")];
+/// How a consumer is tuned. For latency an empty fetch waits for a single byte, and a failed one is soon tried again. For
+/// replay a fetcher whose queue was full looks again soon: by default it rests a second, and the reader runs dry.
+pub(super) const CONSUMER_TUNING: [(&str, &str); 4] = [
+    ("fetch.min.bytes", "1"),
+    ("fetch.error.backoff.ms", "20"),
+    ("fetch.queue.backoff.ms", "10"),
+    ("reconnect.backoff.max.ms", "1000"),
+];
 
 pub(super) struct KafkaReader {
     consumer: BaseConsumer<Events>,
+    /// Asks about the topic. The consumer's own connection cannot: an answer there waits behind an empty fetch.
+    client: Arc<BaseConsumer<Events>>,
     topic: String,
     /// The next offset to read, by partition. All of these are assigned.
     next: Vec<u64>,
@@ -40,7 +48,12 @@ pub(super) struct KafkaReader {
 }
 
 impl KafkaReader {
-    pub(super) fn open(settings: &KafkaSettings, from: &Positions, until: Instant) -> Result<KafkaReader, LogError> {
+    pub(super) fn open(
+        settings: &KafkaSettings,
+        client: Arc<BaseConsumer<Events>>,
+        from: &Positions,
+        until: Instant,
+    ) -> Result<KafkaReader, LogError> {
         let fixed = [
             ("group.id", UNUSED_GROUP),
             ("enable.auto.commit", "false"),
@@ -50,8 +63,8 @@ impl KafkaReader {
         ];
         let consumer = create(settings, "reader", &CONSUMER_TUNING, &fixed)?;
         let next_check = Instant::now() + TOPIC_CHECK_INTERVAL;
-        let mut reader = KafkaReader { consumer, topic: settings.topic.clone(), next: Vec::new(), next_check };
-        let count = partition_count(&reader.consumer, &reader.topic, until)?;
+        let mut reader = KafkaReader { consumer, client, topic: settings.topic.clone(), next: Vec::new(), next_check };
+        let count = partition_count(&reader.client, &reader.topic, until)?;
         reader.add_partitions(count, |partition| from.get(&partition).copied(), until)?;
         Ok(reader)
     }
@@ -85,7 +98,7 @@ impl KafkaReader {
 
     fn watermarks(&self, partition: u32, until: Instant) -> Result<(u64, u64), LogError> {
         let (low, high) = self
-            .consumer
+            .client
             .fetch_watermarks(&self.topic, partition as i32, time_left(until))
             .map_err(|error| log_error("asking where the topic begins and ends", &error))?;
         Ok((low.max(0) as u64, high.max(0) as u64))
@@ -97,7 +110,8 @@ impl KafkaReader {
         }
         self.next_check = Instant::now() + TOPIC_CHECK_INTERVAL;
         let until = deadline(TOPIC_CHECK_TIMEOUT);
-        let checked = partition_count(&self.consumer, &self.topic, until).and_then(|count| {
+        drain_events(&self.client);
+        let checked = partition_count(&self.client, &self.topic, until).and_then(|count| {
             // What retention has cut off before it was read counts as read: there is nothing to wait for.
             for partition in 0..self.next.len() as u32 {
                 let (low, _) = self.watermarks(partition, until)?;

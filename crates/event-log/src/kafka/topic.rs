@@ -19,14 +19,14 @@ const BROKERS_DEFAULT: i32 = -1;
 /// How long to wait before looking again whether a topic just made is known to all brokers.
 const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(20);
 
-/// See [`KafkaLog::ensure_topic`](super::KafkaLog::ensure_topic).
-pub(super) fn ensure(
+/// Makes the topic if it is missing: compacted, with [`DEFAULT_PARTITION_COUNT`] partitions and the brokers' default
+/// replication.
+pub(super) fn make_if_missing(
     settings: &KafkaSettings,
     client: &BaseConsumer<Events>,
     deadline: Instant,
-) -> Result<Vec<String>, LogError> {
+) -> Result<(), LogError> {
     let topic = &settings.topic;
-    let admin: AdminClient<Events> = create(settings, "topic", &[], &[])?;
     let metadata = client
         .fetch_metadata(Some(topic), time_left(deadline))
         .map_err(|error| log_error("asking for the topic", &error))?;
@@ -36,18 +36,17 @@ pub(super) fn ensure(
                 .error()
                 .is_none_or(|error| RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition)
     });
-    if missing {
-        match make(&admin, topic, deadline) {
-            Ok(()) => wait_until_known(client, topic, deadline)?,
-            Err(error) => {
-                return Ok(vec![format!(
-                    "topic {topic} does not exist and cannot be made ({error}): nothing is published or read until \
-                     somebody makes it, with cleanup.policy=compact"
-                )]);
-            }
-        }
+    if !missing {
+        return Ok(());
     }
-    Ok(look_at_policy(&admin, topic, deadline).into_iter().collect())
+    let admin: AdminClient<Events> = create(settings, "topic", &[], &[])?;
+    make(&admin, topic, deadline).map_err(|error| {
+        LogError::Refused(format!(
+            "topic {topic} does not exist and cannot be made ({error}): nothing is published or read until somebody makes \
+             it, with cleanup.policy=compact"
+        ))
+    })?;
+    wait_until_known(client, topic, deadline)
 }
 
 fn make(admin: &AdminClient<Events>, topic: &str, deadline: Instant) -> Result<(), KafkaError> {
@@ -73,7 +72,12 @@ fn wait_until_known(client: &BaseConsumer<Events>, topic: &str, deadline: Instan
     }
 }
 
-/// What is wrong with the topic's `cleanup.policy`.
+/// What is wrong with the topic's `cleanup.policy`, as one line that says what will go wrong.
+pub(super) fn policy_warning(settings: &KafkaSettings, deadline: Instant) -> Result<Option<String>, LogError> {
+    let admin: AdminClient<Events> = create(settings, "topic", &[], &[])?;
+    Ok(look_at_policy(&admin, &settings.topic, deadline))
+}
+
 fn look_at_policy(admin: &AdminClient<Events>, topic: &str, deadline: Instant) -> Option<String> {
     let resource = ResourceSpecifier::Topic(topic);
     let described = wait_for(admin.describe_configs([&resource], &options(deadline)), deadline).and_then(|results| {

@@ -64,7 +64,7 @@ fn numbered(prefix: &str, count: usize) -> Vec<Record> {
     (0..count).map(|n| record(&format!("account-{}", n % 12), &format!("{prefix}{n:06}"))).collect()
 }
 
-pub fn a_key_keeps_its_partition_and_its_order(place: &dyn Place) {
+pub(crate) fn a_key_keeps_its_partition_and_its_order(place: &dyn Place) {
     let log = place.open();
     let records = numbered("v", 240);
     let mut publisher = log.publisher(&unique("order")).unwrap();
@@ -84,7 +84,7 @@ pub fn a_key_keeps_its_partition_and_its_order(place: &dyn Place) {
     }
 }
 
-pub fn records_come_back_as_they_were_published(place: &dyn Place) {
+pub(crate) fn records_come_back_as_they_were_published(place: &dyn Place) {
     let log = place.open();
     let header = |name: &str, value: &[u8]| Header { name: name.into(), value: value.into() };
     let binary: Vec<u8> = (0..=255).collect();
@@ -125,7 +125,7 @@ pub fn records_come_back_as_they_were_published(place: &dyn Place) {
     }
 }
 
-pub fn a_reader_goes_on_from_its_positions(place: &dyn Place) {
+pub(crate) fn a_reader_goes_on_from_its_positions(place: &dyn Place) {
     let log = place.open();
     publish(&*log, &numbered("old", 50));
     let mut first = log.reader(&Positions::new()).unwrap();
@@ -143,7 +143,7 @@ fn values_of(records: &[Record]) -> Vec<String> {
     values
 }
 
-pub fn positions_the_log_does_not_have_mean_the_start(place: &dyn Place) {
+pub(crate) fn positions_the_log_does_not_have_mean_the_start(place: &dyn Place) {
     let log = place.open();
     publish(&*log, &numbered("v", 40));
     let from = (0..DEFAULT_PARTITION_COUNT).map(|partition| (partition, 1_000_000)).chain([(99, 5)]).collect();
@@ -152,7 +152,7 @@ pub fn positions_the_log_does_not_have_mean_the_start(place: &dyn Place) {
     assert_eq!(read_to_end(&*log, &mut *reader).len(), 40);
 }
 
-pub fn a_waiting_reader_sees_new_records(place: &dyn Place) {
+pub(crate) fn a_waiting_reader_sees_new_records(place: &dyn Place) {
     let log = place.open();
     let mut reader = log.reader(&Positions::new()).unwrap();
     let mut publisher = log.publisher(&unique("waiting")).unwrap();
@@ -172,7 +172,7 @@ pub fn a_waiting_reader_sees_new_records(place: &dyn Place) {
     });
 }
 
-pub fn every_reader_sees_everything(place: &dyn Place) {
+pub(crate) fn every_reader_sees_everything(place: &dyn Place) {
     let log = place.open();
     let mut early = log.reader(&Positions::new()).unwrap();
     publish(&*log, &numbered("v", 60));
@@ -182,7 +182,7 @@ pub fn every_reader_sees_everything(place: &dyn Place) {
     assert_eq!(values(&early), values(&late));
 }
 
-pub fn positions_reach_the_end(place: &dyn Place) {
+pub(crate) fn positions_reach_the_end(place: &dyn Place) {
     let log = place.open();
     let mut reader = log.reader(&Positions::new()).unwrap();
     let mut publisher = log.publisher(&unique("end")).unwrap();
@@ -193,7 +193,7 @@ pub fn positions_reach_the_end(place: &dyn Place) {
     }
 }
 
-pub fn durable_positions_reach_the_end_too(place: &dyn Place) {
+pub(crate) fn durable_positions_reach_the_end_too(place: &dyn Place) {
     let log = place.open();
     publish(&*log, &numbered("v", 20));
     let mut reader = log.reader(&Positions::new()).unwrap();
@@ -201,7 +201,7 @@ pub fn durable_positions_reach_the_end_too(place: &dyn Place) {
     assert_eq!(reader.durable_positions(), reader.positions());
 }
 
-pub fn the_end_of_an_empty_log_is_reached_at_once(place: &dyn Place) {
+pub(crate) fn the_end_of_an_empty_log_is_reached_at_once(place: &dyn Place) {
     let log = place.open();
     let end = log.end_offsets(PATIENCE).unwrap();
     assert_eq!(end, (0..DEFAULT_PARTITION_COUNT).map(|partition| (partition, 0)).collect());
@@ -210,7 +210,7 @@ pub fn the_end_of_an_empty_log_is_reached_at_once(place: &dyn Place) {
     assert_eq!(reader.poll(Duration::from_millis(1), &mut |_| panic!("a record from nowhere")).unwrap(), 0);
 }
 
-pub fn a_publishers_position_is_kept(place: &dyn Place) {
+pub(crate) fn a_publishers_position_is_kept(place: &dyn Place) {
     let (name, other) = (unique("position"), unique("other"));
     let log = place.open();
     let mut first = log.publisher(&name).unwrap();
@@ -230,7 +230,7 @@ pub fn a_publishers_position_is_kept(place: &dyn Place) {
     assert_eq!(read_to_end(&*log, &mut *log.reader(&Positions::new()).unwrap()).len(), 10);
 }
 
-pub fn a_new_publisher_fences_the_earlier_one(place: &dyn Place) {
+pub(crate) fn a_new_publisher_fences_the_earlier_one(place: &dyn Place) {
     let name = unique("fenced");
     let log = place.open();
     let mut earlier = log.publisher(&name).unwrap();
@@ -248,7 +248,7 @@ pub fn a_new_publisher_fences_the_earlier_one(place: &dyn Place) {
     assert_eq!(values(&read), ["1", "2"]);
 }
 
-pub fn publishers_of_other_names_go_on(place: &dyn Place) {
+pub(crate) fn publishers_of_other_names_go_on(place: &dyn Place) {
     let log = place.open();
     let names = [unique("lane"), unique("lane")];
     let mut lanes = names.each_ref().map(|name| log.publisher(name).unwrap());
@@ -261,7 +261,7 @@ pub fn publishers_of_other_names_go_on(place: &dyn Place) {
     assert_eq!(read_to_end(&*log, &mut *log.reader(&Positions::new()).unwrap()).len(), 24);
 }
 
-pub fn many_records_arrive_whole(place: &dyn Place) {
+pub(crate) fn many_records_arrive_whole(place: &dyn Place) {
     let log = place.open();
     let records = numbered("v", 6_000);
     let mut publisher = log.publisher(&unique("many")).unwrap();
@@ -280,7 +280,7 @@ fn poll_group(member: &mut dyn GroupReader, wait: Duration) -> Vec<String> {
     read
 }
 
-pub fn the_members_of_a_group_share_the_work(place: &dyn Place) {
+pub(crate) fn the_members_of_a_group_share_the_work(place: &dyn Place) {
     let log = place.open();
     let group = unique("shared");
     let mut members = [log.group_reader(&group).unwrap(), log.group_reader(&group).unwrap()];
@@ -321,7 +321,7 @@ fn poll_group_for(member: &mut dyn GroupReader, count: usize) -> Vec<String> {
     read
 }
 
-pub fn what_a_group_has_not_committed_is_handed_out_again(place: &dyn Place) {
+pub(crate) fn what_a_group_has_not_committed_is_handed_out_again(place: &dyn Place) {
     let group = unique("again");
     let log = place.open();
     publish(&*log, &numbered("a", 20));
@@ -341,17 +341,17 @@ pub fn what_a_group_has_not_committed_is_handed_out_again(place: &dyn Place) {
     assert_eq!(poll_group_for(&mut *member, 20), values_of(&numbered("c", 20)));
 }
 
-pub fn groups_do_not_share_positions(place: &dyn Place) {
+pub(crate) fn groups_do_not_share_positions(place: &dyn Place) {
     let log = place.open();
     publish(&*log, &numbered("v", 15));
-    for group in [unique("one"), unique("two")] {
-        let mut member = log.group_reader(&group).unwrap();
-        assert_eq!(poll_group_for(&mut *member, 15).len(), 15);
+    let mut members = [unique("one"), unique("two")].map(|group| log.group_reader(&group).unwrap());
+    for member in &mut members {
+        assert_eq!(poll_group_for(&mut **member, 15).len(), 15);
         member.commit().unwrap();
     }
 }
 
-pub fn committing_nothing_is_no_error(place: &dyn Place) {
+pub(crate) fn committing_nothing_is_no_error(place: &dyn Place) {
     let log = place.open();
     log.group_reader(&unique("nothing")).unwrap().commit().unwrap();
 }

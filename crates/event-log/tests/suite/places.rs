@@ -1,5 +1,4 @@
 //! Where the suite's cases run.
-#![expect(dead_code, reason = "each test binary uses its share of these")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,19 +9,19 @@ use rdkafka::producer::DefaultProducerContext;
 use tempfile::TempDir;
 
 /// How long anything in these tests may take before it counts as stuck.
-pub const PATIENCE: Duration = Duration::from_secs(25);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Something that holds one log.
-pub trait Place {
+pub(crate) trait Place {
     /// Opens the log. Only one may be open at a time.
     fn open(&self) -> Box<dyn EventLog>;
 }
 
 /// A folder of its own.
-pub struct Embedded(TempDir);
+pub(crate) struct Embedded(TempDir);
 
 impl Embedded {
-    pub fn new() -> Embedded {
+    pub(crate) fn new() -> Embedded {
         Embedded(tempfile::tempdir().unwrap())
     }
 }
@@ -34,22 +33,22 @@ impl Place for Embedded {
 }
 
 /// librdkafka's brokers inside this process.
-pub struct MockKafka(MockCluster<'static, DefaultProducerContext>);
+pub(crate) struct MockKafka(MockCluster<'static, DefaultProducerContext>);
 
-pub const MOCK_TOPIC: &str = "account-events";
+pub(crate) const MOCK_TOPIC: &str = "account-events";
 
 impl MockKafka {
-    pub fn new() -> MockKafka {
+    pub(crate) fn new() -> MockKafka {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic(MOCK_TOPIC, 3, 1).unwrap();
         MockKafka(cluster)
     }
 
-    pub fn cluster(&self) -> &MockCluster<'static, DefaultProducerContext> {
+    pub(crate) fn cluster(&self) -> &MockCluster<'static, DefaultProducerContext> {
         &self.0
     }
 
-    pub fn settings(&self) -> KafkaSettings {
+    pub(crate) fn settings(&self) -> KafkaSettings {
         KafkaSettings {
             brokers: self.0.bootstrap_servers(),
             topic: MOCK_TOPIC.to_owned(),
@@ -66,22 +65,23 @@ impl Place for MockKafka {
 }
 
 /// A topic of its own on the brokers that `TANDEM_TEST_KAFKA_BROKERS` names.
-pub struct RealKafka(KafkaSettings);
+pub(crate) struct RealKafka(KafkaSettings);
 
 impl RealKafka {
-    pub fn new() -> Option<RealKafka> {
+    pub(crate) fn new() -> Option<RealKafka> {
         static TOPICS: AtomicU32 = AtomicU32::new(0);
         let brokers = std::env::var("TANDEM_TEST_KAFKA_BROKERS").ok()?;
         // A folder's random name, for want of another source of one.
         let unique = tempfile::tempdir().unwrap().path().file_name().unwrap().to_string_lossy().replace('.', "");
         let topic = format!("tandem-test-{unique}-{}", TOPICS.fetch_add(1, Ordering::Relaxed));
         let settings = KafkaSettings { brokers, topic, extra: Vec::new() };
-        let warnings = KafkaLog::open(settings.clone()).unwrap().ensure_topic(PATIENCE).unwrap();
-        assert_eq!(warnings, Vec::<String>::new());
+        let log = KafkaLog::open(settings.clone()).unwrap();
+        log.prepare().unwrap();
+        assert_eq!(log.topic_warning(PATIENCE).unwrap(), None);
         Some(RealKafka(settings))
     }
 
-    pub fn settings(&self) -> KafkaSettings {
+    pub(crate) fn settings(&self) -> KafkaSettings {
         self.0.clone()
     }
 }

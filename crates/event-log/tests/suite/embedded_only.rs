@@ -10,44 +10,43 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-/// How long anything here may take before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(20);
+use super::places::PATIENCE;
 
-struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    fn new() -> Folder {
+    pub(crate) fn new() -> Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    fn file(&self, suffix: &str) -> PathBuf {
+    pub(crate) fn file(&self, suffix: &str) -> PathBuf {
         self.0.path().join(format!("events.db{suffix}"))
     }
 
-    fn open(&self) -> EmbeddedLog {
+    pub(crate) fn open(&self) -> EmbeddedLog {
         self.try_open().unwrap()
     }
 
-    fn try_open(&self) -> Result<EmbeddedLog, LogError> {
+    pub(crate) fn try_open(&self) -> Result<EmbeddedLog, LogError> {
         EmbeddedLog::open(EmbeddedSettings::at(self.file("")))
     }
 }
 
-fn record(key: &str, value: impl Into<Vec<u8>>) -> Record {
+pub(crate) fn record(key: &str, value: impl Into<Vec<u8>>) -> Record {
     Record { key: Some(key.into()), value: Some(value.into()), headers: Vec::new() }
 }
 
 /// What stands where.
-type Contents = BTreeMap<(u32, u64), Record>;
+pub(crate) type Contents = BTreeMap<(u32, u64), Record>;
 
 /// Everything a reader from the start is handed until it stands at the end, and that it came in order.
-fn try_read_all(log: &EmbeddedLog) -> Result<Contents, LogError> {
+pub(crate) fn try_read_all(log: &EmbeddedLog) -> Result<Contents, LogError> {
     let end = log.end_offsets(PATIENCE)?;
     let mut reader = log.reader(&Positions::new())?;
     let mut contents = Contents::new();
     let mut last: BTreeMap<u32, u64> = BTreeMap::new();
     let deadline = Instant::now() + PATIENCE;
-    while reader.positions() != end {
+    while reader.positions().iter().any(|(partition, position)| *position < end[partition]) {
         assert!(Instant::now() < deadline, "stuck at {:?} before {end:?}", reader.positions());
         reader.poll(Duration::from_millis(1), &mut |record| {
             assert!(last.insert(record.partition, record.offset).is_none_or(|last| last < record.offset));
@@ -57,7 +56,7 @@ fn try_read_all(log: &EmbeddedLog) -> Result<Contents, LogError> {
     Ok(contents)
 }
 
-fn read_all(log: &EmbeddedLog) -> Contents {
+pub(crate) fn read_all(log: &EmbeddedLog) -> Contents {
     try_read_all(log).unwrap()
 }
 
@@ -155,7 +154,10 @@ fn a_failed_commit_keeps_the_offsets_and_the_position_sound() {
         assert!(matches!(failed, Err(LogError::Unavailable(_))), "{failed:?}");
         // A publisher that comes now would not know its position, so there is none.
         assert!(matches!(log.publisher("relay"), Err(LogError::Unavailable(_))));
-        assert!(matches!(publisher.publish(&[record("k", "2")], 2), Err(LogError::Unavailable(_) | LogError::Fenced(_))));
+        assert!(matches!(
+            publisher.publish(&[record("k", "2")], 2),
+            Err(LogError::Unavailable(_) | LogError::Fenced(_))
+        ));
         while seen.len() < 2 {
             reader
                 .poll(PATIENCE, &mut |record| {
@@ -169,6 +171,7 @@ fn a_failed_commit_keeps_the_offsets_and_the_position_sound() {
         assert_ne!(reader.positions(), reader.durable_positions());
     });
     assert_eq!(durable, 1);
+    drop(publisher);
     let mut publisher = log.publisher("relay").unwrap();
     assert_eq!(publisher.position(), Some(2), "the failed batch came to the file with its position");
     assert_eq!(reader.positions(), reader.durable_positions());
@@ -242,7 +245,8 @@ fn compaction_in_the_background_gives_the_disk_space_back() {
     let mut publisher = log.publisher("relay").unwrap();
     let value = "x".repeat(400);
     for position in 1..=40 {
-        let records: Vec<_> = (0..1_000).map(|n| record(&format!("k{}", n % 20), format!("{position} {n} {value}"))).collect();
+        let records: Vec<_> =
+            (0..1_000).map(|n| record(&format!("k{}", n % 20), format!("{position} {n} {value}"))).collect();
         publisher.publish(&records, position).unwrap();
     }
     let deadline = Instant::now() + PATIENCE;
@@ -255,13 +259,14 @@ fn compaction_in_the_background_gives_the_disk_space_back() {
     let end = log.end_offsets(PATIENCE).unwrap();
     assert_eq!(end.values().sum::<u64>(), 40_000, "offsets are not given anew");
     log.compact_now().unwrap();
+    assert!(on_disk() < 2_000_000, "{} bytes", on_disk());
+    // Reopened, as this process may still be handed the last records from memory.
+    drop((publisher, log));
+    let log = folder.open();
     let left = read_all(&log);
     assert_eq!(left.len(), 20);
     assert!(left.values().all(|record| record.value.as_ref().unwrap().starts_with(b"40 9")));
-    assert!(on_disk() < 2_000_000, "{} bytes", on_disk());
-    drop((publisher, log));
-    assert_eq!(read_all(&folder.open()), left);
-    assert_eq!(folder.open().end_offsets(PATIENCE).unwrap(), end);
+    assert_eq!(log.end_offsets(PATIENCE).unwrap(), end);
 }
 
 proptest! {
@@ -306,110 +311,6 @@ proptest! {
         let log = folder.open();
         prop_assert_eq!(read_all(&log), compacted(&everything));
         prop_assert_eq!(log.end_offsets(PATIENCE).unwrap(), end);
-    }
-}
-
-/// A history of 40 commits as it lies on the disk of a process that was killed: the main file and the write-ahead log.
-struct Crashed {
-    database: Vec<u8>,
-    wal: Vec<u8>,
-    /// What was there after each commit.
-    history: Vec<Contents>,
-}
-
-fn crash() -> Crashed {
-    let folder = Folder::new();
-    let log = folder.open();
-    let mut publisher = log.publisher("relay").unwrap();
-    let mut history = vec![Contents::new()];
-    for commit in 1..=40u64 {
-        let records: Vec<_> = (0..commit % 5).map(|n| record(&format!("k{n}"), format!("{commit} {n}"))).collect();
-        publisher.publish(&records, commit).unwrap();
-        history.push(read_all(&log));
-    }
-    let (database, wal) = (fs::read(folder.file("")).unwrap(), fs::read(folder.file("-wal")).unwrap());
-    assert!(wal.len() > 100_000, "the commits are in the main file already");
-    Crashed { database, wal, history }
-}
-
-/// Opens what the crash left, and checks that it is one of the states that were.
-fn check_prefix(crashed: &Crashed, wal: &[u8]) -> u64 {
-    let folder = Folder::new();
-    fs::write(folder.file(""), &crashed.database).unwrap();
-    fs::write(folder.file("-wal"), wal).unwrap();
-    let log = folder.open();
-    let mut publisher = log.publisher("relay").unwrap();
-    let commits = publisher.position().unwrap_or(0);
-    let state = &crashed.history[commits as usize];
-    assert_eq!(&read_all(&log), state, "the position agrees with the records");
-    publisher.publish(&[record("k0", "after")], commits + 1).unwrap();
-    let after = read_all(&log);
-    assert_eq!(after.len(), state.len() + 1);
-    let before = state.keys().filter(|(partition, _)| *partition == 0).count() as u64;
-    let k0 = event_log::partition_of_key(b"k0", 3);
-    let next = state.keys().filter(|(partition, _)| *partition == k0).map(|(_, offset)| offset + 1).max().unwrap_or(0);
-    assert_eq!(after[&(k0, next)].value.as_deref(), Some(b"after".as_slice()), "{before}");
-    commits
-}
-
-#[test]
-fn a_torn_write_ahead_log_leaves_a_prefix_of_the_history() {
-    let crashed = crash();
-    assert_eq!(check_prefix(&crashed, &crashed.wal), 40);
-    let mut reached = Vec::new();
-    for step in 0..60 {
-        let length = crashed.wal.len() * step / 60 + step % 7;
-        reached.push(check_prefix(&crashed, &crashed.wal[..length]));
-    }
-    assert!(reached.is_sorted() && reached[0] == 0 && reached[59] > 30, "{reached:?}");
-    for step in 0..40 {
-        let mut wal = crashed.wal.clone();
-        let at = wal.len() * step / 40 + 11 * step;
-        let end = wal.len().min(at + 1 + step * 40);
-        for (index, byte) in wal[at..end].iter_mut().enumerate() {
-            *byte ^= (index * 31 + step) as u8 | 1;
-        }
-        check_prefix(&crashed, &wal);
-    }
-}
-
-#[test]
-fn a_garbled_file_is_never_served() {
-    let folder = Folder::new();
-    let log = folder.open();
-    let mut publisher = log.publisher("relay").unwrap();
-    let records: Vec<_> = (0..3_000).map(|n| record(&format!("key {n}"), format!("value {n}").repeat(8))).collect();
-    publisher.publish(&records, 1).unwrap();
-    let written = read_all(&log);
-    drop((publisher, log));
-    let sound = fs::read(folder.file("")).unwrap();
-    assert!(sound.len() > 300_000, "the records are in the main file");
-    let mut damaged = 0;
-    for step in 0..100 {
-        let folder = Folder::new();
-        let mut bytes = sound.clone();
-        let at = 100 + (bytes.len() - 200) * step / 100 + step;
-        for (index, byte) in bytes[at..at + 1 + step % 60].iter_mut().enumerate() {
-            *byte ^= (index * 37 + step) as u8 | 1;
-        }
-        fs::write(folder.file(""), &bytes).unwrap();
-        damaged += u32::from(is_damaged(&folder, &written));
-    }
-    assert!(damaged > 50, "only {damaged} of 100 were noticed; the rest hit free space");
-}
-
-/// Reads what can be read. Whatever is handed out must be what was written; whatever is not must be reported.
-fn is_damaged(folder: &Folder, written: &Contents) -> bool {
-    match folder.try_open().and_then(|log| try_read_all(&log)) {
-        Ok(read) => {
-            assert!(read.iter().all(|(at, record)| written.get(at) == Some(record)));
-            false
-        }
-        Err(LogError::Damaged(text)) => {
-            assert!(text.contains(&*folder.file("").to_string_lossy()), "{text}");
-            true
-        }
-        Err(other) => panic!("not called damage: {other:?}"),
     }
 }
 

@@ -1,12 +1,9 @@
 //! What only the Kafka log has to show: Kafka being away, and what it says about the topic.
 
-#[path = "suite/places.rs"]
-mod places;
-
 use std::time::{Duration, Instant};
 
+use super::places::{MockKafka, PATIENCE, Place, RealKafka};
 use event_log::{EventLog, KafkaLog, KafkaSettings, LogError, Positions, Record};
-use places::{MockKafka, PATIENCE, Place, RealKafka};
 
 fn record(value: &str) -> Record {
     Record { key: Some(b"k".to_vec()), value: Some(value.into()), headers: Vec::new() }
@@ -19,7 +16,6 @@ fn with_kafka_down_the_log_opens_and_says_unavailable_until_it_is_back() {
     let log = KafkaLog::open(place.settings()).unwrap();
     let begun = Instant::now();
     assert!(matches!(log.end_offsets(Duration::from_millis(200)), Err(LogError::Unavailable(_))));
-    assert!(matches!(log.ensure_topic(Duration::from_millis(200)), Err(LogError::Unavailable(_))));
     assert!(begun.elapsed() < Duration::from_secs(5));
 
     place.cluster().broker_up(-1).unwrap();
@@ -58,10 +54,11 @@ fn with_kafka_down_the_log_opens_and_says_unavailable_until_it_is_back() {
 #[test]
 fn a_broker_without_the_admin_interface_is_a_warning() {
     let place = MockKafka::new();
-    let warnings = KafkaLog::open(place.settings()).unwrap().ensure_topic(PATIENCE).unwrap();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("cannot be read") && warnings[0].contains("vanish"), "{warnings:?}");
-    assert!(!warnings[0].contains('\n'));
+    // The client waits the whole time for a broker that can answer.
+    let log = KafkaLog::open(place.settings()).unwrap();
+    log.prepare().unwrap();
+    let warning = log.topic_warning(Duration::from_secs(1)).unwrap().unwrap();
+    assert!(warning.contains("cannot be read") && warning.contains("vanish") && !warning.contains('\n'), "{warning}");
 }
 
 #[test]
@@ -77,7 +74,8 @@ fn a_missing_topic_is_made_compacted_and_left_alone_after_that() {
     // The place has made its topic and seen no warning; this is the second time.
     let Some(place) = RealKafka::new() else { return };
     let log = KafkaLog::open(place.settings()).unwrap();
-    assert_eq!(log.ensure_topic(PATIENCE).unwrap(), Vec::<String>::new());
+    log.prepare().unwrap();
+    assert_eq!(log.topic_warning(PATIENCE).unwrap(), None);
     assert_eq!(log.end_offsets(PATIENCE).unwrap().len(), 3);
 }
 
