@@ -67,8 +67,10 @@ fn open_log(settings: &Settings) -> anyhow::Result<Arc<dyn EventLog>> {
             Arc::new(KafkaLog::open(KafkaSettings { brokers, topic, extra: Vec::new() })?)
         }
         None => {
-            let path = settings.common.data_dir.join("event-log.db");
-            Arc::new(EmbeddedLog::open(EmbeddedSettings::at(path))?)
+            let folder = &settings.common.data_dir;
+            std::fs::create_dir_all(folder)
+                .with_context(|| format!("cannot make the folder {}, which DATA_DIR names", folder.display()))?;
+            Arc::new(EmbeddedLog::open(EmbeddedSettings::at(folder.join("event-log.db")))?)
         }
     })
 }

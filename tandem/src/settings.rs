@@ -37,7 +37,7 @@ pub(crate) struct Settings {
 
     /// How old the account view may be, in seconds, while the event log is away, before cards are refused with 503; any
     /// age if it is not set
-    #[arg(long, env = "VIEW_MAX_AGE_SECONDS")]
+    #[arg(long, env = "VIEW_MAX_AGE_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) view_max_age_seconds: Option<u64>,
 
     #[command(flatten)]

@@ -1,0 +1,99 @@
+//! What the binaries log: the seed's lines, as JSON where nobody watches, and few of them however many events there are.
+
+use account_events::{AccountId, AccountStatus, EventType};
+use serde_json::Value;
+use tempfile::TempDir;
+use test_harness::{Process, binary, wait_until};
+use uuid::Uuid;
+
+use crate::events::seed_record;
+use crate::mock_kafka::MockKafka;
+use crate::requests::{create_account, create_card};
+
+/// More events than lines anybody wants.
+const EVENTS: u64 = 5_000;
+
+/// `SampledLog` lets this many through a second.
+const MAX_LINES_PER_SECOND: u64 = process::MAX_LINES_PER_SECOND as u64;
+
+fn message(line: &Value) -> &str {
+    line["message"].as_str().unwrap_or_default()
+}
+
+/// Waits for the seed's three lines, in their order.
+fn expect_seed_lines(process: &Process, id: AccountId) {
+    let expected = [
+        "Kafka consumer started successfully".to_owned(),
+        format!("Received account event: type=account.created, account_id={id}, status=ACTIVE"),
+        format!("Updated account cache: account_id={id}, status=ACTIVE"),
+    ];
+    wait_until("the seed's lines are logged", || {
+        let lines = process.logged();
+        let places = expected.iter().map(|text| lines.iter().position(|line| message(line) == text));
+        let places: Option<Vec<_>> = places.collect();
+        places.is_some_and(|places| places.is_sorted()).then_some(())
+    });
+}
+
+/// Everything that `process` has logged is JSON, a line each, with time and level.
+fn expect_json_lines(process: &Process) {
+    let (lines, logged) = (process.lines(), process.logged());
+    assert!(!lines.is_empty() && lines.len() == logged.len(), "{lines:#?}");
+    for line in logged {
+        let time = line["timestamp"].as_str().unwrap_or_default();
+        assert!(time.ends_with('Z') && line["level"].is_string() && !message(&line).is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn the_all_in_one_logs_the_seeds_lines_as_json() {
+    let folder = TempDir::new().unwrap();
+    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[]);
+    tandem.ready_service(card_service::NAME);
+    let id = create_account(&tandem.ready_service(account_service::NAME));
+    expect_seed_lines(&tandem, id);
+    assert!(tandem.terminate().success());
+    expect_json_lines(&tandem);
+}
+
+#[test]
+fn the_services_log_the_seeds_lines_as_json() {
+    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
+    let brokers = kafka.brokers();
+    let start = |name| Process::start(&binary(name), folder.path(), &[("KAFKA_BROKERS", &brokers)]);
+    let (mut account_service, mut card_service) = (start(account_service::NAME), start(card_service::NAME));
+    card_service.ready_service(card_service::NAME);
+    let id = create_account(&account_service.ready_service(account_service::NAME));
+    expect_seed_lines(&card_service, id);
+    assert!(account_service.terminate().success() && card_service.terminate().success());
+    expect_json_lines(&account_service);
+    expect_json_lines(&card_service);
+}
+
+#[test]
+fn a_replay_logs_a_few_lines_and_says_how_many_it_left_out() {
+    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
+    let ids: Vec<_> = (0..EVENTS).map(|_| AccountId(Uuid::new_v4())).collect();
+    let record = |id: &AccountId| seed_record(*id, EventType::Created, AccountStatus::Active);
+    kafka.publish(&ids.iter().map(record).collect::<Vec<_>>());
+
+    let started = std::time::Instant::now();
+    let brokers = kafka.brokers();
+    let mut card_service = Process::start(&binary(card_service::NAME), folder.path(), &[("KAFKA_BROKERS", &brokers)]);
+    let cards = card_service.ready_service(card_service::NAME);
+    for id in [ids[0], ids[ids.len() - 1]] {
+        create_card(&cards, id).expect(201);
+    }
+    // Each event was logged, or is counted in a line that says so.
+    let logged = wait_until("every event is accounted for", || {
+        let lines = card_service.logged();
+        let count = |text| lines.iter().filter(|line| message(line).starts_with(text)).count() as u64;
+        let left_out = lines.iter().filter(|line| message(line).starts_with("left out the lines of"));
+        let left_out: u64 = left_out.filter_map(|line| line["events"].as_u64()).sum();
+        let logged = count("Received account event:");
+        assert_eq!(count("Updated account cache:"), logged, "the two lines go together");
+        (logged + left_out == EVENTS).then_some(logged)
+    });
+    let seconds = started.elapsed().as_secs() + 1;
+    assert!(logged >= 1 && logged <= MAX_LINES_PER_SECOND * seconds, "{logged} lines in {seconds} s");
+}

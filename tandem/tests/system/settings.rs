@@ -1,0 +1,188 @@
+//! Settings, as an operator meets them: explained by `--help`, taken from the environment and `.env`, and when one is
+//! wrong, one line that names it.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+use test_harness::{Process, binary, output_of};
+
+const BINARIES: [&str; 3] = ["tandem", "account-service", "card-service"];
+
+const COMMON: [&str; 6] = ["KAFKA_BROKERS", "KAFKA_TOPIC", "BIND_ADDR", "DATA_DIR", "LOG_LEVEL", "CORS_ALLOW_ORIGIN"];
+
+/// What a binary takes besides [`COMMON`].
+fn own_settings(name: &str) -> &'static [&'static str] {
+    match name {
+        "account-service" => &["PORT", "DATABASE_URL"],
+        "card-service" => &["PORT", "DATABASE_URL", "KAFKA_GROUP_ID", "VIEW_MAX_AGE_SECONDS"],
+        _ => &[
+            "ACCOUNT_PORT",
+            "CARD_PORT",
+            "ACCOUNT_DATABASE_URL",
+            "CARD_DATABASE_URL",
+            "KAFKA_GROUP_ID",
+            "VIEW_MAX_AGE_SECONDS",
+        ],
+    }
+}
+
+/// Runs a binary that does not go on to serve.
+fn run(name: &str, folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(binary(name));
+    output_of(command.current_dir(folder).env_clear().envs(settings.iter().copied()).args(arguments))
+}
+
+/// The one line on stderr of a binary that refuses to start.
+fn refusal(name: &str, folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> String {
+    let output = run(name, folder, arguments, settings);
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(!output.status.success() && output.stdout.is_empty(), "{name}: {}\n{text}", output.status);
+    let [line] = text.lines().collect::<Vec<_>>()[..] else { panic!("{name}: not one line: {text}") };
+    assert!(line.starts_with("error: "), "{name}: {line}");
+    line.to_owned()
+}
+
+#[test]
+fn help_explains_every_setting() {
+    let folder = TempDir::new().unwrap();
+    for name in BINARIES {
+        let output = run(name, folder.path(), &["--help"], &[]);
+        assert!(output.status.success() && output.stderr.is_empty(), "{name}: {output:?}");
+        let help = String::from_utf8(output.stdout).unwrap();
+        for variable in COMMON.iter().chain(own_settings(name)) {
+            let flag = format!("--{}", variable.to_lowercase().replace('_', "-"));
+            // A setting's text runs from its flag to the next one's.
+            let (_, text) = help.split_once(&format!("{flag} ")).unwrap_or_else(|| panic!("{name}: {flag}\n{help}"));
+            let text = text.split(" --").next().unwrap_or_default();
+            let (words, _) = text.split_once(&format!("[env: {variable}]")).unwrap_or_else(|| panic!("{name}: {text}"));
+            assert!(words.split_whitespace().count() > 3, "{name}: {flag} is not explained: {words}");
+        }
+    }
+}
+
+#[test]
+fn the_version_is_that_of_the_workspace() {
+    let folder = TempDir::new().unwrap();
+    for name in BINARIES {
+        let output = run(name, folder.path(), &["--version"], &[]);
+        assert!(output.status.success(), "{name}: {output:?}");
+        let version = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(version.trim_end(), format!("{name} {}", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn an_invalid_setting_is_named_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    for name in BINARIES {
+        let prefix = if name == "tandem" { "ACCOUNT_" } else { "" };
+        let (port, database) = (format!("{prefix}PORT"), format!("{prefix}DATABASE_URL"));
+        for (variable, value) in [
+            (port.as_str(), "abc"),
+            (port.as_str(), "65536"),
+            (database.as_str(), "mysql://x"),
+            ("BIND_ADDR", "nope"),
+            ("LOG_LEVEL", "loud"),
+            ("CORS_ALLOW_ORIGIN", "not an origin"),
+        ] {
+            let line = refusal(name, folder.path(), &[], &[(variable, value)]);
+            assert!(line.contains(variable) && line.contains(value), "{name}: {line}");
+        }
+        let line = refusal(name, folder.path(), &["--no-such-thing"], &[]);
+        assert!(line.contains("--no-such-thing"), "{name}: {line}");
+        let flag = format!("--{}", port.to_lowercase().replace('_', "-"));
+        let line = refusal(name, folder.path(), &[&flag, "abc"], &[]);
+        assert!(line.contains(&flag) && line.contains("abc"), "{name}: {line}");
+    }
+}
+
+#[test]
+fn a_malformed_or_wrong_env_file_is_named_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    for name in BINARIES {
+        std::fs::write(folder.path().join(".env"), "# settings\nKAFKA_TOPIC 'no equals sign\n").unwrap();
+        let line = refusal(name, folder.path(), &[], &[]);
+        assert!(line.contains(".env line 2"), "{name}: {line}");
+        std::fs::write(folder.path().join(".env"), "BIND_ADDR=nope\n").unwrap();
+        let line = refusal(name, folder.path(), &[], &[]);
+        assert!(line.contains("BIND_ADDR") && line.contains(".env") && line.contains("nope"), "{name}: {line}");
+    }
+}
+
+#[test]
+fn the_env_file_is_read_and_the_environment_wins_over_it() {
+    let folder = TempDir::new().unwrap();
+    let made = |name: &str| folder.path().join(name).join("account.db").exists();
+    std::fs::write(folder.path().join(".env"), "DATA_DIR=./of-the-file\n").unwrap();
+    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[]);
+    tandem.ready_service(account_service::NAME);
+    assert!(tandem.terminate().success());
+    assert!(made("of-the-file") && !made("data"));
+
+    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[("DATA_DIR", "./of-the-environment")]);
+    tandem.ready_service(account_service::NAME);
+    assert!(tandem.terminate().success());
+    assert!(made("of-the-environment"));
+}
+
+#[test]
+fn a_service_without_kafka_says_so_and_names_the_all_in_one() {
+    let folder = TempDir::new().unwrap();
+    for name in ["account-service", "card-service"] {
+        let line = refusal(name, folder.path(), &[], &[("PORT", "0")]);
+        assert!(line.contains("KAFKA_BROKERS") && line.contains("-p tandem"), "{line}");
+        assert!(!folder.path().join("data").exists(), "{name} has made nothing");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_named_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let kafka = ("KAFKA_BROKERS", "127.0.0.1:1");
+    for (name, variable) in
+        [("tandem", "ACCOUNT_PORT"), ("tandem", "CARD_PORT"), ("account-service", "PORT"), ("card-service", "PORT")]
+    {
+        let other = if variable == "CARD_PORT" { ("ACCOUNT_PORT", "0") } else { ("CARD_PORT", "0") };
+        let line = refusal(name, folder.path(), &[], &[(variable, &port), other, kafka]);
+        assert!(line.contains(variable) && line.contains(&format!("127.0.0.1:{port}")), "{name}: {line}");
+    }
+}
+
+#[test]
+fn a_folder_in_use_is_named_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let ports = [("ACCOUNT_PORT", "0"), ("CARD_PORT", "0"), ("PORT", "0")];
+    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[]);
+    tandem.ready_service(account_service::NAME);
+    tandem.ready_service(card_service::NAME);
+    let line = refusal("tandem", folder.path(), &[], &ports);
+    assert!(line.contains("./data") && line.contains("in use"), "{line}");
+
+    // The services of their own take the same files, so they are refused too.
+    for name in ["account-service", "card-service"] {
+        let settings = [("PORT", "0"), ("KAFKA_BROKERS", "127.0.0.1:1")];
+        let line = refusal(name, folder.path(), &[], &settings);
+        assert!(line.contains("./data") && line.contains("in use"), "{name}: {line}");
+    }
+    assert!(tandem.terminate().success());
+}
+
+#[test]
+fn a_damaged_file_is_named_in_one_line() {
+    for file in ["account.db", "card.db", "event-log.db"] {
+        let folder = TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join("data")).unwrap();
+        std::fs::write(folder.path().join("data").join(file), [42; 8_192]).unwrap();
+        let output = run("tandem", folder.path(), &[], &[("ACCOUNT_PORT", "0"), ("CARD_PORT", "0")]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        // The other service may have started by then, and logs that.
+        let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('{')).collect();
+        let [line] = lines[..] else { panic!("not one line: {text}") };
+        assert!(line.starts_with("error: ") && line.contains(file) && line.contains("damaged"), "{line}");
+    }
+}
