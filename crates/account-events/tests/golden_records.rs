@@ -1,5 +1,7 @@
 //! The contract, byte for byte, against the records in `testdata/`.
 
+#![expect(clippy::unwrap_used, reason = "in a test, what fails here shows where")]
+
 use account_events::{AccountEvent, AccountStatus, Envelope, EventType, Unintelligible, Version};
 use event_log::{Header, Headers, Record, RecordRef};
 use serde_json::Value;
