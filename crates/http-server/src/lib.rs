@@ -1,7 +1,7 @@
 //! HTTP plumbing with no domain in it: what a service needs between a TCP listener and its handlers.
 //!
 //! - [`serve`] runs a router on a listener until told to stop, within bounds.
-//! - [`finish`] makes a router answer as every service here does: JSON errors, request ids, CORS.
+//! - [`finish()`] makes a router answer as every service here does: JSON errors, request ids, CORS.
 //! - [`JsonBody`] and [`QueryParams`] read what comes in; [`ApiError`] and [`json_response`] are what goes out.
 //!
 //! Invariants: every answer is JSON, an error is `{"error", "code"}`, and every wait and every size has a named bound.
