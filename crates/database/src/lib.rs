@@ -4,10 +4,13 @@
 //! A service owns its database alone (design.md B4): a file is locked for one process, and says whose it is.
 
 mod group_commit;
+mod open_error;
+pub mod postgres;
 pub mod sqlite;
 mod url;
 
 pub use group_commit::{Committer, GroupCommit};
+pub use open_error::OpenError;
 pub use url::DatabaseUrl;
 
 /// Why the database did not do what was asked. None of these is a rule of the domain: those are outcomes of a command.

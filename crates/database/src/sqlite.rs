@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 
-use crate::StoreError;
+use crate::{OpenError, StoreError};
 
 /// Read connections of a [`ReadPool`]: as many look-ups as run at once. They are short, and the cores are few.
 const READ_CONNECTIONS: usize = 4;
@@ -36,49 +36,7 @@ pub struct Schema {
     pub migrations: &'static [&'static str],
 }
 
-/// Why a file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It cannot be made, opened or locked.
-    #[error("cannot open {path}: {reason}")]
-    Unusable {
-        /// The file.
-        path: PathBuf,
-        /// What the system or SQLite said.
-        reason: String,
-    },
-    /// Another process has it.
-    #[error("{0} is in use by another process: two would overwrite each other's rows")]
-    InUse(PathBuf),
-    /// It is no SQLite file, or a broken one.
-    #[error("{path} is damaged or no database ({reason}): restore it from a backup, or move it away to start empty")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        reason: String,
-    },
-    /// It belongs to somebody else.
-    #[error("{path} is not a database of the {owner}")]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// Who wanted it.
-        owner: &'static str,
-    },
-    /// A newer version of the binary has written it.
-    #[error("{path} has schema version {found}, and this binary knows up to {known}: start the newer binary")]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: usize,
-        /// The last one this binary knows.
-        known: usize,
-    },
-}
-
-/// An open file. The lock on it lasts as long as this or a clone of it: keep one beside what was made of it.
+/// An open file. The lock on it lasts as long as this and all that was made of it.
 #[derive(Debug, Clone)]
 pub struct SqliteFile {
     path: PathBuf,

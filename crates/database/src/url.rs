@@ -9,12 +9,15 @@ use std::str::FromStr;
 pub enum DatabaseUrl {
     /// `sqlite:PATH`, a file, made if it is missing.
     Sqlite(PathBuf),
+    /// `postgres://…`, a server, which several instances share.
+    Postgres(String),
 }
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DatabaseUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            DatabaseUrl::Postgres(url) => f.write_str(&without_password(url)),
         }
     }
 }
@@ -23,11 +26,22 @@ impl FromStr for DatabaseUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(DatabaseUrl::Postgres(text.to_owned()));
+        }
         match text.strip_prefix("sqlite:") {
             Some("") => Err("sqlite: needs a path behind it, as in sqlite:data/account.db".to_owned()),
             Some(path) => Ok(DatabaseUrl::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))),
-            None => Err("a database URL starts with sqlite: and a path, as in sqlite:data/account.db".to_owned()),
+            None => Err("a database URL starts with sqlite: and a path, or with postgres://".to_owned()),
         }
+    }
+}
+
+/// The URL as it may be shown: up to the host it can hold a user and a password.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme < at => format!("{}://…@{}", &url[..scheme], &url[at + 1..]),
+        _ => url.to_owned(),
     }
 }
 
@@ -40,6 +54,12 @@ mod tests {
         assert_eq!("sqlite:data/a.db".parse(), Ok(DatabaseUrl::Sqlite("data/a.db".into())));
         assert_eq!("sqlite:/data/a.db".parse(), Ok(DatabaseUrl::Sqlite("/data/a.db".into())));
         assert_eq!("sqlite:///data/a.db".parse(), Ok(DatabaseUrl::Sqlite("/data/a.db".into())));
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let url: DatabaseUrl = "postgres://tandem:s3cret@db.example:5432/accounts".parse().unwrap();
+        assert_eq!(url.to_string(), "postgres://…@db.example:5432/accounts");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]), many callers at once ([`at_once`]),
 //! and waiting for a condition with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
 
+mod database;
 mod http;
 mod in_process;
 mod process;
@@ -9,6 +10,7 @@ mod process;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+pub use database::{POSTGRES_URL, database_url, postgres_database, with_postgres};
 pub use http::{Answer, Http};
 pub use in_process::InProcess;
 pub use process::{Process, binary, output_of};

@@ -1,19 +1,22 @@
-//! The one writer of the account database: each batch of commands becomes one transaction with the rows and the events
-//! that tell of them (design.md A1). It alone numbers accounts and events, so both are in the order of commit.
+//! What a batch of commands comes to: which rows to write, which events tell of them, and what each request is answered.
+//!
+//! Pure, and the same for every database: a store loads the accounts that the commands name, has them [`decided`], and
+//! writes the [`Changes`] in the same transaction (design.md A1).
+//!
+//! [`decided`]: Batch::decide
 
-use account_events::{AccountId, AccountStatus, EventType};
+use std::collections::HashMap;
+
+use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType};
 use country_code::CountryCode;
-use database::{Committer, StoreError};
+use event_log::Record;
 use http_server::IfMatch;
 use jiff::Timestamp;
-use process::Clock;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use uuid::{ContextV7, Uuid};
 
 use crate::account::{Account, BeholderName, Change};
 use crate::error::AccountError;
-use crate::outbox::{self, OutboxSignal, PublishedPosition};
-use crate::store::{AccountNumbering, account_by_id};
+use crate::store::AccountNumbering;
 
 /// What a request wants of the database.
 pub(crate) enum Command {
@@ -21,122 +24,111 @@ pub(crate) enum Command {
     Change { id: AccountId, change: Change, if_match: Option<IfMatch>, traceparent: String },
 }
 
-pub(crate) struct Ledger {
-    connection: Connection,
-    numbering: AccountNumbering,
-    clock: Clock,
+/// What a request comes to.
+pub(crate) type Outcome = Result<Account, AccountError>;
+
+/// The accounts that `commands` may change.
+pub(crate) fn named_accounts(commands: &[Command]) -> Vec<AccountId> {
+    let ids = commands.iter().filter_map(|command| match command {
+        Command::Create { .. } => None,
+        Command::Change { id, .. } => Some(*id),
+    });
+    let mut ids: Vec<_> = ids.collect();
+    // In one order everywhere, so that two instances never wait for each other's rows.
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+/// How many accounts `commands` may create.
+pub(crate) fn creations(commands: &[Command]) -> usize {
+    commands.iter().filter(|command| matches!(command, Command::Create { .. })).count()
+}
+
+/// What the transaction has to write.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// New accounts with their sequences.
+    pub(crate) created: Vec<(u64, Account)>,
+    /// Accounts that were there, as they are now.
+    pub(crate) updated: Vec<Account>,
+    /// In the order they happened.
+    pub(crate) events: Vec<OutboxEvent>,
+    /// How many more accounts of each [`AccountStatus`] there are.
+    pub(crate) totals: [i64; 3],
+}
+
+/// An event as the outbox keeps it.
+#[derive(Debug)]
+pub(crate) struct OutboxEvent {
+    pub(crate) event: AccountEvent,
+    pub(crate) version: account_events::Version,
+    pub(crate) occurred_at: Timestamp,
+    pub(crate) traceparent: String,
+}
+
+impl OutboxEvent {
+    /// The record that tells of it.
+    pub(crate) fn record(&self) -> Record {
+        let time = self.occurred_at.to_string();
+        Envelope { event: self.event, version: self.version, time: &time, traceparent: &self.traceparent }.encode()
+    }
+}
+
+/// A batch while it is decided.
+pub(crate) struct Batch<'a> {
+    pub(crate) numbering: &'a AccountNumbering,
     /// Keeps ids of one millisecond in order, so that they land on warm pages of the index.
-    ids: ContextV7,
-    outbox: OutboxSignal,
-    published: PublishedPosition,
-    removed: u64,
-    counters: Counters,
-}
-
-/// What the next rows continue from: as of the last commit.
-#[derive(Debug, Clone, Copy)]
-struct Counters {
-    last_account_sequence: u64,
-    last_outbox_sequence: u64,
-    /// By [`AccountStatus`].
-    totals: [u64; 3],
-}
-
-impl Ledger {
-    pub(crate) fn open(
-        connection: Connection,
-        numbering: AccountNumbering,
-        clock: Clock,
-        outbox: OutboxSignal,
-        published: PublishedPosition,
-    ) -> rusqlite::Result<Self> {
-        let counters = connection.query_row(
-            "SELECT (SELECT coalesce(max(sequence), 0) FROM accounts), last_outbox_sequence, active, blocked, deleted
-             FROM ledger",
-            [],
-            |row| {
-                let count = |column| row.get::<_, i64>(column).map(|count| count as u64);
-                Ok(Counters {
-                    last_account_sequence: count(0)?,
-                    last_outbox_sequence: count(1)?,
-                    totals: [count(2)?, count(3)?, count(4)?],
-                })
-            },
-        )?;
-        Ok(Ledger { connection, numbering, clock, ids: ContextV7::new(), outbox, published, removed: 0, counters })
-    }
-}
-
-impl Committer for Ledger {
-    type Command = Command;
-    type Outcome = Result<Account, AccountError>;
-
-    fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Self::Outcome>, StoreError> {
-        let now = self.clock.now();
-        let published = self.published.get();
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = Batch { transaction, numbering: &self.numbering, ids: &self.ids, now, counters: self.counters };
-        let outcomes = commands.into_iter().map(|command| batch.apply(command)).collect::<Result<Vec<_>, _>>()?;
-        if published > self.removed {
-            outbox::remove_published(&batch.transaction, published)?;
-        }
-        let counters = batch.commit()?;
-        if counters.last_outbox_sequence != self.counters.last_outbox_sequence {
-            self.outbox.notify();
-        }
-        self.counters = counters;
-        self.removed = published;
-        Ok(outcomes)
-    }
-
-    /// Removes what was published since the last commit, if nothing else gave the occasion.
-    fn idle(&mut self) -> Result<(), StoreError> {
-        let published = self.published.get();
-        if published > self.removed {
-            outbox::remove_published(&self.connection, published)?;
-            self.removed = published;
-        }
-        Ok(())
-    }
-}
-
-/// One transaction. Its counters become the ledger's when it is committed; if it is not, nothing has happened.
-struct Batch<'a> {
-    transaction: Transaction<'a>,
-    numbering: &'a AccountNumbering,
-    ids: &'a ContextV7,
-    now: Timestamp,
-    counters: Counters,
+    pub(crate) ids: &'a ContextV7,
+    pub(crate) now: Timestamp,
+    /// The accounts that the commands name, where they are there.
+    pub(crate) accounts: HashMap<AccountId, Account>,
 }
 
 impl Batch<'_> {
-    /// The outer error ends the transaction; the inner one is this command's alone, and it has written nothing.
-    fn apply(&mut self, command: Command) -> Result<Result<Account, AccountError>, StoreError> {
-        match command {
+    /// Decides `commands` in order, each upon what those before it have changed. A command that breaks a rule changes
+    /// nothing. `sequences` has one for each creation.
+    pub(crate) fn decide(
+        mut self,
+        commands: Vec<Command>,
+        mut sequences: impl Iterator<Item = u64>,
+    ) -> (Vec<Outcome>, Changes) {
+        let mut changes = Changes::default();
+        let mut changed = Vec::new();
+        let outcomes = commands.into_iter().map(|command| match command {
             Command::Create { beholder_name, country_code, traceparent } => {
-                Ok(Ok(self.create(beholder_name, country_code, &traceparent)?))
+                let sequence = sequences.next().unwrap_or_default();
+                let account = self.create(sequence, beholder_name, country_code);
+                changes.totals[account.status as usize] += 1;
+                changes.events.push(self.event(EventType::Created, &account, traceparent));
+                changes.created.push((sequence, account.clone()));
+                Ok(account)
             }
             Command::Change { id, change, if_match, traceparent } => {
-                let Some(account) = account_by_id(&self.transaction, self.numbering, id)? else {
-                    return Ok(Err(AccountError::NotFound));
-                };
-                match account.changed(change, if_match.as_ref(), self.now) {
-                    Ok(changed) => Ok(Ok(self.update(&account, changed, &traceparent)?)),
-                    Err(refused) => Ok(Err(refused)),
+                let before = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
+                let account = before.changed(change, if_match.as_ref(), self.now)?;
+                // Only a change of status is an event (api.md).
+                if account.status != before.status {
+                    changes.totals[before.status as usize] -= 1;
+                    changes.totals[account.status as usize] += 1;
+                    changes.events.push(self.event(EventType::StatusChanged, &account, traceparent));
                 }
+                if account.version != before.version {
+                    changed.push(id);
+                    self.accounts.insert(id, account.clone());
+                }
+                Ok(account)
             }
-        }
+        });
+        let outcomes = outcomes.collect();
+        changed.sort_unstable();
+        changed.dedup();
+        changes.updated = changed.into_iter().filter_map(|id| self.accounts.remove(&id)).collect();
+        (outcomes, changes)
     }
 
-    fn create(
-        &mut self,
-        beholder_name: BeholderName,
-        country_code: CountryCode,
-        traceparent: &str,
-    ) -> rusqlite::Result<Account> {
-        self.counters.last_account_sequence += 1;
-        let sequence = self.counters.last_account_sequence;
-        let account = Account {
+    fn create(&self, sequence: u64, beholder_name: BeholderName, country_code: CountryCode) -> Account {
+        Account {
             id: AccountId(self.new_id()),
             account_number: self.numbering.number(sequence),
             beholder_name,
@@ -145,68 +137,18 @@ impl Batch<'_> {
             version: 1,
             created_at: self.now,
             updated_at: self.now,
-        };
-        self.transaction.prepare_cached("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
-            sequence as i64,
-            account.id.0.as_bytes(),
-            account.beholder_name.as_str(),
-            account.country_code.as_str(),
-            account.status.as_str(),
-            account.version,
-            account.created_at.as_microsecond(),
-            account.updated_at.as_microsecond(),
-        ])?;
-        self.counters.totals[account.status as usize] += 1;
-        self.tell(EventType::Created, &account, traceparent)?;
-        Ok(account)
+        }
     }
 
-    fn update(&mut self, before: &Account, account: Account, traceparent: &str) -> rusqlite::Result<Account> {
-        if account.version == before.version {
-            return Ok(account);
-        }
-        let mut statement = self.transaction.prepare_cached(
-            "UPDATE accounts SET beholder_name = ?, country_code = ?, status = ?, version = ?, updated_at = ? WHERE id = ?",
-        )?;
-        statement.execute(params![
-            account.beholder_name.as_str(),
-            account.country_code.as_str(),
-            account.status.as_str(),
-            account.version,
-            account.updated_at.as_microsecond(),
-            account.id.0.as_bytes(),
-        ])?;
-        drop(statement);
-        // Only a change of status is an event (api.md).
-        if account.status != before.status {
-            self.counters.totals[before.status as usize] -= 1;
-            self.counters.totals[account.status as usize] += 1;
-            self.tell(EventType::StatusChanged, &account, traceparent)?;
-        }
-        Ok(account)
-    }
-
-    fn tell(&mut self, event_type: EventType, account: &Account, traceparent: &str) -> rusqlite::Result<()> {
-        let now = u64::try_from(self.now.as_microsecond()).unwrap_or(0);
-        let sequence = now.max(self.counters.last_outbox_sequence + 1);
-        self.counters.last_outbox_sequence = sequence;
-        outbox::insert(&self.transaction, sequence, event_type, account, traceparent)
+    fn event(&self, event_type: EventType, account: &Account, traceparent: String) -> OutboxEvent {
+        let (account_id, status, version) = (account.id, account.status, account.version);
+        let event = AccountEvent { event_type, account_id, status, version: Some(version) };
+        OutboxEvent { event, version, occurred_at: self.now, traceparent }
     }
 
     fn new_id(&self) -> Uuid {
         let seconds = u64::try_from(self.now.as_second()).unwrap_or(0);
         let nanoseconds = u32::try_from(self.now.subsec_nanosecond()).unwrap_or(0);
         Uuid::new_v7(uuid::Timestamp::from_unix(self.ids, seconds, nanoseconds))
-    }
-
-    fn commit(self) -> rusqlite::Result<Counters> {
-        let [active, blocked, deleted] = self.counters.totals.map(|total| total as i64);
-        let mut statement = self
-            .transaction
-            .prepare_cached("UPDATE ledger SET active = ?, blocked = ?, deleted = ?, last_outbox_sequence = ?")?;
-        statement.execute(params![active, blocked, deleted, self.counters.last_outbox_sequence as i64])?;
-        drop(statement);
-        self.transaction.commit()?;
-        Ok(self.counters)
     }
 }

@@ -24,7 +24,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use database::DatabaseUrl;
 use event_log::EventLog;
 use http_server::{Readiness, ReadyReport};
 use serde_json::json;
@@ -33,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
-use crate::outbox::{OutboxSignal, PublishedPosition};
+use crate::outbox::OutboxSignal;
 use crate::relay::{Relay, RelayStatus};
 use crate::store::{Opened, Store};
 
@@ -58,16 +57,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (signal, wait) = OutboxSignal::channel();
-    let published = PublishedPosition::default();
-    let DatabaseUrl::Sqlite(path) = config.database;
-    let Opened { store, writer_thread, outbox_reader, database_id } =
-        Store::open(&path, config.clock, signal.clone(), published.clone())?;
+    let Opened { store, writer_thread, outbox, database_id } =
+        Store::open(&config.database, config.clock, signal.clone()).await?;
     let status = Arc::new(RelayStatus::default());
     let relay_stopping = Arc::new(AtomicBool::new(false));
     let relay = Relay {
-        outbox: outbox_reader,
+        outbox,
         signal: wait,
-        published,
         log,
         publisher_name: format!("{NAME}-{database_id}"),
         status: Arc::clone(&status),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::error::AccountError;
-use crate::store::Store;
+use crate::store::{PageRequest, Store};
 
 #[derive(Deserialize)]
 pub(crate) struct ListQuery {
@@ -32,7 +32,7 @@ pub(crate) async fn list_accounts(
     let limit = parse_limit(query.limit.as_deref())?;
     let after = query.after.map(|after| after.parse().map_err(|_| AccountError::InvalidAfter)).transpose()?;
     let status = query.status.map(|text| AccountStatus::parse(&text).ok_or(AccountError::InvalidStatus)).transpose()?;
-    let page = store.page(limit as usize, after, status).await?;
+    let page = store.page(PageRequest { limit: limit as usize, after, status }).await?;
     let next = page.accounts.last().filter(|_| page.more).map(|account| account.id);
     Ok(Json(AccountList { accounts: page.accounts, total: page.total, next }))
 }

@@ -13,16 +13,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use database::StoreError;
 use event_log::{EventLog, LogError, Publisher};
-use rusqlite::Connection;
 
-use crate::outbox::{self, OutboxWait, PublishedPosition};
+use crate::outbox::{Outbox, OutboxWait};
 
 /// Events in one batch, at most: enough to keep a log busy, few enough to hold in memory (about 1 KiB each).
 const MAX_BATCH: usize = 1_000;
 
-/// How long without a signal until the outbox is looked at all the same.
+/// How long without a signal until the outbox is looked at all the same, and a lease on it renewed.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
+
+/// How often an instance that does not publish asks whether it should. Signals wake it too, and cost it a question.
+const STANDBY_POLL: Duration = Duration::from_secs(1);
 
 /// The pause after a first failure; it doubles with each further one, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -31,9 +34,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Relay {
-    pub(crate) outbox: Connection,
+    pub(crate) outbox: Box<dyn Outbox>,
     pub(crate) signal: OutboxWait,
-    pub(crate) published: PublishedPosition,
     pub(crate) log: Arc<dyn EventLog>,
     /// The publisher's name in the log: one a database.
     pub(crate) publisher_name: String,
@@ -46,18 +48,24 @@ pub(crate) struct Relay {
 enum RelayError {
     #[error(transparent)]
     Log(#[from] LogError),
+    #[error("another instance publishes now")]
+    Superseded,
     #[error("the outbox cannot be read: {0}")]
-    Outbox(#[from] rusqlite::Error),
+    Outbox(#[from] StoreError),
 }
 
 impl Relay {
     /// Publishes until it is told to stop and the outbox is empty, or the log is away.
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let Err(error) = self.publish_until_failure(&mut pause) else { return };
-            self.status.failed(&error);
-            if self.stopping() {
+            let outcome = self.publish_until_failure(&mut pause);
+            if let Err(error) = &outcome {
+                self.status.failed(error);
+            }
+            if outcome.is_ok() || self.stopping() {
+                // If it fails, the lease runs out by itself.
+                let _ = self.outbox.release();
                 return;
             }
             self.signal_pause(pause);
@@ -65,18 +73,40 @@ impl Relay {
         }
     }
 
-    fn publish_until_failure(&self, pause: &mut Duration) -> Result<(), RelayError> {
+    fn publish_until_failure(&mut self, pause: &mut Duration) -> Result<(), RelayError> {
         self.log.prepare()?;
-        let mut publisher = self.log.publisher(&self.publisher_name)?;
-        let mut position = publisher.position().unwrap_or(0);
-        self.published.advance(position);
         loop {
             // Read before the outbox is: what was committed before the writer ended is then seen.
             let stopping = self.stopping();
+            if self.outbox.may_publish()? {
+                return self.publish_while_permitted(pause);
+            }
+            // Another instance publishes, and sees to what this one has committed.
+            self.status.succeeded();
+            if stopping {
+                return Ok(());
+            }
+            self.signal.wait(STANDBY_POLL);
+        }
+    }
+
+    fn publish_while_permitted(&mut self, pause: &mut Duration) -> Result<(), RelayError> {
+        // This fences whoever published before.
+        let mut publisher = self.log.publisher(&self.publisher_name)?;
+        let mut position = publisher.position().unwrap_or(0);
+        self.outbox.remove_published(position)?;
+        loop {
+            let stopping = self.stopping();
+            if !self.outbox.may_publish()? {
+                return Err(RelayError::Superseded);
+            }
             match self.publish_next(publisher.as_mut(), position)? {
                 Some(reached) => position = reached,
                 None if stopping => return Ok(()),
-                None => self.signal.wait(FALLBACK_POLL),
+                None => {
+                    self.outbox.tidy()?;
+                    self.signal.wait(FALLBACK_POLL);
+                }
             }
             self.status.succeeded();
             *pause = FIRST_PAUSE;
@@ -84,14 +114,14 @@ impl Relay {
     }
 
     /// Publishes one batch and returns the position it reaches; `None` if the outbox has no more.
-    fn publish_next(&self, publisher: &mut dyn Publisher, position: u64) -> Result<Option<u64>, RelayError> {
-        let (records, reached) = outbox::read_after(&self.outbox, position, MAX_BATCH)?;
+    fn publish_next(&mut self, publisher: &mut dyn Publisher, position: u64) -> Result<Option<u64>, RelayError> {
+        let (records, reached) = self.outbox.read_after(position, MAX_BATCH)?;
         if records.is_empty() {
             return Ok(None);
         }
         publisher.publish(&records, reached)?;
-        self.published.advance(reached);
         self.status.published(records.len());
+        self.outbox.remove_published(reached)?;
         Ok(Some(reached))
     }
 

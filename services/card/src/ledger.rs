@@ -1,18 +1,22 @@
-//! The one writer of the card database: each batch of commands becomes one transaction. It alone numbers cards, and it is
-//! where a closed account gets no more of them, whatever the view of the asking instance says (design.md C4).
+//! What a batch of commands comes to: which rows to write, and what each request is answered.
+//!
+//! Pure, and the same for every database: a store loads what the commands name, has them [`decided`], and writes the
+//! [`Changes`] in the same transaction. It is here that a closed account gets no more cards, whatever the view of the
+//! asking instance says (design.md C4).
+//!
+//! [`decided`]: Batch::decide
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use account_events::AccountId;
 use country_code::CountryCode;
-use database::{Committer, StoreError};
 use jiff::Timestamp;
-use process::Clock;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use uuid::{ContextV7, Uuid};
 
 use crate::card::Card;
 use crate::error::CardError;
-use crate::quarantine::{self, QuarantinedRecord};
-use crate::store::{CardNumbering, card_by_id};
+use crate::quarantine::QuarantinedRecord;
+use crate::store::CardNumbering;
 
 /// What a request, or a loop of this service, wants of the database.
 pub(crate) enum Command {
@@ -26,143 +30,124 @@ pub(crate) enum Command {
     Quarantine(Vec<QuarantinedRecord>),
 }
 
-pub(crate) struct Ledger {
-    connection: Connection,
-    numbering: CardNumbering,
-    clock: Clock,
+/// What a command comes to: the card that was made, where one was.
+pub(crate) type Outcome = Result<Option<Card>, CardError>;
+
+/// What the commands name, each in one order everywhere, so that two instances never wait for each other's rows.
+#[derive(Debug, Default)]
+pub(crate) struct Named {
+    /// Accounts that are to have a card, or are to be closed.
+    pub(crate) accounts: BTreeSet<AccountId>,
+    /// Accounts that are to be closed.
+    pub(crate) closing: BTreeSet<AccountId>,
+    /// Cards that are to be deleted.
+    pub(crate) cards: BTreeSet<Uuid>,
+    /// How many cards may be made.
+    pub(crate) creations: usize,
+}
+
+impl Named {
+    pub(crate) fn by(commands: &[Command]) -> Self {
+        let mut named = Named::default();
+        for command in commands {
+            match command {
+                Command::Create { account_id, .. } => {
+                    named.accounts.insert(*account_id);
+                    named.creations += 1;
+                }
+                Command::Delete { id } => {
+                    named.cards.insert(*id);
+                }
+                Command::CloseAccounts(accounts) => {
+                    named.accounts.extend(accounts);
+                    named.closing.extend(accounts);
+                }
+                Command::Quarantine(_) => {}
+            }
+        }
+        named
+    }
+}
+
+/// What the transaction has to write, in this order.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// New cards with their sequences.
+    pub(crate) created: Vec<(u64, Card)>,
+    /// How many new cards each account has.
+    pub(crate) counts: BTreeMap<AccountId, i64>,
+    /// Cards that are deleted.
+    pub(crate) deleted: Vec<Uuid>,
+    /// Accounts that were open and are closed: all their cards are deleted, the new ones too.
+    pub(crate) closed: BTreeSet<AccountId>,
+    /// Records for a person to look at.
+    pub(crate) quarantined: Vec<QuarantinedRecord>,
+}
+
+/// A batch while it is decided.
+pub(crate) struct Batch<'a> {
+    pub(crate) numbering: &'a CardNumbering,
     /// Keeps ids of one millisecond in order, so that they land on warm pages of the index.
-    ids: ContextV7,
-    counters: Counters,
-}
-
-/// What the next cards continue from: as of the last commit.
-#[derive(Debug, Clone, Copy)]
-struct Counters {
-    last_sequence: u64,
-    cards: u64,
-}
-
-impl Ledger {
-    pub(crate) fn open(connection: Connection, numbering: CardNumbering, clock: Clock) -> rusqlite::Result<Self> {
-        let counters = connection.query_row(
-            "SELECT (SELECT coalesce(max(sequence), 0) FROM cards), cards FROM ledger",
-            [],
-            |row| Ok(Counters { last_sequence: row.get::<_, i64>(0)? as u64, cards: row.get::<_, i64>(1)? as u64 }),
-        )?;
-        Ok(Ledger { connection, numbering, clock, ids: ContextV7::new(), counters })
-    }
-}
-
-impl Committer for Ledger {
-    type Command = Command;
-    /// The card that was made, where one was.
-    type Outcome = Result<Option<Card>, CardError>;
-
-    fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Self::Outcome>, StoreError> {
-        let now = self.clock.now();
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = Batch { transaction, numbering: &self.numbering, ids: &self.ids, now, counters: self.counters };
-        let outcomes = commands.into_iter().map(|command| batch.apply(command)).collect::<Result<Vec<_>, _>>()?;
-        self.counters = batch.commit()?;
-        Ok(outcomes)
-    }
-}
-
-/// One transaction. Its counters become the ledger's when it is committed; if it is not, nothing has happened.
-struct Batch<'a> {
-    transaction: Transaction<'a>,
-    numbering: &'a CardNumbering,
-    ids: &'a ContextV7,
-    now: Timestamp,
-    counters: Counters,
+    pub(crate) ids: &'a ContextV7,
+    pub(crate) now: Timestamp,
+    /// The accounts that the commands name and that are closed.
+    pub(crate) closed: BTreeSet<AccountId>,
+    /// The cards that are to be deleted, where they are there, and whether they are deleted already.
+    pub(crate) cards: HashMap<Uuid, bool>,
 }
 
 impl Batch<'_> {
-    /// The outer error ends the transaction; the inner one is this command's alone, and it has written nothing.
-    fn apply(&mut self, command: Command) -> Result<Result<Option<Card>, CardError>, StoreError> {
-        match command {
-            Command::Create { country, account_id } => match self.count_card(account_id)? {
-                true => Ok(Ok(Some(self.create(country, account_id)?))),
-                false => Ok(Err(CardError::AccountDeleted)),
+    /// Decides `commands` in order, each upon what those before it have changed. A command that breaks a rule changes
+    /// nothing. `sequences` has one for each creation; what a refused one leaves is not used again.
+    pub(crate) fn decide(
+        mut self,
+        commands: Vec<Command>,
+        mut sequences: impl Iterator<Item = u64>,
+    ) -> (Vec<Outcome>, Changes) {
+        let mut changes = Changes::default();
+        let outcomes = commands.into_iter().map(|command| match command {
+            Command::Create { country, account_id } => {
+                if self.closed.contains(&account_id) {
+                    return Err(CardError::AccountDeleted);
+                }
+                let sequence = sequences.next().unwrap_or_default();
+                let card = self.create(sequence, country, account_id);
+                *changes.counts.entry(account_id).or_default() += 1;
+                changes.created.push((sequence, card.clone()));
+                Ok(Some(card))
+            }
+            Command::Delete { id } => match self.cards.get_mut(&id) {
+                None => Err(CardError::NotFound),
+                Some(true) => Err(CardError::AlreadyDeleted),
+                Some(deleted) => {
+                    *deleted = true;
+                    changes.deleted.push(id);
+                    Ok(None)
+                }
             },
-            Command::Delete { id } => Ok(self.delete(id)?.map(|()| None)),
+            // Closing an account that is closed changes nothing, so an event may come as often as it likes.
             Command::CloseAccounts(accounts) => {
-                accounts.into_iter().try_for_each(|account_id| self.close_account(account_id))?;
-                Ok(Ok(None))
+                changes.closed.extend(accounts.into_iter().filter(|account_id| self.closed.insert(*account_id)));
+                Ok(None)
             }
             Command::Quarantine(records) => {
-                records.iter().try_for_each(|record| quarantine::insert(&self.transaction, record, self.now))?;
-                Ok(Ok(None))
+                changes.quarantined.extend(records);
+                Ok(None)
             }
-        }
+        });
+        (outcomes.collect(), changes)
     }
 
-    /// Counts one more card of an account, unless the account is closed.
-    fn count_card(&mut self, account_id: AccountId) -> rusqlite::Result<bool> {
-        let mut statement = self.transaction.prepare_cached(
-            "INSERT INTO card_accounts VALUES (?, 1, 0)
-             ON CONFLICT (account_id) DO UPDATE SET cards = cards + 1 WHERE closed = 0",
-        )?;
-        Ok(statement.execute([account_id.0.as_bytes()])? == 1)
-    }
-
-    fn create(&mut self, country: CountryCode, account_id: AccountId) -> rusqlite::Result<Card> {
-        self.counters.last_sequence += 1;
-        self.counters.cards += 1;
-        let sequence = self.counters.last_sequence;
-        let card = Card {
-            id: self.new_id(),
+    fn create(&self, sequence: u64, country: CountryCode, account_id: AccountId) -> Card {
+        let seconds = u64::try_from(self.now.as_second()).unwrap_or(0);
+        let nanoseconds = u32::try_from(self.now.subsec_nanosecond()).unwrap_or(0);
+        Card {
+            id: Uuid::new_v7(uuid::Timestamp::from_unix(self.ids, seconds, nanoseconds)),
             card_number: self.numbering.number(country, sequence),
             country,
             account_id,
             deleted: false,
             creation_timestamp: self.now,
-        };
-        self.transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?)")?.execute(params![
-            sequence as i64,
-            card.id.as_bytes(),
-            card.country.as_str(),
-            card.account_id.0.as_bytes(),
-            card.creation_timestamp.as_microsecond(),
-        ])?;
-        Ok(card)
-    }
-
-    fn delete(&mut self, id: Uuid) -> rusqlite::Result<Result<(), CardError>> {
-        match card_by_id(&self.transaction, self.numbering, id)? {
-            None => Ok(Err(CardError::NotFound)),
-            Some(card) if card.deleted => Ok(Err(CardError::AlreadyDeleted)),
-            Some(_) => {
-                let mut statement = self.transaction.prepare_cached("UPDATE cards SET deleted = 1 WHERE id = ?")?;
-                statement.execute([id.as_bytes()])?;
-                Ok(Ok(()))
-            }
         }
-    }
-
-    /// Closing an account that is closed changes nothing, so an event may come as often as it likes.
-    fn close_account(&mut self, account_id: AccountId) -> rusqlite::Result<()> {
-        let mut close = self.transaction.prepare_cached(
-            "INSERT INTO card_accounts VALUES (?, 0, 1)
-             ON CONFLICT (account_id) DO UPDATE SET closed = 1 WHERE closed = 0",
-        )?;
-        if close.execute([account_id.0.as_bytes()])? == 1 {
-            let mut delete =
-                self.transaction.prepare_cached("UPDATE cards SET deleted = 1 WHERE account_id = ? AND deleted = 0")?;
-            delete.execute([account_id.0.as_bytes()])?;
-        }
-        Ok(())
-    }
-
-    fn new_id(&self) -> Uuid {
-        let seconds = u64::try_from(self.now.as_second()).unwrap_or(0);
-        let nanoseconds = u32::try_from(self.now.subsec_nanosecond()).unwrap_or(0);
-        Uuid::new_v7(uuid::Timestamp::from_unix(self.ids, seconds, nanoseconds))
-    }
-
-    fn commit(self) -> rusqlite::Result<Counters> {
-        self.transaction.prepare_cached("UPDATE ledger SET cards = ?")?.execute([self.counters.cards as i64])?;
-        self.transaction.commit()?;
-        Ok(self.counters)
     }
 }

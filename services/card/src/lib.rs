@@ -26,7 +26,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use database::DatabaseUrl;
 use event_log::EventLog;
 use http_server::{Readiness, ReadyReport};
 use tokio::net::TcpListener;
@@ -57,8 +56,7 @@ pub async fn run(
     log: Arc<dyn EventLog>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let DatabaseUrl::Sqlite(path) = config.database;
-    let (store, writer_thread) = Store::open(&path, config.clock)?;
+    let (store, writer_thread) = Store::open(&config.database, config.clock).await?;
     let (view_writer, view) = account_view::account_view();
     let status = Arc::new(ViewStatus::new(config.view_max_age));
     let stopping = Arc::new(AtomicBool::new(false));

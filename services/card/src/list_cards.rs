@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::card::Card;
 use crate::error::CardError;
 use crate::router::{CardService, parse_id};
+use crate::store::PageRequest;
 
 #[derive(Deserialize)]
 pub(crate) struct ListQuery {
@@ -56,7 +57,7 @@ async fn list(
 ) -> Result<Json<CardList>, ApiError> {
     let limit = parse_limit(limit.as_deref())?;
     let after = after.map(|after| parse_id(&after).ok_or(CardError::InvalidAfter)).transpose()?;
-    let page = service.store.page(limit as usize, after, account_id).await?;
+    let page = service.store.page(PageRequest { limit: limit as usize, after, account_id }).await?;
     let next = page.cards.last().filter(|_| page.more).map(|card| card.id);
     Ok(Json(CardList { cards: page.cards, total: page.total, next }))
 }

@@ -1,43 +1,37 @@
-//! The card database: what handlers and loops ask of it. Writing goes through the one [`Ledger`], reading has connections
-//! of its own and sees each commit as soon as it is answered.
+//! The card database: what handlers and loops ask of it. Writing goes through one writer an instance, which commits in
+//! groups; reading has connections of its own and sees each commit as soon as it is answered.
+//!
+//! There are two: a SQLite file ([`sqlite`]), and PostgreSQL ([`postgres`]), which instances share. What they write is
+//! decided by the same code (`ledger`).
 
-use std::path::Path;
-use std::sync::Arc;
+mod postgres;
+mod sqlite;
+
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
 use country_code::CountryCode;
-use database::sqlite::{OpenError, ReadPool, Schema, SqliteFile};
-use database::{GroupCommit, StoreError};
-use jiff::Timestamp;
+use database::{DatabaseUrl, GroupCommit, OpenError, StoreError};
 use numbering::Numbering;
 use process::Clock;
-use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::card::Card;
 use crate::error::CardError;
-use crate::ledger::{Command, Ledger};
+use crate::ledger::{Command, Outcome};
 use crate::quarantine::QuarantinedRecord;
-
-const SCHEMA: Schema = Schema {
-    application_id: 0x7443_7264, // "tCrd"
-    owner: "card service",
-    migrations: &[include_str!("schema.sql")],
-};
-
-/// The columns of [`card_from_row`].
-const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
 
 /// The database, for handlers and loops.
 #[derive(Clone)]
 pub struct Store {
-    writer: GroupCommit<Ledger>,
-    readers: ReadPool,
+    database: Database,
     numbering: CardNumbering,
-    /// Keeps the file locked for this process.
-    _file: Arc<SqliteFile>,
+}
+
+#[derive(Clone)]
+enum Database {
+    Sqlite { writer: GroupCommit<sqlite::Writer>, reader: sqlite::Reader },
+    Postgres { writer: GroupCommit<postgres::Writer>, reader: postgres::Reader },
 }
 
 /// A page of cards, newest first.
@@ -50,75 +44,96 @@ pub struct Page {
     pub more: bool,
 }
 
+/// Which page of which cards.
+#[derive(Debug, Clone, Copy)]
+pub struct PageRequest {
+    /// Cards on it, at most.
+    pub limit: usize,
+    /// The card that it begins behind.
+    pub after: Option<Uuid>,
+    /// Only cards of this account.
+    pub account_id: Option<AccountId>,
+}
+
 impl Store {
-    /// Opens the file at `path`, and gives the writer's thread to join after [`Store::stop`].
-    pub(crate) fn open(path: &Path, clock: Clock) -> Result<(Self, JoinHandle<()>), OpenError> {
-        let file = SqliteFile::open(path, &SCHEMA)?;
-        let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
-        let connection = file.writer()?;
-        let number_key = connection
-            .query_row("SELECT number_key FROM ledger", [], |row| row.get(0))
-            .map_err(|error| unusable(error.to_string()))?;
-        let numbering = CardNumbering(Numbering::hexadecimal(number_key));
-        let ledger = Ledger::open(connection, numbering.clone(), clock).map_err(|error| unusable(error.to_string()))?;
-        let (writer, writer_thread) =
-            GroupCommit::start("card-ledger", ledger).map_err(|error| unusable(error.to_string()))?;
-        Ok((Store { writer, readers: file.read_pool()?, numbering, _file: Arc::new(file) }, writer_thread))
+    /// Opens the database at `url`, and gives the writer's thread to join after [`Store::stop`].
+    pub(crate) async fn open(url: &DatabaseUrl, clock: Clock) -> Result<(Self, JoinHandle<()>), OpenError> {
+        match url {
+            DatabaseUrl::Sqlite(path) => sqlite::open(path, clock),
+            DatabaseUrl::Postgres(url) => postgres::open(url, clock).await,
+        }
     }
 
     /// Makes a card, unless the database knows the account to be deleted.
     pub async fn create(&self, country: CountryCode, account_id: AccountId) -> Result<Card, CardError> {
-        self.writer.submit(Command::Create { country, account_id }).await??.ok_or(CardError::NotFound)
+        self.submit(Command::Create { country, account_id }).await?.ok_or(CardError::NotFound)
     }
 
     /// Deletes a card.
     pub async fn delete(&self, id: Uuid) -> Result<(), CardError> {
-        self.writer.submit(Command::Delete { id }).await?.map(|_| ())
+        self.submit(Command::Delete { id }).await.map(|_| ())
+    }
+
+    async fn submit(&self, command: Command) -> Outcome {
+        match &self.database {
+            Database::Sqlite { writer, .. } => writer.submit(command).await?,
+            Database::Postgres { writer, .. } => writer.submit(command).await?,
+        }
     }
 
     /// Deletes all cards of `accounts`, and lets them have no more. Durable when it returns; for a thread that may block.
     pub(crate) fn close_accounts(&self, accounts: Vec<AccountId>) -> Result<(), CardError> {
-        self.writer.submit_blocking(Command::CloseAccounts(accounts))?.map(|_| ())
+        let command = Command::CloseAccounts(accounts);
+        let outcome = match &self.database {
+            Database::Sqlite { writer, .. } => writer.submit_blocking(command)?,
+            Database::Postgres { writer, .. } => writer.submit_blocking(command)?,
+        };
+        outcome.map(|_| ())
     }
 
     /// Keeps records for a person to look at, and does not wait for it.
     pub(crate) fn quarantine(&self, records: Vec<QuarantinedRecord>) -> Result<(), StoreError> {
-        self.writer.submit_unanswered(Command::Quarantine(records))
+        let command = Command::Quarantine(records);
+        match &self.database {
+            Database::Sqlite { writer, .. } => writer.submit_unanswered(command),
+            Database::Postgres { writer, .. } => writer.submit_unanswered(command),
+        }
     }
 
     /// The card with this id.
     pub async fn card(&self, id: Uuid) -> Result<Card, CardError> {
-        let numbering = self.numbering.clone();
-        self.readers.read(move |connection| card_by_id(connection, &numbering, id)).await?.ok_or(CardError::NotFound)
+        let card = match &self.database {
+            Database::Sqlite { reader, .. } => reader.card(id).await?,
+            Database::Postgres { reader, .. } => reader.card(id).await?,
+        };
+        card.ok_or(CardError::NotFound)
     }
 
     /// The card with this number.
     pub async fn card_by_number(&self, number: &str) -> Result<Card, CardError> {
         let (country, sequence) = self.numbering.parse(number).ok_or(CardError::NotFound)?;
-        let numbering = self.numbering.clone();
-        let card = self.readers.read(move |connection| {
-            let sql = format!("SELECT {COLUMNS} FROM cards WHERE sequence = ?");
-            let mut statement = connection.prepare_cached(&sql)?;
-            statement.query_row([sequence as i64], |row| card_from_row(row, &numbering)).optional()
-        });
-        card.await?.filter(|card| card.country == country).ok_or(CardError::NotFound)
+        let card = match &self.database {
+            Database::Sqlite { reader, .. } => reader.card_by_sequence(sequence).await?,
+            Database::Postgres { reader, .. } => reader.card_by_sequence(sequence).await?,
+        };
+        card.filter(|card| card.country == country).ok_or(CardError::NotFound)
     }
 
-    /// A page of at most `limit` cards, newest first, of one account or all, behind the card `after`.
-    pub async fn page(
-        &self,
-        limit: usize,
-        after: Option<Uuid>,
-        account_id: Option<AccountId>,
-    ) -> Result<Page, CardError> {
-        let numbering = self.numbering.clone();
-        let page = self.readers.read(move |connection| page(connection, &numbering, limit, after, account_id));
-        page.await?.ok_or(CardError::InvalidAfter)
+    /// A page of cards, newest first.
+    pub async fn page(&self, request: PageRequest) -> Result<Page, CardError> {
+        let page = match &self.database {
+            Database::Sqlite { reader, .. } => reader.page(request).await?,
+            Database::Postgres { reader, .. } => reader.page(request).await?,
+        };
+        page.ok_or(CardError::InvalidAfter)
     }
 
     /// Ends the writer thread once everything accepted so far is durable.
     pub(crate) fn stop(&self) {
-        self.writer.stop();
+        match &self.database {
+            Database::Sqlite { writer, .. } => writer.stop(),
+            Database::Postgres { writer, .. } => writer.stop(),
+        }
     }
 }
 
@@ -137,68 +152,11 @@ impl CardNumbering {
     }
 }
 
-pub(crate) fn card_by_id(
-    connection: &Connection,
-    numbering: &CardNumbering,
-    id: Uuid,
-) -> rusqlite::Result<Option<Card>> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM cards WHERE id = ?"))?;
-    statement.query_row([id.as_bytes()], |row| card_from_row(row, numbering)).optional()
-}
-
-/// `None` if `after` is no card.
-fn page(
-    connection: &Connection,
-    numbering: &CardNumbering,
-    limit: usize,
-    after: Option<Uuid>,
-    account_id: Option<AccountId>,
-) -> rusqlite::Result<Option<Page>> {
-    let before = match after {
-        None => i64::MAX,
-        Some(id) => {
-            let mut statement = connection.prepare_cached("SELECT sequence FROM cards WHERE id = ?")?;
-            match statement.query_row([id.as_bytes()], |row| row.get(0)).optional()? {
-                None => return Ok(None),
-                Some(sequence) => sequence,
-            }
-        }
-    };
-    let filter = if account_id.is_some() { "account_id = ?3 AND" } else { "?3 IS NULL AND" };
-    let sql = format!("SELECT {COLUMNS} FROM cards WHERE {filter} sequence < ?1 ORDER BY sequence DESC LIMIT ?2");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let account = account_id.map(|id| id.0.into_bytes());
-    // One more than asked for tells whether there are more.
-    let rows = statement.query_map(params![before, limit as i64 + 1, account], |row| card_from_row(row, numbering))?;
-    let mut cards = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let more = cards.len() > limit;
-    cards.truncate(limit);
-    let total = match account {
-        None => "SELECT cards FROM ledger WHERE ?1 IS NULL",
-        Some(_) => "SELECT cards FROM card_accounts WHERE account_id = ?1",
-    };
-    let total = connection.prepare_cached(total)?.query_row([account], |row| row.get::<_, i64>(0)).optional()?;
-    Ok(Some(Page { cards, total: total.unwrap_or(0) as u64, more }))
-}
-
-fn card_from_row(row: &Row<'_>, numbering: &CardNumbering) -> rusqlite::Result<Card> {
-    let unexpected =
-        |column, kind, reason: String| rusqlite::Error::FromSqlConversionFailure(column, kind, reason.into());
-    let text = row.get_ref(2)?.as_str()?;
-    let country = text.parse().map_err(|_| unexpected(2, Type::Text, format!("unexpected country {text:?}")))?;
-    Ok(Card {
-        id: Uuid::from_bytes(row.get(1)?),
-        card_number: numbering.number(country, row.get::<_, i64>(0)? as u64),
-        country,
-        account_id: AccountId(Uuid::from_bytes(row.get(3)?)),
-        deleted: row.get(4)?,
-        creation_timestamp: Timestamp::from_microsecond(row.get(5)?)
-            .map_err(|error| unexpected(5, Type::Integer, error.to_string()))?,
-    })
-}
-
-impl From<rusqlite::Error> for CardError {
-    fn from(error: rusqlite::Error) -> Self {
-        CardError::Store(StoreError::from(error))
+impl PageRequest {
+    /// The page that `cards`, one more than its limit where there are so many, come to.
+    fn page(self, mut cards: Vec<Card>, total: u64) -> Page {
+        let more = cards.len() > self.limit;
+        cards.truncate(self.limit);
+        Page { cards, total, more }
     }
 }

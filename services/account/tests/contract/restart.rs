@@ -59,12 +59,18 @@ fn what_is_published_leaves_the_outbox_and_stays_published() {
 }
 
 #[test]
-fn two_services_never_share_a_database() {
+fn a_file_has_one_service_and_a_server_has_many() {
     let service = TestService::start();
-    service.get("/livez").expect(200);
-    let refused = service.start_another().wait().expect_err("refused").to_string();
+    let id = service.new_id();
+    let mut another = service.start_another();
+    if service.is_on_postgres() {
+        another.http().get(&account(&id)).expect(200);
+        another.http().delete(&account(&id)).expect(200);
+        service.delete(&account(&id)).expect(409);
+        return;
+    }
+    let refused = another.wait().expect_err("refused").to_string();
     assert!(refused.contains("account.db is in use by another process"), "{refused}");
-    service.new_id();
     let service = service.restart();
     assert_eq!(service.list("")["total"], 1, "the lock ends with its holder");
 }

@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use account_service::Config;
-use database::DatabaseUrl;
 use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
 use http_server::CorsOrigin;
 use process::Clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_harness::{Answer, Http, InProcess, wait_until};
+use test_harness::{Answer, Http, InProcess, database_url, wait_until};
 
 /// 2025-11-25T10:30:00Z, where a fixed clock starts.
 pub(crate) const START_MICROS: i64 = 1_764_066_600_000_000;
@@ -74,6 +73,11 @@ impl TestService {
     pub(crate) fn stop_and_read_log(mut self) -> Vec<Placed> {
         self.running.stop().expect("a clean end");
         self.log()
+    }
+
+    /// Whether its database is on a server, which instances share.
+    pub(crate) fn is_on_postgres(&self) -> bool {
+        database_url(self.folder.path(), "account").starts_with("postgres")
     }
 
     /// A second service on the same files, to see it refused.
@@ -162,7 +166,7 @@ fn open_log(folder: &Path) -> Arc<EmbeddedLog> {
 }
 
 fn run(folder: &Path, log: &Arc<EmbeddedLog>, clock: &Clock, cors: &Option<CorsOrigin>, away: &Away) -> InProcess {
-    let database = DatabaseUrl::Sqlite(folder.join("account.db"));
+    let database = database_url(folder, "account").parse().expect("a database URL");
     let config = Config { database, cors: cors.clone(), clock: clock.clone() };
     let log = Arc::new(AwayLog { log: Arc::clone(log), away: away.clone() });
     InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown))

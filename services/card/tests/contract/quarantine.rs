@@ -2,7 +2,6 @@
 
 use account_events::AccountStatus::{Active, Deleted};
 use event_log::{Header, Record, partition_of_key};
-use rusqlite::Connection;
 use serde_json::json;
 
 use crate::service::{TestService, by_account, changed, created, new_id};
@@ -28,18 +27,6 @@ fn poison(id: &str) -> Vec<(&'static str, Record)> {
     kinds.into_iter().map(|(code, value, headers)| (code, Record { key: Some(id.into()), value, headers })).collect()
 }
 
-/// A row of the quarantine, without its times.
-type Row = (u32, u64, String, Option<Vec<u8>>, Option<Vec<u8>>, String);
-
-fn rows(database: &Connection) -> Vec<Row> {
-    let sql = "SELECT partition, record_offset, reason, key, value, headers FROM quarantine ORDER BY 1, 2";
-    let mut statement = database.prepare(sql).expect("the quarantine");
-    let rows = statement.query_map([], |row| {
-        Ok((row.get(0)?, row.get::<_, i64>(1)? as u64, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
-    });
-    rows.expect("rows").collect::<rusqlite::Result<_>>().expect("rows")
-}
-
 #[test]
 fn each_kind_of_poison_is_counted_and_kept_and_the_next_event_is_applied() {
     let mut service = TestService::start();
@@ -58,8 +45,8 @@ fn each_kind_of_poison_is_counted_and_kept_and_the_next_event_is_applied() {
     }
     service.get("/readyz").expect(200);
 
-    let partition = partition_of_key(id.as_bytes(), 3);
-    let kept = rows(&service.stop_and_open_database());
+    let partition = i64::from(partition_of_key(id.as_bytes(), 3));
+    let kept = service.stop_and_read_quarantine();
     assert_eq!(kept.len(), poison.len());
     for ((row, (code, record)), place) in kept.iter().zip(&poison).zip(0..) {
         let (in_partition, _, reason, key, value, headers) = row;
@@ -73,7 +60,7 @@ fn each_kind_of_poison_is_counted_and_kept_and_the_next_event_is_applied() {
     // Read again from the start: counted anew, and not kept twice.
     let mut service = service.restart();
     assert_eq!(service.view()["quarantined"], poison.len());
-    assert_eq!(rows(&service.stop_and_open_database()), kept);
+    assert_eq!(service.stop_and_read_quarantine(), kept);
 }
 
 #[test]

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use account_events::{AccountEvent, AccountStatus, Envelope, EventType, Version};
 use card_service::Config;
-use database::DatabaseUrl;
 use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Publisher, Record};
 use process::Clock;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_harness::{Answer, Http, InProcess, wait_until};
+use test_harness::{Answer, Http, InProcess, database_url, wait_until, with_postgres};
 use uuid::Uuid;
 
 use crate::switched_log::{SwitchedLog, Switches};
@@ -53,6 +52,9 @@ pub(crate) struct Accounts {
     log: Arc<EmbeddedLog>,
 }
 
+/// Partition, offset, reason, key, value and headers of a record in quarantine.
+pub(crate) type QuarantineRow = (i64, i64, String, Option<Vec<u8>>, Option<Vec<u8>>, String);
+
 impl TestService {
     /// Starts it, and waits until it is ready.
     pub(crate) fn start() -> Self {
@@ -89,11 +91,34 @@ impl TestService {
         service
     }
 
-    /// Ends the service, and opens its database to look into.
-    pub(crate) fn stop_and_open_database(&mut self) -> Connection {
+    /// Ends the service, and reads what is in its quarantine.
+    pub(crate) fn stop_and_read_quarantine(&mut self) -> Vec<QuarantineRow> {
         self.running.stop().expect("a clean end");
-        let path = self.folder.path().join("card.db");
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a database")
+        let url = database_url(self.folder.path(), "card");
+        let sql = "SELECT partition, record_offset, reason, key, value, headers FROM";
+        match url.strip_prefix("sqlite:") {
+            Some(path) => {
+                let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("a database");
+                let sql = format!("{sql} quarantine ORDER BY 1, 2");
+                let mut statement = database.prepare(&sql).expect("the quarantine");
+                let rows = statement.query_map([], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+                });
+                rows.expect("rows").collect::<rusqlite::Result<_>>().expect("rows")
+            }
+            None => with_postgres(&url, async |client| {
+                let rows = client.query(&format!("{sql} card.quarantine ORDER BY 1, 2"), &[]).await?;
+                let row = |row: &tokio_postgres::Row| {
+                    (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5))
+                };
+                Ok(rows.iter().map(row).collect())
+            }),
+        }
+    }
+
+    /// Whether its database is on a server, which instances share.
+    pub(crate) fn is_on_postgres(&self) -> bool {
+        database_url(self.folder.path(), "card").starts_with("postgres")
     }
 
     /// A second service on the same files, to see it refused.
@@ -180,7 +205,7 @@ impl Accounts {
 
 fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switches) -> InProcess {
     let config = Config {
-        database: DatabaseUrl::Sqlite(folder.join("card.db")),
+        database: database_url(folder, "card").parse().expect("a database URL"),
         group: card_service::DEFAULT_GROUP.to_owned(),
         view_max_age: settings.view_max_age,
         cors: settings.cors.map(|origin| origin.parse().expect("an origin")),

@@ -1,0 +1,309 @@
+//! The cards in PostgreSQL, shared by the instances of the service.
+//!
+//! A batch is one transaction in two round trips. The first draws sequences and locks what the commands name: the accounts,
+//! then the cards, each in one order everywhere, so no two instances wait for each other. The second writes all rows by
+//! UNNEST and commits, and is sent at once, so an instance that is paused or killed between two statements holds no lock of
+//! the whole.
+//!
+//! **Closed accounts.** Whoever makes a card or closes an account has the account's row locked until its commit. So a card
+//! is made before the closing, which then deletes it, or after it, and is refused (design.md C4).
+
+use std::collections::{BTreeSet, HashMap};
+use std::thread::JoinHandle;
+
+use account_events::AccountId;
+use database::postgres::{Parameter, Postgres, PostgresSchema, within_deadline};
+use database::{Committer, GroupCommit, OpenError, StoreError};
+use jiff::Timestamp;
+use numbering::Numbering;
+use process::Clock;
+use tokio::runtime::Handle;
+use tokio_postgres::{Client, Row, Statement};
+use uuid::{ContextV7, Uuid};
+
+use super::{CardNumbering, Database, Page, PageRequest, Store};
+use crate::card::Card;
+use crate::ledger::{Batch, Changes, Command, Named, Outcome};
+use crate::quarantine;
+
+const SCHEMA: PostgresSchema = PostgresSchema { name: "card", migrations: &[include_str!("postgres.sql")] };
+
+/// The columns of [`card_from_row`].
+const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
+
+pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<()>), OpenError> {
+    let database = Postgres::open(url, &SCHEMA).await?;
+    let row = database
+        .read(async |client| client.query_one("SELECT number_key FROM ledger", &[]).await)
+        .await
+        .map_err(|error| OpenError::Refused(error.to_string()))?;
+    let key = <[u8; 16]>::try_from(row.get::<_, &[u8]>(0))
+        .map_err(|_| OpenError::Refused("the number key in the database has not 16 bytes".to_owned()))?;
+    let numbering = CardNumbering(Numbering::hexadecimal(key));
+    let writer = Writer {
+        database: database.clone(),
+        runtime: Handle::current(),
+        session: None,
+        numbering: numbering.clone(),
+        clock,
+        ids: ContextV7::new(),
+    };
+    let (writer, writer_thread) =
+        GroupCommit::start("card-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
+    let reader = Reader { database, numbering: numbering.clone() };
+    Ok((Store { database: Database::Postgres { writer, reader }, numbering }, writer_thread))
+}
+
+pub(crate) struct Writer {
+    database: Postgres,
+    runtime: Handle,
+    /// `None` until the first batch, and after an error: the next batch connects again.
+    session: Option<WriteSession>,
+    numbering: CardNumbering,
+    clock: Clock,
+    ids: ContextV7,
+}
+
+impl Committer for Writer {
+    type Command = Command;
+    type Outcome = Outcome;
+
+    fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+        let runtime = self.runtime.clone();
+        runtime.block_on(within_deadline(async {
+            // Whatever goes wrong, the session goes with it: its transaction is rolled back when the connection closes.
+            let session = match self.session.take() {
+                Some(session) if !session.client.is_closed() => session,
+                _ => WriteSession::open(&self.database).await?,
+            };
+            let (now, closed, cards) = (self.clock.now(), BTreeSet::new(), HashMap::new());
+            let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, closed, cards };
+            let outcomes = session.commit(batch, commands).await?;
+            self.session = Some(session);
+            Ok(outcomes)
+        }))
+    }
+}
+
+/// A connection with its statements.
+struct WriteSession {
+    client: Client,
+    draw: Statement,
+    add_accounts: Statement,
+    lock_accounts: Statement,
+    lock_cards: Statement,
+    insert: Statement,
+    count: Statement,
+    delete: Statement,
+    close: Statement,
+    delete_closed: Statement,
+    quarantine: Statement,
+    total: Statement,
+}
+
+impl WriteSession {
+    async fn open(database: &Postgres) -> Result<Self, StoreError> {
+        let client = database.connect().await?;
+        let quarantine = format!(
+            "INSERT INTO quarantine
+             SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::bytea[],
+                 $7::text[], $8::bigint[])
+             WHERE (SELECT count(*) FROM quarantine) < {}
+             ON CONFLICT (partition, record_offset) DO UPDATE SET
+                 (reason, detail, key, value, headers, seen_at) = (excluded.reason, excluded.detail, excluded.key,
+                     excluded.value, excluded.headers, excluded.seen_at)
+             WHERE quarantine.value IS DISTINCT FROM excluded.value",
+            quarantine::MAX_RECORDS
+        );
+        let prepare = async |sql: &str| client.prepare(sql).await;
+        Ok(WriteSession {
+            draw: prepare("SELECT nextval('card_sequence') FROM generate_series(1, $1::bigint)").await?,
+            add_accounts: prepare(
+                "INSERT INTO card_accounts SELECT account_id, 0, false FROM unnest($1::uuid[]) AS new (account_id)
+                 ON CONFLICT (account_id) DO NOTHING",
+            )
+            .await?,
+            lock_accounts: prepare(
+                "SELECT account_id, closed FROM card_accounts WHERE account_id = ANY($1::uuid[])
+                 ORDER BY account_id FOR UPDATE",
+            )
+            .await?,
+            lock_cards: prepare(
+                "SELECT id, deleted FROM cards
+                 WHERE id = ANY($1::uuid[]) OR (account_id = ANY($2::uuid[]) AND NOT deleted) ORDER BY id FOR UPDATE",
+            )
+            .await?,
+            insert: prepare(
+                "INSERT INTO cards SELECT sequence, id, country, account_id, false, created_at
+                 FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[])
+                     AS new (sequence, id, country, account_id, created_at)",
+            )
+            .await?,
+            count: prepare(
+                "UPDATE card_accounts SET cards = card_accounts.cards + new.cards
+                 FROM unnest($1::uuid[], $2::bigint[]) AS new (account_id, cards)
+                 WHERE card_accounts.account_id = new.account_id",
+            )
+            .await?,
+            delete: prepare("UPDATE cards SET deleted = true WHERE id = ANY($1::uuid[])").await?,
+            close: prepare("UPDATE card_accounts SET closed = true WHERE account_id = ANY($1::uuid[])").await?,
+            delete_closed: prepare(
+                "UPDATE cards SET deleted = true WHERE account_id = ANY($1::uuid[]) AND NOT deleted",
+            )
+            .await?,
+            quarantine: prepare(&quarantine).await?,
+            total: prepare("UPDATE ledger SET cards = cards + $1").await?,
+            client,
+        })
+    }
+
+    async fn commit(&self, mut batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+        let named = Named::by(&commands);
+        let accounts: Vec<Uuid> = named.accounts.iter().map(|id| id.0).collect();
+        let closing: Vec<Uuid> = named.closing.iter().map(|id| id.0).collect();
+        let cards: Vec<Uuid> = named.cards.iter().copied().collect();
+        let creations = named.creations as i64;
+        // Futures that are polled together go out together: this is one round trip.
+        let ((), drawn, _, accounts, cards) = tokio::try_join!(
+            self.client.batch_execute("BEGIN"),
+            self.query_if(creations > 0, &self.draw, [&creations]),
+            self.query_if(!accounts.is_empty(), &self.add_accounts, [&accounts]),
+            self.query_if(!accounts.is_empty(), &self.lock_accounts, [&accounts]),
+            self.query_if(!cards.is_empty() || !closing.is_empty(), &self.lock_cards, [&cards, &closing]),
+        )?;
+        let closed = accounts.iter().filter(|row| row.get(1)).map(|row| AccountId(row.get(0)));
+        batch.closed = closed.collect();
+        batch.cards = cards.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let now = batch.now;
+        let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
+        self.write(&changes, now).await?;
+        Ok(outcomes)
+    }
+
+    /// Writes and commits in one round trip. If a statement fails, those behind it do too, and the server makes a rollback
+    /// of the commit.
+    async fn write(&self, changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
+        let Changes { created, counts, deleted, closed, quarantined } = changes;
+        let sequences: Vec<i64> = created.iter().map(|(sequence, _)| *sequence as i64).collect();
+        let ids: Vec<Uuid> = created.iter().map(|(_, card)| card.id).collect();
+        let countries: Vec<&str> = created.iter().map(|(_, card)| card.country.as_str()).collect();
+        let accounts: Vec<Uuid> = created.iter().map(|(_, card)| card.account_id.0).collect();
+        let times: Vec<i64> = created.iter().map(|(_, card)| card.creation_timestamp.as_microsecond()).collect();
+        let counted: Vec<Uuid> = counts.keys().map(|id| id.0).collect();
+        let counts: Vec<i64> = counts.values().copied().collect();
+        let closed: Vec<Uuid> = closed.iter().map(|id| id.0).collect();
+        let total = created.len() as i64;
+
+        let partitions: Vec<i64> = quarantined.iter().map(|record| i64::from(record.partition)).collect();
+        let offsets: Vec<i64> = quarantined.iter().map(|record| record.offset as i64).collect();
+        let reasons: Vec<&str> = quarantined.iter().map(|record| record.reason.code()).collect();
+        let details: Vec<String> = quarantined.iter().map(|record| record.reason.to_string()).collect();
+        let keys: Vec<Option<&[u8]>> = quarantined.iter().map(|record| record.key.as_deref()).collect();
+        let values: Vec<Option<&[u8]>> = quarantined.iter().map(|record| record.value.as_deref()).collect();
+        let headers: Vec<String> = quarantined.iter().map(|record| record.headers_as_json()).collect();
+        let seen = vec![now.as_microsecond(); quarantined.len()];
+
+        let made = !created.is_empty();
+        tokio::try_join!(
+            self.query_if(made, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
+            self.query_if(made, &self.count, [&counted, &counts]),
+            self.query_if(!deleted.is_empty(), &self.delete, [deleted]),
+            self.query_if(!closed.is_empty(), &self.close, [&closed]),
+            self.query_if(!closed.is_empty(), &self.delete_closed, [&closed]),
+            self.query_if(
+                !quarantined.is_empty(),
+                &self.quarantine,
+                [&partitions, &offsets, &reasons, &details, &keys, &values, &headers, &seen],
+            ),
+            self.query_if(made, &self.total, [&total]),
+            self.client.batch_execute("COMMIT"),
+        )?;
+        Ok(())
+    }
+
+    /// The rows of `statement`, or none without asking the server, where there is nothing to ask.
+    async fn query_if<const N: usize>(
+        &self,
+        wanted: bool,
+        statement: &Statement,
+        parameters: [Parameter<'_>; N],
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        match wanted {
+            true => self.client.query(statement, &parameters).await,
+            false => Ok(Vec::new()),
+        }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct Reader {
+    database: Postgres,
+    numbering: CardNumbering,
+}
+
+impl Reader {
+    pub(super) async fn card(&self, id: Uuid) -> Result<Option<Card>, StoreError> {
+        self.one("id", &id).await
+    }
+
+    pub(super) async fn card_by_sequence(&self, sequence: u64) -> Result<Option<Card>, StoreError> {
+        self.one("sequence", &(sequence as i64)).await
+    }
+
+    async fn one(&self, column: &str, value: Parameter<'_>) -> Result<Option<Card>, StoreError> {
+        let row = self.database.read(async |client| {
+            let statement = client.prepare_cached(&format!("SELECT {COLUMNS} FROM cards WHERE {column} = $1")).await?;
+            client.query_opt(&statement, &[value]).await
+        });
+        row.await?.map(|row| card_from_row(&row, &self.numbering)).transpose()
+    }
+
+    /// `None` if `after` is no card.
+    pub(super) async fn page(&self, request: PageRequest) -> Result<Option<Page>, StoreError> {
+        let found = self.database.read(async |client| {
+            let before = match request.after {
+                None => i64::MAX,
+                Some(id) => {
+                    let statement = client.prepare_cached("SELECT sequence FROM cards WHERE id = $1").await?;
+                    match client.query_opt(&statement, &[&id]).await? {
+                        None => return Ok(None),
+                        Some(row) => row.get(0),
+                    }
+                }
+            };
+            let filter = if request.account_id.is_some() { "account_id = $3 AND" } else { "$3::uuid IS NULL AND" };
+            let sql =
+                format!("SELECT {COLUMNS} FROM cards WHERE {filter} sequence < $1 ORDER BY sequence DESC LIMIT $2");
+            let total = match request.account_id {
+                None => "SELECT cards FROM ledger WHERE $1::uuid IS NULL",
+                Some(_) => "SELECT cards FROM card_accounts WHERE account_id = $1",
+            };
+            let (statement, total) = (client.prepare_cached(&sql).await?, client.prepare_cached(total).await?);
+            // One more than asked for tells whether there are more.
+            let (limit, account) = (request.limit as i64 + 1, request.account_id.map(|id| id.0));
+            let parameters: [Parameter<'_>; 3] = [&before, &limit, &account];
+            let of_account: [Parameter<'_>; 1] = [&account];
+            let (rows, total) =
+                tokio::try_join!(client.query(&statement, &parameters), client.query_opt(&total, &of_account))?;
+            Ok(Some((rows, total.map_or(0, |row| row.get::<_, i64>(0)))))
+        });
+        let Some((rows, total)) = found.await? else { return Ok(None) };
+        let cards = rows.iter().map(|row| card_from_row(row, &self.numbering)).collect::<Result<_, _>>()?;
+        Ok(Some(request.page(cards, total as u64)))
+    }
+}
+
+fn card_from_row(row: &Row, numbering: &CardNumbering) -> Result<Card, StoreError> {
+    let country = row.get::<_, &str>(2);
+    let country =
+        country.parse().map_err(|_| StoreError::Unavailable(format!("unexpected country {country:?} in a row")))?;
+    Ok(Card {
+        id: row.get(1),
+        card_number: numbering.number(country, row.get::<_, i64>(0) as u64),
+        country,
+        account_id: AccountId(row.get(3)),
+        deleted: row.get(4),
+        creation_timestamp: Timestamp::from_microsecond(row.get(5))
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?,
+    })
+}

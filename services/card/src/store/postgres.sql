@@ -1,0 +1,45 @@
+-- The card database on PostgreSQL, version 1. search_path is the service's own schema.
+
+-- In the order of creation, nearly: instances draw from it at once. card_number is a keyed permutation of it.
+CREATE SEQUENCE card.card_sequence;
+
+CREATE TABLE card.cards (
+    sequence   bigint  PRIMARY KEY,
+    id         uuid    NOT NULL UNIQUE,
+    country    text    NOT NULL,
+    account_id uuid    NOT NULL,
+    deleted    boolean NOT NULL,
+    created_at bigint  NOT NULL -- microseconds since 1970-01-01 UTC
+);
+
+-- A page of one account's cards costs the same wherever it is.
+CREATE INDEX cards_by_account ON card.cards (account_id, sequence);
+
+-- What this service knows of an account that it has cards for, or that it knows to be deleted. A closed account gets no
+-- more cards, whatever any instance's view says (design.md C4). Whoever makes a card or closes an account locks its row.
+CREATE TABLE card.card_accounts (
+    account_id uuid    PRIMARY KEY,
+    cards      bigint  NOT NULL, -- all it ever had, so that a total needs no scan
+    closed     boolean NOT NULL
+);
+
+-- Records of the event log that tell of nothing, for a person to look at.
+CREATE TABLE card.quarantine (
+    partition     bigint NOT NULL,
+    record_offset bigint NOT NULL,
+    reason        text   NOT NULL,
+    detail        text   NOT NULL,
+    key           bytea,
+    value         bytea, -- its first 64 KiB
+    headers       text   NOT NULL, -- JSON: [["name", "value"], ...]
+    seen_at       bigint NOT NULL,
+    PRIMARY KEY (partition, record_offset)
+);
+
+-- One row: what is true of the database as a whole. A transaction that makes cards updates it last.
+CREATE TABLE card.ledger (
+    number_key bytea  NOT NULL, -- of the permutation; the numbers mean nothing without it
+    cards      bigint NOT NULL
+) WITH (fillfactor = 10);
+
+INSERT INTO card.ledger SELECT uuid_send(gen_random_uuid()), 0;
