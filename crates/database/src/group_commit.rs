@@ -5,6 +5,7 @@
 //! that must be decided in order; an answer is given after the commit is durable (A2).
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub trait Committer: Send + 'static {
     /// What it came to: done, or the rule that forbids it.
     type Outcome: Send + 'static;
 
-    /// Applies `commands` in order in one transaction. When it returns `Ok`, all is durable, and there is one outcome a
+    /// Applies `commands`, possibly none, in order in one transaction. When it returns `Ok`, all is durable, and there is one outcome a
     /// command, in order; a command that breaks a rule says so in its outcome and leaves its neighbours alone. When it
     /// returns `Err`, nothing of the batch is written.
     fn commit(&mut self, commands: Vec<Self::Command>) -> Result<Vec<Self::Outcome>, StoreError>;
@@ -49,11 +50,53 @@ enum Message<C: Committer> {
 /// The handlers' end of the queue to one writer thread.
 pub struct GroupCommit<C: Committer> {
     queue: SyncSender<Message<C>>,
+    health: Arc<Health>,
+}
+
+/// Whether the writer can write. Its failures are logged when they begin and when they are over, not each: while a disk is
+/// full, lines would only make it worse.
+#[derive(Default)]
+struct Health {
+    failure: Mutex<Option<String>>,
+}
+
+impl Health {
+    fn is_failing(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn note(&self, result: Result<(), &StoreError>) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Err(error) => {
+                if failure.replace(error.to_string()).is_none() {
+                    tracing::error!(%error, "a transaction failed, nothing of it was written");
+                }
+            }
+            Ok(()) => {
+                if failure.take().is_some() {
+                    tracing::info!("the database takes transactions again");
+                }
+            }
+        }
+    }
+}
+
+/// Says so if the writer ends by a panic.
+struct EndNote(Arc<Health>);
+
+impl Drop for EndNote {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        self.0.note(Err(&StoreError::Unavailable("its writer has ended".to_owned())));
+    }
 }
 
 impl<C: Committer> Clone for GroupCommit<C> {
     fn clone(&self) -> Self {
-        GroupCommit { queue: self.queue.clone() }
+        GroupCommit { queue: self.queue.clone(), health: Arc::clone(&self.health) }
     }
 }
 
@@ -62,8 +105,13 @@ impl<C: Committer> GroupCommit<C> {
     /// everything accepted before is durable.
     pub fn start(name: &str, committer: C) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (queue, commands) = sync_channel(MAX_QUEUED);
-        let writer = Builder::new().name(name.to_owned()).spawn(move || run(committer, &commands))?;
-        Ok((GroupCommit { queue }, writer))
+        let health = Arc::new(Health::default());
+        let noted = Arc::clone(&health);
+        let writer = Builder::new().name(name.to_owned()).spawn(move || {
+            let _on_panic = EndNote(Arc::clone(&noted));
+            run(committer, &commands, &noted);
+        })?;
+        Ok((GroupCommit { queue, health }, writer))
     }
 
     /// Hands `command` to the writer and waits until it is durable.
@@ -78,9 +126,9 @@ impl<C: Committer> GroupCommit<C> {
         answer.blocking_recv().unwrap_or(Err(StoreError::Stopping))
     }
 
-    /// Hands `command` to the writer and does not wait. A failure of its transaction is logged.
-    pub fn submit_unanswered(&self, command: C::Command) -> Result<(), StoreError> {
-        self.enqueue(command).map(|_| ())
+    /// Why nothing can be written now, if so: what the last transaction failed with.
+    pub fn failure(&self) -> Option<String> {
+        self.health.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn enqueue(&self, command: C::Command) -> Result<oneshot::Receiver<Result<C::Outcome, StoreError>>, StoreError> {
@@ -99,13 +147,18 @@ impl<C: Committer> GroupCommit<C> {
     }
 }
 
-fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C>>) {
+fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C>>, health: &Health) {
     let mut stopping = false;
     while !stopping {
         let first = match queue.recv_timeout(IDLE) {
             Ok(message) => message,
             Err(RecvTimeoutError::Timeout) => {
-                report(committer.idle());
+                // After a failure an empty transaction tells whether it is over: no request need be spent on that.
+                let result = match health.is_failing() {
+                    true => committer.commit(Vec::new()).map(drop),
+                    false => committer.idle(),
+                };
+                health.note(result.as_ref().map(drop));
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -125,10 +178,12 @@ fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C>>) {
             }
         }
         if !commands.is_empty() {
-            answer_all(committer.commit(commands), answers);
+            let result = committer.commit(commands);
+            health.note(result.as_ref().map(drop));
+            answer_all(result, answers);
         }
     }
-    report(committer.idle());
+    health.note(committer.idle().as_ref().map(drop));
 }
 
 /// A client that has gone away does not read its answer; its command is done all the same.
@@ -141,17 +196,10 @@ fn answer_all<O>(result: Result<Vec<O>, StoreError>, answers: Vec<oneshot::Sende
             }
         }
         Err(error) => {
-            tracing::error!(%error, commands = answers.len(), "a transaction failed, nothing of it was written");
             for answer in answers {
                 let _ = answer.send(Err(error.clone()));
             }
         }
-    }
-}
-
-fn report(result: Result<(), StoreError>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "the database refused its housekeeping, which is tried again");
     }
 }
 
@@ -172,6 +220,9 @@ mod tests {
         type Outcome = Result<u32, &'static str>;
 
         fn commit(&mut self, commands: Vec<u32>) -> Result<Vec<Self::Outcome>, StoreError> {
+            if commands.is_empty() {
+                return Err(StoreError::Unavailable("thirteen still".to_owned()));
+            }
             self.batches.send(commands.clone()).expect("the test listens");
             self.hold.recv().expect("the test lets go");
             if commands.contains(&13) {
@@ -215,8 +266,24 @@ mod tests {
         go.send(()).expect("held");
         assert!(matches!(lost.blocking_recv().expect("answered"), Err(StoreError::Unavailable(_))));
         assert_eq!(kept.blocking_recv().expect("answered").expect("committed"), Ok(8));
+        assert_eq!(numbers.failure(), None, "the last transaction was no failure");
         numbers.stop();
         writer.join().expect("a clean end");
+    }
+
+    #[test]
+    fn a_failure_shows_until_a_transaction_succeeds_and_a_panic_for_ever() {
+        let (numbers, writer, seen, go) = start();
+        let lost = numbers.enqueue(13).expect("room");
+        seen.recv().expect("a batch");
+        go.send(()).expect("held");
+        assert!(lost.blocking_recv().expect("answered").is_err());
+        assert!(numbers.failure().is_some_and(|failure| failure.contains("thirteen")));
+        drop(go);
+        let unanswered = numbers.enqueue(2).expect("room");
+        writer.join().expect_err("the test has let go of its committer");
+        assert!(unanswered.blocking_recv().is_err());
+        assert!(numbers.failure().is_some_and(|failure| failure.contains("ended")));
     }
 
     #[test]

@@ -30,6 +30,9 @@ use crate::{EventLog, GroupReader, LogError, Positions, Publisher, Reader};
 /// How long opening a reader may take: a broker that is there answers within milliseconds.
 const OPEN_READER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The longest name that Kafka takes for a topic.
+const MAX_TOPIC_BYTES: usize = 249;
+
 /// How long making the topic may take; whoever needs it tries again then.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -53,18 +56,22 @@ pub struct KafkaLog {
     settings: KafkaSettings,
     /// Asks for metadata and watermarks; it reads nothing.
     client: Arc<BaseConsumer<Events>>,
-    /// Whether the topic has been made or was there. Whoever comes while that is found out waits for it.
-    prepared: Mutex<bool>,
+    /// Whether the topic has been looked at. Whoever comes while that is done waits for it.
+    looked_at: Mutex<bool>,
 }
 
 impl KafkaLog {
     /// Checks the settings. No broker is asked, so none needs to be there.
     pub fn open(settings: KafkaSettings) -> Result<KafkaLog, LogError> {
-        if settings.topic.is_empty() || settings.topic.contains('\0') {
-            return Err(LogError::Refused(format!("{:?} is no name for a topic", settings.topic)));
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !(1..=MAX_TOPIC_BYTES).contains(&settings.topic.len()) || !settings.topic.bytes().all(valid) {
+            return Err(LogError::Refused(format!(
+                "KAFKA_TOPIC {:?} is no name for a topic: 1 to {MAX_TOPIC_BYTES} of A-Z a-z 0-9 . _ -",
+                settings.topic
+            )));
         }
         let client = create(&settings, "metadata", &[], &[("isolation.level", "read_uncommitted")])?;
-        Ok(KafkaLog { settings, client: Arc::new(client), prepared: Mutex::new(false) })
+        Ok(KafkaLog { settings, client: Arc::new(client), looked_at: Mutex::new(false) })
     }
 
     /// What is wrong with the topic's settings, as one line that says what will go wrong; `None` if nothing is. What
@@ -93,11 +100,11 @@ impl EventLog for KafkaLog {
     }
 
     fn prepare(&self) -> Result<(), LogError> {
-        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*prepared {
-            topic::make_if_missing(&self.settings, &self.client, deadline(PREPARE_TIMEOUT))?;
+        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each time: it may have been deleted since, and whoever comes here has just lost it.
+        topic::make_if_missing(&self.settings, &self.client, deadline(PREPARE_TIMEOUT))?;
+        if !std::mem::replace(&mut *looked_at, true) {
             self.warn_of_topic();
-            *prepared = true;
         }
         Ok(())
     }

@@ -32,8 +32,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// What and where the log is, for a person: `embedded log in ./data`, `Kafka at localhost:9092, topic account-events`.
     fn describe(&self) -> String;
 
-    /// Makes the topic if it is missing, and warns of settings that will do harm. Whoever reads or publishes calls it
-    /// first; it does its work once.
+    /// Makes the topic if it is missing, and warns once of settings that will do harm. Whoever reads or publishes calls it
+    /// before they open anything, and again after a failure.
     fn prepare(&self) -> Result<(), LogError> {
         Ok(())
     }

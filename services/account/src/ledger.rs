@@ -68,6 +68,16 @@ pub(crate) struct OutboxEvent {
 }
 
 impl OutboxEvent {
+    /// The event that tells the state `account` has now. It stands in no request's trace, so it begins one of its own,
+    /// named after the account.
+    pub(crate) fn of_state(account: &Account) -> Self {
+        let (account_id, status, version) = (account.id, account.status, account.version);
+        let event_type = if version == 1 { EventType::Created } else { EventType::StatusChanged };
+        let traceparent = format!("00-{:032x}-{:016x}-00", account_id.0.as_u128().max(1), u64::from(version));
+        let event = AccountEvent { event_type, account_id, status, version: Some(version) };
+        OutboxEvent { event, version, occurred_at: account.updated_at, traceparent }
+    }
+
     /// The record that tells of it.
     pub(crate) fn record(&self) -> Record {
         let time = self.occurred_at.to_string();

@@ -74,7 +74,7 @@ pub async fn run(
         .spawn(move || relay.run())
         .context("cannot start the relay")?;
 
-    let readiness = Arc::new(AccountReadiness { status, shutdown: shutdown.clone() });
+    let readiness = Arc::new(AccountReadiness { store: store.clone(), status, shutdown: shutdown.clone() });
     let router = router::routes(store.clone()).merge(http_server::health_routes(NAME, readiness));
     let router = http_server::finish(router, NAME, config.cors);
     tracing::info!(service = NAME, address = %listener.local_addr()?, "listening");
@@ -93,10 +93,10 @@ async fn stop(
     relay_stopping: Arc<AtomicBool>,
     signal: OutboxSignal,
 ) {
+    store.stop();
+    // A writer that panicked has nothing more to commit.
+    let _ = tokio::task::spawn_blocking(move || writer_thread.join()).await;
     let ending = tokio::task::spawn_blocking(move || {
-        store.stop();
-        // A writer that panicked has nothing more to commit.
-        let _ = writer_thread.join();
         relay_stopping.store(true, Ordering::Release);
         signal.notify();
         relay_thread.thread().unpark();
@@ -108,6 +108,7 @@ async fn stop(
 }
 
 struct AccountReadiness {
+    store: Store,
     status: Arc<RelayStatus>,
     shutdown: CancellationToken,
 }
@@ -116,12 +117,12 @@ impl Readiness for AccountReadiness {
     /// Ready even while the event log is away: accounts are kept, and events wait (design.md A2).
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
+        report.reasons.extend(self.store.failure());
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }
         let failure = self.status.failure();
-        let relay =
-            json!({ "publishing": failure.is_none(), "published": self.status.published_count(), "failure": failure });
+        let relay = json!({ "publishing": failure.is_none(), "published": self.status.published_count(), "waiting": self.status.waiting_count(), "failure": failure });
         report.details.insert("relay".to_owned(), relay);
         report
     }

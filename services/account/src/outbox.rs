@@ -10,7 +10,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
 use database::StoreError;
-use event_log::Record;
+use event_log::{LogError, Record};
+
+use crate::relay::RelayError;
 
 /// The relay's side of the outbox. Each database has its own.
 pub(crate) trait Outbox: Send {
@@ -19,6 +21,20 @@ pub(crate) trait Outbox: Send {
 
     /// Up to `limit` events behind `position`, in order, as records, with the position of the last one.
     fn read_after(&mut self, position: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError>;
+
+    /// How far events have ever been removed. A log that does not reach so far lacks events that nobody has any more.
+    fn removed(&mut self) -> Result<u64, StoreError>;
+
+    /// Hands the state of every account to `publish`, as records, a page at a time, all as of one moment. The last page
+    /// comes with the position of that moment: what is in the outbox up to there is told by the pages, and what is behind
+    /// it is newer than all of them.
+    fn every_account(
+        &mut self,
+        publish: &mut dyn FnMut(Vec<Record>, Option<u64>) -> Result<(), LogError>,
+    ) -> Result<(), RelayError>;
+
+    /// How many events wait in it.
+    fn waiting(&mut self) -> Result<u64, StoreError>;
 
     /// Lets everything up to and including `position` go, some time soon: the event log has it.
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError>;
@@ -79,3 +95,6 @@ impl OutboxWait {
         }
     }
 }
+
+/// Accounts on one page of [`Outbox::every_account`].
+pub(crate) const PAGE_ACCOUNTS: usize = 1_000;

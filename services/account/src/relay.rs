@@ -9,7 +9,7 @@
 //! published again behind something newer, and nothing is left out. While the log is away the outbox grows, and no
 //! request notices (A2).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,8 +44,9 @@ pub(crate) struct Relay {
     pub(crate) stopping: Arc<AtomicBool>,
 }
 
+/// Why publishing stopped.
 #[derive(Debug, thiserror::Error)]
-enum RelayError {
+pub(crate) enum RelayError {
     #[error(transparent)]
     Log(#[from] LogError),
     #[error("another instance publishes now")]
@@ -61,7 +62,7 @@ impl Relay {
         loop {
             let outcome = self.publish_until_failure(&mut pause);
             if let Err(error) = &outcome {
-                self.status.failed(error);
+                self.status.failed(error, self.outbox.waiting().ok());
             }
             if outcome.is_ok() || self.stopping() {
                 // If it fails, the lease runs out by itself.
@@ -94,6 +95,9 @@ impl Relay {
         // This fences whoever published before.
         let mut publisher = self.log.publisher(&self.publisher_name)?;
         let mut position = publisher.position().unwrap_or(0);
+        if position < self.outbox.removed()? {
+            position = self.publish_every_account(publisher.as_mut(), position)?;
+        }
         self.outbox.remove_published(position)?;
         loop {
             let stopping = self.stopping();
@@ -111,6 +115,22 @@ impl Relay {
             self.status.succeeded();
             *pause = FIRST_PAUSE;
         }
+    }
+
+    /// Makes up for events that the log has lost, and returns the position from which to go on. The topic may have been made
+    /// anew, or put back to an older copy, or it is another one. Versions make what it still has harmless.
+    ///
+    /// The position moves with the last page only: whoever is interrupted begins anew.
+    fn publish_every_account(&mut self, publisher: &mut dyn Publisher, position: u64) -> Result<u64, RelayError> {
+        tracing::warn!("the event log lacks events that were published: publishing the state of every account");
+        let (mut accounts, mut reached) = (0, position);
+        self.outbox.every_account(&mut |records, last| {
+            accounts += records.len();
+            reached = last.unwrap_or(reached);
+            publisher.publish(&records, reached)
+        })?;
+        tracing::info!(accounts, "published the state of every account");
+        Ok(reached)
     }
 
     /// Publishes one batch and returns the position it reaches; `None` if the outbox has no more.
@@ -139,13 +159,20 @@ impl Relay {
 #[derive(Debug, Default)]
 pub(crate) struct RelayStatus {
     failure: Mutex<Option<String>>,
-    published: std::sync::atomic::AtomicU64,
+    /// Events in the outbox when that was last counted, which is after a failure.
+    waiting: AtomicU64,
+    published: AtomicU64,
 }
 
 impl RelayStatus {
     /// Why nothing is published now, if so.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Events that wait for the log to come back, as of the last attempt.
+    pub(crate) fn waiting_count(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Events published since the start.
@@ -158,7 +185,8 @@ impl RelayStatus {
     }
 
     /// Logs the first failure of a row, not each.
-    fn failed(&self, error: &RelayError) {
+    fn failed(&self, error: &RelayError, waiting: Option<u64>) {
+        self.waiting.store(waiting.unwrap_or_default(), Ordering::Relaxed);
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         if failure.replace(error.to_string()).is_none() {
             tracing::warn!(%error, "events wait in the outbox until the event log takes them");
@@ -166,6 +194,7 @@ impl RelayStatus {
     }
 
     fn succeeded(&self) {
+        self.waiting.store(0, Ordering::Relaxed);
         if self.failure.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
             tracing::info!("the event log takes events again");
         }

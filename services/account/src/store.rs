@@ -32,6 +32,7 @@ pub struct Store {
 }
 
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and its clones are few")]
 enum Database {
     Sqlite { writer: GroupCommit<sqlite::Writer>, reader: sqlite::Reader },
     Postgres { writer: GroupCommit<postgres::Writer>, reader: postgres::Reader },
@@ -128,6 +129,14 @@ impl Store {
         match &self.database {
             Database::Sqlite { writer, .. } => writer.submit(command).await?,
             Database::Postgres { writer, .. } => writer.submit(command).await?,
+        }
+    }
+
+    /// Why nothing can be written now, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match &self.database {
+            Database::Sqlite { writer, .. } => writer.failure(),
+            Database::Postgres { writer, .. } => writer.failure(),
         }
     }
 

@@ -3,17 +3,23 @@
 //!
 //! It first fixes where the log ends, and the instance is ready once the view has got there (C3). When the log is away the
 //! view stays as it is, and the feed goes on from where it was (C5). A record that tells of nothing goes to quarantine.
+//!
+//! While it rebuilds the view, the feed also has the deleted accounts closed in the card database. The card closer did that
+//! when it was news; but a database that was put back to an older copy does not know of it, and the group's position
+//! does not move back. A database that no other instance writes to learns of every deletion this way, since the group
+//! gives the closer of this instance a share of them only.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use account_events::AccountEvent;
+use account_events::{AccountEvent, AccountId, AccountStatus};
 use event_log::{EventLog, LogError, Positions, Reader, RecordRef};
 use process::SampledLog;
 
 use crate::account_view::{Applied, ViewWriter};
-use crate::quarantine::QuarantinedRecord;
+use crate::error::CardError;
+use crate::quarantine::Quarantine;
 use crate::store::Store;
 use crate::view_status::{ViewStatus, remaining};
 
@@ -33,12 +39,29 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A rebuild that takes longer than this shows its progress, and again each time as much has passed.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Accounts that are closed with one command.
+const CLOSED_AT_ONCE: usize = 1_000;
+
+/// Deleted accounts that wait for the card database, at most. Beyond that the feed waits too.
+const MAX_UNCLOSED: usize = 100_000;
+
 pub(crate) struct AccountFeed {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) view: ViewWriter,
     pub(crate) store: Store,
     pub(crate) status: Arc<ViewStatus>,
     pub(crate) stopping: Arc<AtomicBool>,
+    /// Deleted accounts that are still to be closed in the card database.
+    pub(crate) unclosed: Vec<AccountId>,
+    pub(crate) quarantine: Quarantine,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FeedError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("deleted accounts cannot be closed: {0}")]
+    Store(#[from] CardError),
 }
 
 /// Where a rebuild has to get to, and how it is coming along.
@@ -62,11 +85,19 @@ impl AccountFeed {
         }
     }
 
-    fn feed_until_failure(&mut self, positions: &mut Positions, rebuild: &mut Option<Rebuild>) -> Result<(), LogError> {
+    fn feed_until_failure(
+        &mut self,
+        positions: &mut Positions,
+        rebuild: &mut Option<Rebuild>,
+    ) -> Result<(), FeedError> {
         self.log.prepare()?;
-        if rebuild.is_none() {
-            let (ends, now) = (self.log.end_offsets(END_OFFSETS_TIMEOUT)?, Instant::now());
-            *rebuild = Some(Rebuild { ends, started: now, reported: now });
+        let (ends, now) = (self.log.end_offsets(END_OFFSETS_TIMEOUT)?, Instant::now());
+        match rebuild {
+            // A topic that was made anew meanwhile may end before where the old one did.
+            Some(rebuild) => rebuild.ends.iter_mut().for_each(|(partition, end)| {
+                *end = ends.get(partition).copied().unwrap_or(0).min(*end);
+            }),
+            None => *rebuild = Some(Rebuild { ends, started: now, reported: now }),
         }
         let mut reader = self.log.reader(positions)?;
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
@@ -85,24 +116,42 @@ impl AccountFeed {
     }
 
     /// Takes what has come into the view.
-    fn feed_next(&mut self, reader: &mut dyn Reader, lines: &mut EventLines) -> Result<(), LogError> {
-        let mut poison = Vec::new();
-        let view = &mut self.view;
+    fn feed_next(&mut self, reader: &mut dyn Reader, lines: &mut EventLines) -> Result<(), FeedError> {
+        let (view, unclosed, quarantine) = (&mut self.view, &mut self.unclosed, &mut self.quarantine);
+        let closes = self.status.is_catching_up() || !self.store.is_shared();
+        let mut poison = 0;
         let records = reader.poll(POLL, &mut |record| match AccountEvent::decode(record) {
-            Ok(event) => lines.applied(&event, view.apply(&event)),
+            Ok(event) => {
+                let applied = view.apply(&event);
+                if closes && event.status == AccountStatus::Deleted {
+                    unclosed.push(event.account_id);
+                }
+                lines.applied(&event, applied);
+            }
             Err(reason) => {
+                poison += 1;
                 lines.quarantined(record, &reason);
-                poison.push(QuarantinedRecord::new(record, reason));
+                quarantine.take(record, reason);
             }
         })?;
         if records == 0 {
             lines.quiet();
         }
-        self.status.read(records, poison.len(), reader.positions());
-        if !poison.is_empty()
-            && let Err(error) = self.store.quarantine(poison)
-        {
-            tracing::warn!(%error, "records in quarantine could not be kept; they are counted, and still in the log");
+        self.status.read(records, poison, reader.positions());
+        self.quarantine.store(&self.store);
+        self.close_accounts()
+    }
+
+    /// Closes what is to be closed. If the database cannot do it now, the view goes on, and they are closed later.
+    fn close_accounts(&mut self) -> Result<(), FeedError> {
+        while !self.unclosed.is_empty() {
+            let rest = self.unclosed.len().saturating_sub(CLOSED_AT_ONCE);
+            let accounts = self.unclosed.split_off(rest);
+            if let Err(error) = self.store.close_accounts(accounts.clone()) {
+                self.unclosed.extend(accounts);
+                let few = self.unclosed.len() <= MAX_UNCLOSED;
+                return if few { Ok(()) } else { Err(error.into()) };
+            }
         }
         Ok(())
     }
@@ -111,7 +160,7 @@ impl AccountFeed {
         let records = self.status.records();
         let seconds = rebuild.started.elapsed().as_secs_f64();
         let left = remaining(positions, &rebuild.ends);
-        if left == 0 {
+        if left == 0 && self.unclosed.is_empty() {
             self.status.caught_up();
             tracing::info!(records, seconds, "the account view holds every account");
         } else if rebuild.reported.elapsed() >= PROGRESS_INTERVAL {
@@ -126,9 +175,9 @@ impl AccountFeed {
 pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) {
     while !stopping(stop) {
         let asked = Instant::now();
-        // A log that does not answer leaves the view ageing, which is all there is to say of it here.
-        if let Ok(ends) = log.end_offsets(END_OFFSETS_TIMEOUT) {
-            status.compare(&ends, asked);
+        match log.end_offsets(END_OFFSETS_TIMEOUT) {
+            Ok(ends) => status.compare(&ends, asked),
+            Err(error) => status.unanswered(error.to_string()),
         }
         std::thread::park_timeout(WATCH_INTERVAL);
     }
@@ -160,6 +209,10 @@ impl EventLines {
     /// Says after a burst what was left out of it.
     fn quiet(&mut self) {
         say_left_out(self.events.flush());
+        let records = self.poison.flush();
+        if records > 0 {
+            tracing::warn!(records, "left out the lines of {records} records that went to quarantine");
+        }
     }
 
     fn quarantined(&mut self, record: RecordRef<'_>, reason: &account_events::Unintelligible) {

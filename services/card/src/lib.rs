@@ -36,6 +36,7 @@ pub use config::Config;
 use crate::account_feed::AccountFeed;
 use crate::account_view::AccountView;
 use crate::card_closer::CardCloser;
+use crate::quarantine::Quarantine;
 use crate::router::CardService;
 use crate::store::Store;
 use crate::view_status::ViewStatus;
@@ -67,6 +68,8 @@ pub async fn run(
         store: store.clone(),
         status: Arc::clone(&status),
         stopping: Arc::clone(&stopping),
+        unclosed: Vec::new(),
+        quarantine: Quarantine::default(),
     };
     let closer = CardCloser {
         log: Arc::clone(&log),
@@ -81,8 +84,12 @@ pub async fn run(
         spawn("view-watch", move || account_feed::watch(log.as_ref(), &watched, &watch_stop))?,
     ];
 
-    let readiness =
-        Arc::new(CardReadiness { view: view.clone(), status: Arc::clone(&status), shutdown: shutdown.clone() });
+    let readiness = Arc::new(CardReadiness {
+        store: store.clone(),
+        view: view.clone(),
+        status: Arc::clone(&status),
+        shutdown: shutdown.clone(),
+    });
     let service = CardService { store: store.clone(), view, status };
     let router = router::routes(service).merge(http_server::health_routes(NAME, readiness));
     let router = http_server::finish(router, NAME, config.cors);
@@ -117,6 +124,7 @@ async fn stop(store: Store, writer_thread: JoinHandle<()>, loops: [JoinHandle<()
 }
 
 struct CardReadiness {
+    store: Store,
     view: AccountView,
     status: Arc<ViewStatus>,
     shutdown: CancellationToken,
@@ -126,6 +134,7 @@ impl Readiness for CardReadiness {
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
         report.reasons.extend(self.status.unready());
+        report.reasons.extend(self.store.failure());
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }

@@ -7,44 +7,82 @@
 use account_events::Unintelligible;
 use event_log::RecordRef;
 
+use crate::store::Store;
+
 /// Records kept, at most: a producer that writes nothing else must not fill the disk. More are counted only.
-pub(crate) const MAX_RECORDS: i64 = 10_000;
+pub(crate) const MAX_RECORDS: usize = 10_000;
 
-/// How much of a record's value is kept, in bytes.
-const MAX_VALUE_BYTES: usize = 64 * 1_024;
+/// Records that are kept with one command: as many as cards may have to wait for.
+const KEPT_AT_ONCE: usize = 64;
 
-/// How much of a record's headers is kept, in number.
-const MAX_HEADERS: usize = 32;
+/// How much of a record's value is kept, in bytes: far more than an event has.
+const MAX_VALUE_BYTES: usize = 4 * 1_024;
+
+/// How much of a record's key, of a header's name and of its value is kept, in bytes.
+const MAX_SMALL_BYTES: usize = 256;
+
+/// How many of a record's headers are kept.
+const MAX_HEADERS: usize = 16;
+
+/// Takes records on their way to the database. Beyond what the database keeps it takes none.
+#[derive(Debug, Default)]
+pub(crate) struct Quarantine {
+    taken: usize,
+    records: Vec<QuarantinedRecord>,
+}
+
+impl Quarantine {
+    /// Takes a record, if there is room for it.
+    pub(crate) fn take(&mut self, record: RecordRef<'_>, reason: Unintelligible) {
+        if self.taken < MAX_RECORDS {
+            self.taken += 1;
+            self.records.push(QuarantinedRecord::new(record, reason));
+        }
+    }
+
+    /// Puts what was taken into the database, a few at a time, so that cards are made in between.
+    pub(crate) fn store(&mut self, store: &Store) {
+        while !self.records.is_empty() {
+            let rest = self.records.len().saturating_sub(KEPT_AT_ONCE);
+            if let Err(error) = store.quarantine(self.records.split_off(rest)) {
+                tracing::warn!(%error, "records in quarantine could not be kept; they are counted, and still in the log");
+                self.records.clear();
+            }
+        }
+    }
+}
 
 /// A record with what is wrong with it.
 #[derive(Debug)]
 pub(crate) struct QuarantinedRecord {
     pub(crate) partition: u32,
     pub(crate) offset: u64,
-    pub(crate) reason: Unintelligible,
+    /// What is wrong, as a stable name.
+    pub(crate) code: &'static str,
+    /// What is wrong, for a person.
+    pub(crate) detail: String,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
-    headers: Vec<(String, String)>,
+    /// `[["name", "value"], ...]`
+    pub(crate) headers: String,
 }
 
 impl QuarantinedRecord {
-    pub(crate) fn new(record: RecordRef<'_>, reason: Unintelligible) -> Self {
-        let cut = |bytes: &[u8]| bytes[..bytes.len().min(MAX_VALUE_BYTES)].to_vec();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(&cut(bytes)).into_owned();
-        let header = |header: event_log::Header| (header.name, text(&header.value));
+    fn new(record: RecordRef<'_>, reason: Unintelligible) -> Self {
+        let small = |bytes: &[u8]| bytes[..bytes.len().min(MAX_SMALL_BYTES)].to_vec();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(&small(bytes)).into_owned();
+        let headers = record.headers.to_vec().into_iter().take(MAX_HEADERS);
+        let headers: Vec<_> = headers.map(|header| (text(header.name.as_bytes()), text(&header.value))).collect();
         QuarantinedRecord {
             partition: record.partition,
             offset: record.offset,
-            reason,
-            key: record.key.map(cut),
-            value: record.value.map(cut),
-            headers: record.headers.to_vec().into_iter().take(MAX_HEADERS).map(header).collect(),
+            code: reason.code(),
+            // A reason quotes what it is about, which may be nearly all of the record.
+            detail: text(reason.to_string().as_bytes()),
+            key: record.key.map(small),
+            value: record.value.map(|value| value[..value.len().min(MAX_VALUE_BYTES)].to_vec()),
+            // Pairs of strings: there is nothing in them that JSON cannot write.
+            headers: serde_json::to_string(&headers).unwrap_or_default(),
         }
-    }
-
-    /// `[["name", "value"], ...]`
-    pub(crate) fn headers_as_json(&self) -> String {
-        // Pairs of strings: there is nothing in them that JSON cannot write.
-        serde_json::to_string(&self.headers).unwrap_or_default()
     }
 }

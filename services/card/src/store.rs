@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use account_events::AccountId;
 use country_code::CountryCode;
-use database::{DatabaseUrl, GroupCommit, OpenError, StoreError};
+use database::{DatabaseUrl, GroupCommit, OpenError};
 use numbering::Numbering;
 use process::Clock;
 use uuid::Uuid;
@@ -29,6 +29,7 @@ pub struct Store {
 }
 
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and its clones are few")]
 enum Database {
     Sqlite { writer: GroupCommit<sqlite::Writer>, reader: sqlite::Reader },
     Postgres { writer: GroupCommit<postgres::Writer>, reader: postgres::Reader },
@@ -83,21 +84,20 @@ impl Store {
 
     /// Deletes all cards of `accounts`, and lets them have no more. Durable when it returns; for a thread that may block.
     pub(crate) fn close_accounts(&self, accounts: Vec<AccountId>) -> Result<(), CardError> {
-        let command = Command::CloseAccounts(accounts);
+        self.submit_blocking(Command::CloseAccounts(accounts))
+    }
+
+    /// Keeps records for a person to look at; for a thread that may block.
+    pub(crate) fn quarantine(&self, records: Vec<QuarantinedRecord>) -> Result<(), CardError> {
+        self.submit_blocking(Command::Quarantine(records))
+    }
+
+    fn submit_blocking(&self, command: Command) -> Result<(), CardError> {
         let outcome = match &self.database {
             Database::Sqlite { writer, .. } => writer.submit_blocking(command)?,
             Database::Postgres { writer, .. } => writer.submit_blocking(command)?,
         };
         outcome.map(|_| ())
-    }
-
-    /// Keeps records for a person to look at, and does not wait for it.
-    pub(crate) fn quarantine(&self, records: Vec<QuarantinedRecord>) -> Result<(), StoreError> {
-        let command = Command::Quarantine(records);
-        match &self.database {
-            Database::Sqlite { writer, .. } => writer.submit_unanswered(command),
-            Database::Postgres { writer, .. } => writer.submit_unanswered(command),
-        }
     }
 
     /// The card with this id.
@@ -126,6 +126,19 @@ impl Store {
             Database::Postgres { reader, .. } => reader.page(request).await?,
         };
         page.ok_or(CardError::InvalidAfter)
+    }
+
+    /// Why nothing can be written now, if so.
+    pub(crate) fn failure(&self) -> Option<String> {
+        match &self.database {
+            Database::Sqlite { writer, .. } => writer.failure(),
+            Database::Postgres { writer, .. } => writer.failure(),
+        }
+    }
+
+    /// Whether other instances write to it too.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.database, Database::Postgres { .. })
     }
 
     /// Ends the writer thread once everything accepted so far is durable.

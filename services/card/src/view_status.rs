@@ -26,7 +26,10 @@ struct Progress {
     current_at: Option<Instant>,
     /// Records that the log had and the view had not, when that was last looked at.
     lag: u64,
+    /// Why the feed cannot read.
     failure: Option<String>,
+    /// Why the log does not say where it ends: a client of Kafka's that reads says nothing of an outage.
+    unanswered: Option<String>,
 }
 
 impl ViewStatus {
@@ -80,10 +83,16 @@ impl ViewStatus {
     /// Takes note of where the log ended at `at`.
     pub(crate) fn compare(&self, ends: &Positions, at: Instant) {
         let mut progress = self.lock();
+        progress.unanswered = None;
         progress.lag = remaining(&progress.positions, ends);
         if progress.lag == 0 {
             progress.current_at = Some(at);
         }
+    }
+
+    /// Notes that the log does not say where it ends.
+    pub(crate) fn unanswered(&self, failure: String) {
+        self.lock().unanswered = Some(failure);
     }
 
     /// Notes that the log cannot be read, and tells whether that is new.
@@ -112,7 +121,7 @@ impl ViewStatus {
             "lag": progress.lag,
             "records": self.records(),
             "quarantined": self.quarantined(),
-            "failure": progress.failure,
+            "failure": progress.failure.as_ref().or(progress.unanswered.as_ref()),
         })
     }
 

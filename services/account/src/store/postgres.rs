@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, Version};
 use database::postgres::{Parameter, Postgres, PostgresSchema, within_deadline};
 use database::{Committer, GroupCommit, OpenError, StoreError};
-use event_log::Record;
+use event_log::{LogError, Record};
 use jiff::Timestamp;
 use numbering::Numbering;
 use process::Clock;
@@ -26,7 +26,8 @@ use uuid::{ContextV7, Uuid};
 use super::{AccountNumbering, Database, Opened, Page, PageRequest, Store};
 use crate::account::{Account, BeholderName};
 use crate::ledger::{self, Batch, Changes, Command, OutboxEvent, Outcome};
-use crate::outbox::{Outbox, OutboxSignal};
+use crate::outbox::{Outbox, OutboxSignal, PAGE_ACCOUNTS};
+use crate::relay::RelayError;
 
 const SCHEMA: PostgresSchema = PostgresSchema { name: "account", migrations: &[include_str!("postgres.sql")] };
 
@@ -63,6 +64,7 @@ pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Resul
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
     let outbox = Box::new(PostgresOutbox {
         database: database.clone(),
+        numbering: numbering.clone(),
         runtime: Handle::current(),
         holder: Uuid::new_v4(),
         session: None,
@@ -290,6 +292,7 @@ impl<'a> EventColumns<'a> {
 /// out of each other's way; that no two ever publish is the event log's to ensure, which fences the earlier publisher.
 struct PostgresOutbox {
     database: Postgres,
+    numbering: AccountNumbering,
     runtime: Handle,
     holder: Uuid,
     session: Option<OutboxSession>,
@@ -357,6 +360,55 @@ impl Outbox for PostgresOutbox {
         Ok((records, last))
     }
 
+    fn removed(&mut self) -> Result<u64, StoreError> {
+        let removed = self.with_session(async |session| {
+            let row = session.client.query_one("SELECT removed_outbox_sequence FROM relay_lease", &[]).await?;
+            Ok(row.get::<_, i64>(0))
+        })?;
+        Ok(removed as u64)
+    }
+
+    fn every_account(
+        &mut self,
+        publish: &mut dyn FnMut(Vec<Record>, Option<u64>) -> Result<(), LogError>,
+    ) -> Result<(), RelayError> {
+        let runtime = self.runtime.clone();
+        let client = runtime.block_on(self.database.connect())?;
+        // One snapshot: everything is of the moment of its first query. The log may take its time with a page.
+        let begin =
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0";
+        let head = "SELECT last_outbox_sequence FROM ledger";
+        let page = format!("SELECT {COLUMNS} FROM accounts WHERE sequence > $1 ORDER BY sequence LIMIT $2");
+        let (head, page) = runtime.block_on(within_deadline(async {
+            client.batch_execute(begin).await?;
+            let head = client.query_one(head, &[]).await?.get::<_, i64>(0) as u64;
+            Ok((head, client.prepare(&page).await?))
+        }))?;
+        let (mut behind, limit) = (0_i64, PAGE_ACCOUNTS as i64);
+        loop {
+            let rows =
+                runtime.block_on(within_deadline(async { Ok(client.query(&page, &[&behind, &limit]).await?) }))?;
+            behind = rows.last().map_or(behind, |row| row.get(0));
+            let record = |row| Ok(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?).record());
+            let records = rows.iter().map(record).collect::<Result<Vec<_>, StoreError>>()?;
+            let is_last = rows.len() < PAGE_ACCOUNTS;
+            publish(records, is_last.then_some(head))?;
+            if is_last {
+                return Ok(());
+            }
+            // Keeps the lease while this goes on.
+            self.may_publish()?;
+        }
+    }
+
+    fn waiting(&mut self) -> Result<u64, StoreError> {
+        let waiting = self.with_session(async |session| {
+            let row = session.client.query_one("SELECT count(*) FROM outbox", &[]).await?;
+            Ok(row.get::<_, i64>(0))
+        })?;
+        Ok(waiting as u64)
+    }
+
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError> {
         self.removal.published = self.removal.published.max(position);
         self.tidy()
@@ -405,7 +457,12 @@ impl OutboxSession {
             )
             .await?;
         let release = client.prepare("UPDATE relay_lease SET expires_at = clock_timestamp() WHERE holder = $1").await?;
-        let remove = client.prepare("DELETE FROM outbox WHERE sequence <= $1").await?;
+        let remove = client
+            .prepare(
+                "WITH removed AS (DELETE FROM outbox WHERE sequence <= $1)
+                 UPDATE relay_lease SET removed_outbox_sequence = greatest(removed_outbox_sequence, $1)",
+            )
+            .await?;
         Ok(OutboxSession { client, lease, release, read, remove })
     }
 }

@@ -42,10 +42,12 @@ CREATE TABLE account.ledger (
 INSERT INTO account.ledger
 SELECT substr(md5(gen_random_uuid()::text), 1, 16), uuid_send(gen_random_uuid()), 0, 0, 0, 0;
 
--- One row: which instance publishes, and until when it may.
+-- One row: which instance publishes, and until when it may; and how far events have been removed, because the event log had
+-- them.
 CREATE TABLE account.relay_lease (
     holder     uuid        NOT NULL,
-    expires_at timestamptz NOT NULL
+    expires_at timestamptz NOT NULL,
+    removed_outbox_sequence bigint NOT NULL
 ) WITH (fillfactor = 10);
 
-INSERT INTO account.relay_lease VALUES (gen_random_uuid(), now());
+INSERT INTO account.relay_lease VALUES (gen_random_uuid(), now(), 0);

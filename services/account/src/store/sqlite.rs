@@ -7,7 +7,7 @@ use std::path::Path;
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType};
 use database::sqlite::{ReadPool, Schema, SqliteFile};
 use database::{Committer, GroupCommit, OpenError, StoreError};
-use event_log::Record;
+use event_log::{LogError, Record};
 use jiff::Timestamp;
 use numbering::Numbering;
 use process::Clock;
@@ -18,7 +18,8 @@ use uuid::{ContextV7, Uuid};
 use super::{AccountNumbering, Database, Opened, Page, PageRequest, Store};
 use crate::account::{Account, BeholderName};
 use crate::ledger::{self, Batch, Changes, Command, OutboxEvent, Outcome};
-use crate::outbox::{Outbox, OutboxSignal, PublishedPosition};
+use crate::outbox::{Outbox, OutboxSignal, PAGE_ACCOUNTS, PublishedPosition};
+use crate::relay::RelayError;
 
 const SCHEMA: Schema = Schema {
     application_id: 0x7441_6363, // "tAcc"
@@ -33,12 +34,12 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
     let file = SqliteFile::open(path, &SCHEMA)?;
     let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
     let published = PublishedPosition::default();
-    let outbox = Box::new(SqliteOutbox { connection: file.reader()?, published: published.clone() });
-    let (database_id, number_key) = outbox
-        .connection
+    let connection = file.reader()?;
+    let (database_id, number_key) = connection
         .query_row("SELECT database_id, number_key FROM ledger", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .map_err(|error| unusable(error.to_string()))?;
     let numbering = AccountNumbering(Numbering::decimal(number_key));
+    let outbox = Box::new(SqliteOutbox { connection, numbering: numbering.clone(), published: published.clone() });
     let writer = Writer::open(file.writer()?, numbering.clone(), clock, signal, published)
         .map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
@@ -121,7 +122,9 @@ impl Committer for Writer {
     fn idle(&mut self) -> Result<(), StoreError> {
         let published = self.published.get();
         if published > self.removed {
-            remove_published(&self.connection, published)?;
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            remove_published(&transaction, published)?;
+            transaction.commit()?;
             self.removed = published;
         }
         Ok(())
@@ -187,6 +190,7 @@ fn write(
 /// The outbox of this instance alone: nobody else publishes from it.
 struct SqliteOutbox {
     connection: Connection,
+    numbering: AccountNumbering,
     published: PublishedPosition,
 }
 
@@ -209,6 +213,38 @@ impl Outbox for SqliteOutbox {
         Ok((records, last))
     }
 
+    fn removed(&mut self) -> Result<u64, StoreError> {
+        let removed =
+            self.connection.query_row("SELECT removed_outbox_sequence FROM ledger", [], |row| row.get::<_, i64>(0))?;
+        Ok(removed as u64)
+    }
+
+    fn every_account(
+        &mut self,
+        publish: &mut dyn FnMut(Vec<Record>, Option<u64>) -> Result<(), LogError>,
+    ) -> Result<(), RelayError> {
+        // One read transaction: everything is of the moment of its first statement.
+        let transaction = self.connection.transaction().map_err(StoreError::from)?;
+        let head = transaction
+            .query_row("SELECT last_outbox_sequence FROM ledger", [], |row| row.get::<_, i64>(0))
+            .map_err(StoreError::from)? as u64;
+        let mut behind = 0;
+        loop {
+            let (records, last) =
+                state_page(&transaction, &self.numbering, behind, PAGE_ACCOUNTS).map_err(StoreError::from)?;
+            let is_last = records.len() < PAGE_ACCOUNTS;
+            publish(records, is_last.then_some(head))?;
+            if is_last {
+                return Ok(());
+            }
+            behind = last;
+        }
+    }
+
+    fn waiting(&mut self) -> Result<u64, StoreError> {
+        Ok(self.connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0))? as u64)
+    }
+
     /// The writer does it with its next transaction, so that removal costs no sync of its own.
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError> {
         self.published.advance(position);
@@ -216,8 +252,12 @@ impl Outbox for SqliteOutbox {
     }
 }
 
+/// In one transaction: the one that `connection` has open.
 fn remove_published(connection: &Connection, position: u64) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM outbox WHERE sequence <= ?")?.execute([position as i64])?;
+    let mut note =
+        connection.prepare_cached("UPDATE ledger SET removed_outbox_sequence = max(removed_outbox_sequence, ?)")?;
+    note.execute([position as i64])?;
     Ok(())
 }
 
@@ -250,6 +290,24 @@ impl Reader {
         let numbering = self.numbering.clone();
         self.pool.read(move |connection| page(connection, &numbering, request)).await
     }
+}
+
+/// The state of up to `limit` accounts behind the sequence `behind`, with the last one's sequence.
+fn state_page(
+    connection: &Connection,
+    numbering: &AccountNumbering,
+    behind: i64,
+    limit: usize,
+) -> rusqlite::Result<(Vec<Record>, i64)> {
+    let sql = format!("SELECT {COLUMNS} FROM accounts WHERE sequence > ? ORDER BY sequence LIMIT ?");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![behind, limit as i64])?;
+    let (mut records, mut last) = (Vec::new(), behind);
+    while let Some(row) = rows.next()? {
+        last = row.get(0)?;
+        records.push(OutboxEvent::of_state(&account_from_row(row, numbering)?).record());
+    }
+    Ok((records, last))
 }
 
 fn account_by_id(

@@ -32,7 +32,8 @@ CREATE TABLE ledger (
     active               INTEGER NOT NULL, -- accounts by status, so that a total needs no scan
     blocked              INTEGER NOT NULL,
     deleted              INTEGER NOT NULL,
-    last_outbox_sequence INTEGER NOT NULL
+    last_outbox_sequence INTEGER NOT NULL,
+    removed_outbox_sequence INTEGER NOT NULL -- how far events have been removed, because the event log had them
 ) STRICT;
 
-INSERT INTO ledger VALUES (lower(hex(randomblob(8))), randomblob(16), 0, 0, 0, 0);
+INSERT INTO ledger VALUES (lower(hex(randomblob(8))), randomblob(16), 0, 0, 0, 0, 0);

@@ -15,7 +15,10 @@ fn health_is_the_seeds_and_the_probes_answer() {
     assert_eq!(health.header("content-type"), "application/json");
     assert_eq!(service.get("/livez").expect(200), json!({"status": "alive"}));
     let ready = service.get("/readyz").expect(200);
-    assert_eq!(ready, json!({"status": "ready", "relay": {"publishing": true, "published": 0, "failure": null}}));
+    assert_eq!(
+        ready,
+        json!({"status": "ready", "relay": {"publishing": true, "published": 0, "waiting": 0, "failure": null}})
+    );
     service.new_id();
     service.log_of(1);
     test_harness::wait_until("it is told what is published", || {

@@ -12,7 +12,7 @@ use http_server::CorsOrigin;
 use process::Clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_harness::{Answer, Http, InProcess, database_url, wait_until};
+use test_harness::{Answer, Http, InProcess, database_url, wait_until, with_postgres};
 
 /// 2025-11-25T10:30:00Z, where a fixed clock starts.
 pub(crate) const START_MICROS: i64 = 1_764_066_600_000_000;
@@ -67,6 +67,43 @@ impl TestService {
         let log = open_log(folder.path());
         let running = run(folder.path(), &log, &clock, &cors, &away);
         TestService { running, log, folder, clock, cors, away }
+    }
+
+    /// Ends the service and throws its log away; `between` then has the service while the new log is still away, and it
+    /// gets the log back after that.
+    pub(crate) fn restart_with_an_empty_log(self, between: impl FnOnce(&Self)) -> Self {
+        let TestService { mut running, log, folder, clock, cors, away } = self;
+        running.stop().expect("a clean end");
+        drop(Arc::into_inner(log).expect("nobody holds on to the log"));
+        for suffix in ["", "-wal", "-shm"] {
+            // The last two are there or not, as SQLite left them.
+            let _ = std::fs::remove_file(folder.path().join(format!("event-log.db{suffix}")));
+        }
+        let log = open_log(folder.path());
+        away.0.store(true, Ordering::SeqCst);
+        let running = run(folder.path(), &log, &clock, &cors, &away);
+        let service = TestService { running, log, folder, clock, cors, away };
+        between(&service);
+        service.set_log_away(false);
+        service
+    }
+
+    /// Holds the database so that nobody can write to it, while `meanwhile` runs.
+    pub(crate) fn with_the_database_held(&self, meanwhile: impl FnOnce()) {
+        let url = database_url(self.folder.path(), "account");
+        match url.strip_prefix("sqlite:") {
+            Some(path) => {
+                let holder = rusqlite::Connection::open(path).expect("a database");
+                holder.execute_batch("BEGIN IMMEDIATE").expect("nobody else holds it");
+                meanwhile();
+                holder.execute_batch("ROLLBACK").expect("a transaction");
+            }
+            None => with_postgres(&url, async |client| {
+                client.batch_execute("BEGIN; LOCK TABLE account.ledger, account.accounts IN EXCLUSIVE MODE").await?;
+                tokio::task::block_in_place(meanwhile);
+                client.batch_execute("ROLLBACK").await
+            }),
+        }
     }
 
     /// Ends the service, so that everything it has to publish is in the log, and reads that.

@@ -196,11 +196,11 @@ impl WriteSession {
 
         let partitions: Vec<i64> = quarantined.iter().map(|record| i64::from(record.partition)).collect();
         let offsets: Vec<i64> = quarantined.iter().map(|record| record.offset as i64).collect();
-        let reasons: Vec<&str> = quarantined.iter().map(|record| record.reason.code()).collect();
-        let details: Vec<String> = quarantined.iter().map(|record| record.reason.to_string()).collect();
+        let reasons: Vec<&str> = quarantined.iter().map(|record| record.code).collect();
+        let details: Vec<&str> = quarantined.iter().map(|record| record.detail.as_str()).collect();
         let keys: Vec<Option<&[u8]>> = quarantined.iter().map(|record| record.key.as_deref()).collect();
         let values: Vec<Option<&[u8]>> = quarantined.iter().map(|record| record.value.as_deref()).collect();
-        let headers: Vec<String> = quarantined.iter().map(|record| record.headers_as_json()).collect();
+        let headers: Vec<&str> = quarantined.iter().map(|record| record.headers.as_str()).collect();
         let seen = vec![now.as_microsecond(); quarantined.len()];
 
         let made = !created.is_empty();

@@ -30,7 +30,7 @@ CREATE TABLE card.quarantine (
     reason        text   NOT NULL,
     detail        text   NOT NULL,
     key           bytea,
-    value         bytea, -- its first 64 KiB
+    value         bytea, -- its first 4 KiB
     headers       text   NOT NULL, -- JSON: [["name", "value"], ...]
     seen_at       bigint NOT NULL,
     PRIMARY KEY (partition, record_offset)

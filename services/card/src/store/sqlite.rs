@@ -144,31 +144,36 @@ fn write(
             transaction.prepare_cached("UPDATE cards SET deleted = 1 WHERE account_id = ? AND deleted = 0")?;
         delete.execute([account_id.0.as_bytes()])?;
     }
-    for record in &changes.quarantined {
-        quarantine(transaction, record, now)?;
-    }
+    quarantine(transaction, &changes.quarantined, now)?;
     transaction.prepare_cached("UPDATE ledger SET cards = ?")?.execute([counters.cards as i64])?;
     Ok(counters)
 }
 
-fn quarantine(connection: &Connection, record: &QuarantinedRecord, now: Timestamp) -> rusqlite::Result<()> {
+/// Keeps `records`, as far as there is room.
+fn quarantine(connection: &Connection, records: &[QuarantinedRecord], now: Timestamp) -> rusqlite::Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let kept: i64 = connection.query_row("SELECT count(*) FROM quarantine", [], |row| row.get(0))?;
+    let room = quarantine::MAX_RECORDS.saturating_sub(kept as usize);
     let mut statement = connection.prepare_cached(
-        "INSERT INTO quarantine SELECT ?, ?, ?, ?, ?, ?, ?, ? WHERE (SELECT count(*) FROM quarantine) < ?
+        "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO UPDATE SET (reason, detail, key, value, headers, seen_at)
              = (excluded.reason, excluded.detail, excluded.key, excluded.value, excluded.headers, excluded.seen_at)
          WHERE value IS NOT excluded.value",
     )?;
-    statement.execute(params![
-        record.partition,
-        record.offset as i64,
-        record.reason.code(),
-        record.reason.to_string(),
-        record.key,
-        record.value,
-        record.headers_as_json(),
-        now.as_microsecond(),
-        quarantine::MAX_RECORDS,
-    ])?;
+    for record in records.iter().take(room) {
+        statement.execute(params![
+            record.partition,
+            record.offset as i64,
+            record.code,
+            record.detail,
+            record.key,
+            record.value,
+            record.headers,
+            now.as_microsecond(),
+        ])?;
+    }
     Ok(())
 }
 

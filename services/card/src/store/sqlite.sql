@@ -27,7 +27,7 @@ CREATE TABLE quarantine (
     reason        TEXT    NOT NULL,
     detail        TEXT    NOT NULL,
     key           BLOB,
-    value         BLOB,    -- its first 64 KiB
+    value         BLOB,    -- its first 4 KiB
     headers       TEXT    NOT NULL, -- JSON: [["name", "value"], ...]
     seen_at       INTEGER NOT NULL,
     PRIMARY KEY (partition, record_offset)

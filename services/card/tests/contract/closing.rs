@@ -3,6 +3,7 @@
 use account_events::AccountStatus::Deleted;
 use event_log::partition_of_key;
 use serde_json::json;
+use test_harness::wait_until;
 
 use crate::service::{TestService, by_account, changed, created, new_id, written};
 
@@ -75,4 +76,43 @@ fn cards_are_closed_after_a_restart_too() {
     assert_eq!(service.get(&by_account(&account)).raw, before);
     let answer = service.post_card("US", &account);
     answer.expect_error(403, "account_deleted", "cannot create card for deleted account", None);
+}
+
+#[test]
+fn a_database_put_back_to_an_older_copy_learns_again_which_accounts_are_deleted() {
+    let service = TestService::start();
+    let (kept, deleted) = (service.account(), service.account());
+    service.card("US", &kept);
+    service.card("US", &deleted);
+    service.tell(&[changed(&deleted, Deleted, 2)]);
+    service.wait_until_all_deleted(&by_account(&deleted));
+
+    let service = service.restart_with_an_older_database();
+    let cards = |account: &str| service.get(&by_account(account)).body["cards"][0]["deleted"].clone();
+    assert_eq!(cards(&deleted), true, "closed before the service is ready");
+    assert_eq!(cards(&kept), false);
+    service.post_card("US", &deleted).expect(403);
+}
+
+#[test]
+fn instances_with_databases_of_their_own_each_close_all_accounts() {
+    let service = TestService::start();
+    let (beside, _folder) = service.start_beside();
+    let beside = beside.http().clone();
+    wait_until("it is ready", || (beside.get("/readyz").status == 200).then_some(()));
+    let accounts: Vec<_> = (0..12).map(|_| service.account()).collect();
+    let lists: Vec<_> = accounts.iter().map(|account| by_account(account)).collect();
+    for account in &accounts {
+        service.card("US", account);
+        let made =
+            || (beside.post("/card", &json!({"country": "US", "account_id": account})).status == 201).then_some(());
+        wait_until("the other one knows the account", made);
+    }
+    let deletions: Vec<_> = accounts.iter().map(|account| changed(account, Deleted, 2)).collect();
+    service.tell(&deletions);
+    for list in &lists {
+        service.wait_until_all_deleted(list);
+        let deleted = || (beside.get(list).body["cards"][0]["deleted"] == true).then_some(());
+        wait_until("the other one has closed the account", deleted);
+    }
 }

@@ -126,6 +126,30 @@ impl TestService {
         run(self.folder.path(), &self.accounts, &self.settings, &self.switches)
     }
 
+    /// Another instance on the same log, with a database of its own.
+    pub(crate) fn start_beside(&self) -> (InProcess, TempDir) {
+        let folder = tempfile::tempdir().expect("a folder");
+        (run(folder.path(), &self.accounts, &self.settings, &self.switches), folder)
+    }
+
+    /// Ends the service, has its database forget that accounts were closed and cards deleted, as an older copy of it would,
+    /// and starts it again.
+    pub(crate) fn restart_with_an_older_database(mut self) -> Self {
+        self.running.stop().expect("a clean end");
+        let url = database_url(self.folder.path(), "card");
+        match url.strip_prefix("sqlite:") {
+            Some(path) => {
+                let sql = "UPDATE cards SET deleted = 0; UPDATE card_accounts SET closed = 0";
+                Connection::open(path).and_then(|database| database.execute_batch(sql)).expect("a database");
+            }
+            None => with_postgres(&url, async |client| {
+                let sql = "UPDATE card.cards SET deleted = false; UPDATE card.card_accounts SET closed = false";
+                client.batch_execute(sql).await
+            }),
+        }
+        self.restart()
+    }
+
     pub(crate) fn wait_until_ready(&self) {
         wait_until("the service is ready", || (self.get("/readyz").status == 200).then_some(()));
     }
