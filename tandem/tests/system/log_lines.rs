@@ -1,12 +1,14 @@
 //! What the binaries log: the seed's lines, as JSON where nobody watches, and few of them however many events there are.
 
+use std::time::Duration;
+
 use account_events::{AccountId, AccountStatus, EventType};
 use serde_json::Value;
 use tempfile::TempDir;
 use test_harness::{Process, binary, wait_until};
 use uuid::Uuid;
 
-use crate::events::seed_record;
+use crate::events::{record, seed_record};
 use crate::mock_kafka::MockKafka;
 use crate::requests::{create_account, create_card};
 
@@ -96,4 +98,25 @@ fn a_replay_logs_a_few_lines_and_says_how_many_it_left_out() {
     });
     let seconds = started.elapsed().as_secs() + 1;
     assert!(logged >= 1 && logged <= MAX_LINES_PER_SECOND * seconds, "{logged} lines in {seconds} s");
+}
+
+#[test]
+fn a_rebuild_that_takes_its_time_shows_how_far_it_is() {
+    let kafka = MockKafka::start();
+    let ids: Vec<_> = (0..30).map(|_| AccountId(Uuid::new_v4())).collect();
+    let records: Vec<_> = ids.iter().map(|id| record(*id, 1, AccountStatus::Active)).collect();
+    kafka.publish(&records);
+    // Asking where the topic ends takes four answers, and so does opening a reader: more than two seconds.
+    kafka.set_round_trip_time(Duration::from_millis(600));
+    let folder = TempDir::new().unwrap();
+    let mut cards = Process::start(&binary("card-service"), folder.path(), &[("KAFKA_BROKERS", &kafka.brokers())]);
+    let progress = wait_until("progress is logged", || {
+        cards.logged().into_iter().find(|line| message(line) == "the account view is being rebuilt")
+    });
+    assert_eq!(progress["left"], 30, "{progress}");
+    assert!(progress["records"].is_u64() && progress["records_per_second"].is_u64(), "{progress}");
+    kafka.set_round_trip_time(Duration::ZERO);
+    create_card(&cards.ready_service(card_service::NAME), ids[0]).expect(201);
+    let done = cards.logged().into_iter().find(|line| message(line) == "the account view holds every account");
+    assert_eq!(done.expect("it says so")["records"], 30);
 }

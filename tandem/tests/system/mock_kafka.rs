@@ -5,6 +5,7 @@
 //! waits three seconds for others, and an empty fetch is answered after its whole wait, whatever comes meanwhile.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use event_log::{EventLog, KafkaLog, KafkaSettings, Record};
 use rdkafka::ClientConfig;
@@ -25,6 +26,11 @@ impl MockKafka {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         cluster.create_topic(TOPIC, PARTITIONS as i32, 1).expect("a topic");
         MockKafka(cluster)
+    }
+
+    /// Has every answer take this long.
+    pub(crate) fn set_round_trip_time(&self, time: Duration) {
+        self.0.broker_round_trip_time(1, time).expect("a broker");
     }
 
     /// For `KAFKA_BROKERS`.
