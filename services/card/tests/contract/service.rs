@@ -126,9 +126,13 @@ impl TestService {
         run(self.folder.path(), &self.accounts, &self.settings, &self.switches)
     }
 
-    /// Another instance on the same log, with a database of its own.
+    /// Another instance on the same log: with a file of its own, or on the same server.
     pub(crate) fn start_beside(&self) -> (InProcess, TempDir) {
         let folder = tempfile::tempdir().expect("a folder");
+        if self.is_on_postgres() {
+            let noted = "card.url";
+            std::fs::copy(self.folder.path().join(noted), folder.path().join(noted)).expect("a noted URL");
+        }
         (run(folder.path(), &self.accounts, &self.settings, &self.switches), folder)
     }
 
