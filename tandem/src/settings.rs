@@ -27,12 +27,12 @@ pub(crate) struct Settings {
     #[arg(long, env = "KAFKA_GROUP_ID", default_value = card_service::DEFAULT_GROUP)]
     pub(crate) kafka_group_id: String,
 
-    /// Where the accounts are kept: sqlite:PATH [default: account.db in DATA_DIR]
-    #[arg(long, env = "ACCOUNT_DATABASE_URL")]
+    /// Where the accounts are kept: sqlite:PATH, or postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: account.db in DATA_DIR]
+    #[arg(long, env = "ACCOUNT_DATABASE_URL", hide_env_values = true)]
     pub(crate) account_database_url: Option<DatabaseUrl>,
 
-    /// Where the cards are kept: sqlite:PATH [default: card.db in DATA_DIR]
-    #[arg(long, env = "CARD_DATABASE_URL")]
+    /// Where the cards are kept: sqlite:PATH, or postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: card.db in DATA_DIR]
+    #[arg(long, env = "CARD_DATABASE_URL", hide_env_values = true)]
     pub(crate) card_database_url: Option<DatabaseUrl>,
 
     /// How old the account view may be, in seconds, while the event log is away, before cards are refused with 503; any

@@ -7,9 +7,13 @@
 //! The permutation is a Feistel network over SipHash-2-4 with a 128-bit key, walked in cycles until it lands in the range
 //! (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
 
+mod ids;
+
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
+
+pub use ids::TimeOrderedIds;
 
 /// The digits of the shortest numbers (api.md).
 const MIN_DIGITS: u32 = 8;

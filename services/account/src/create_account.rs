@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http_server::{JsonBody, TraceParent};
 use serde::Deserialize;
 
+use crate::endpoint::with_etag;
 use crate::error::AccountError;
-use crate::router::with_etag;
 use crate::store::Store;
 
 #[derive(Deserialize)]

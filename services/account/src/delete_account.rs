@@ -7,8 +7,8 @@ use http_server::{IfMatch, QueryParams, TraceParent};
 use serde_json::{Value, json};
 
 use crate::account::Change;
+use crate::endpoint::AccountQuery;
 use crate::error::AccountError;
-use crate::router::AccountQuery;
 use crate::store::Store;
 
 pub(crate) async fn delete_account(

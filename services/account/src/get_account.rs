@@ -5,8 +5,8 @@ use axum::response::Response;
 use http_server::QueryParams;
 use serde::Deserialize;
 
+use crate::endpoint::{AccountQuery, with_etag};
 use crate::error::AccountError;
-use crate::router::{AccountQuery, with_etag};
 use crate::store::Store;
 
 pub(crate) async fn get_account(

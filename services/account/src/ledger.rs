@@ -12,11 +12,11 @@ use country_code::CountryCode;
 use event_log::Record;
 use http_server::IfMatch;
 use jiff::Timestamp;
-use uuid::{ContextV7, Uuid};
+use numbering::TimeOrderedIds;
 
 use crate::account::{Account, BeholderName, Change};
+use crate::account_number::AccountNumbering;
 use crate::error::AccountError;
-use crate::store::AccountNumbering;
 
 /// What a request wants of the database.
 pub(crate) enum Command {
@@ -88,8 +88,7 @@ impl OutboxEvent {
 /// A batch while it is decided.
 pub(crate) struct Batch<'a> {
     pub(crate) numbering: &'a AccountNumbering,
-    /// Keeps ids of one millisecond in order, so that they land on warm pages of the index.
-    pub(crate) ids: &'a ContextV7,
+    pub(crate) ids: &'a TimeOrderedIds,
     pub(crate) now: Timestamp,
     /// The accounts that the commands name, where they are there.
     pub(crate) accounts: HashMap<AccountId, Account>,
@@ -139,7 +138,7 @@ impl Batch<'_> {
 
     fn create(&self, sequence: u64, beholder_name: BeholderName, country_code: CountryCode) -> Account {
         Account {
-            id: AccountId(self.new_id()),
+            id: AccountId(self.ids.next(self.now)),
             account_number: self.numbering.number(sequence),
             beholder_name,
             country_code,
@@ -154,11 +153,5 @@ impl Batch<'_> {
         let (account_id, status, version) = (account.id, account.status, account.version);
         let event = AccountEvent { event_type, account_id, status, version: Some(version) };
         OutboxEvent { event, version, occurred_at: self.now, traceparent }
-    }
-
-    fn new_id(&self) -> Uuid {
-        let seconds = u64::try_from(self.now.as_second()).unwrap_or(0);
-        let nanoseconds = u32::try_from(self.now.subsec_nanosecond()).unwrap_or(0);
-        Uuid::new_v7(uuid::Timestamp::from_unix(self.ids, seconds, nanoseconds))
     }
 }

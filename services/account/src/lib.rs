@@ -5,9 +5,11 @@
 //! to the event log (design.md A1), and no answer waits for it (A2).
 
 pub mod account;
+mod account_number;
 mod config;
 mod create_account;
 mod delete_account;
+mod endpoint;
 pub mod error;
 mod get_account;
 mod ledger;

@@ -26,8 +26,8 @@ struct Settings {
     #[command(flatten)]
     kafka: KafkaArgs,
 
-    /// Where the accounts are kept: sqlite:PATH [default: account.db in DATA_DIR]
-    #[arg(long, env = "DATABASE_URL")]
+    /// Where the accounts are kept: sqlite:PATH, or postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: account.db in DATA_DIR]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<DatabaseUrl>,
 
     #[command(flatten)]

@@ -12,8 +12,6 @@ use std::time::Duration;
 use database::StoreError;
 use event_log::{LogError, Record};
 
-use crate::relay::RelayError;
-
 /// The relay's side of the outbox. Each database has its own.
 pub(crate) trait Outbox: Send {
     /// Whether this instance is the one to publish now. Asked before each batch.
@@ -48,6 +46,15 @@ pub(crate) trait Outbox: Send {
     fn tidy(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
+}
+
+/// Why publishing stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RelayError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("the outbox cannot be read: {0}")]
+    Outbox(#[from] StoreError),
 }
 
 /// How far the event log has acknowledged the outbox: the relay moves it, the writer removes up to it when it commits

@@ -13,10 +13,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use database::StoreError;
-use event_log::{EventLog, LogError, Publisher};
+use event_log::{EventLog, Publisher};
 
-use crate::outbox::{Outbox, OutboxWait};
+use crate::outbox::{Outbox, OutboxWait, RelayError};
 
 /// Events in one batch, at most: enough to keep a log busy, few enough to hold in memory (about 1 KiB each).
 const MAX_BATCH: usize = 1_000;
@@ -24,7 +23,7 @@ const MAX_BATCH: usize = 1_000;
 /// How long without a signal until the outbox is looked at all the same, and a lease on it renewed.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
 
-/// How often an instance that does not publish asks whether it should. Signals wake it too, and cost it a question.
+/// How often an instance that does not publish asks whether it should.
 const STANDBY_POLL: Duration = Duration::from_secs(1);
 
 /// The pause after a first failure; it doubles with each further one, up to [`LONGEST_PAUSE`].
@@ -44,15 +43,12 @@ pub(crate) struct Relay {
     pub(crate) stopping: Arc<AtomicBool>,
 }
 
-/// Why publishing stopped.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RelayError {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error("another instance publishes now")]
+/// How publishing came to an end without a failure.
+enum Ended {
+    /// The outbox is empty, and nothing more is committed.
+    Stopping,
+    /// It is another instance's turn.
     Superseded,
-    #[error("the outbox cannot be read: {0}")]
-    Outbox(#[from] StoreError),
 }
 
 impl Relay {
@@ -69,7 +65,8 @@ impl Relay {
                 let _ = self.outbox.release();
                 return;
             }
-            self.signal_pause(pause);
+            // A commit does not cut it short; the end of the service does.
+            std::thread::park_timeout(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -80,18 +77,22 @@ impl Relay {
             // Read before the outbox is: what was committed before the writer ended is then seen.
             let stopping = self.stopping();
             if self.outbox.may_publish()? {
-                return self.publish_while_permitted(pause);
+                match self.publish_while_permitted(pause)? {
+                    Ended::Stopping => return Ok(()),
+                    Ended::Superseded => tracing::info!("another instance publishes now"),
+                }
             }
-            // Another instance publishes, and sees to what this one has committed.
+            // It sees to what this one commits.
             self.status.succeeded();
             if stopping {
                 return Ok(());
             }
-            self.signal.wait(STANDBY_POLL);
+            // Not woken by commits, which are the other one's business.
+            std::thread::park_timeout(STANDBY_POLL);
         }
     }
 
-    fn publish_while_permitted(&mut self, pause: &mut Duration) -> Result<(), RelayError> {
+    fn publish_while_permitted(&mut self, pause: &mut Duration) -> Result<Ended, RelayError> {
         // This fences whoever published before.
         let mut publisher = self.log.publisher(&self.publisher_name)?;
         let mut position = publisher.position().unwrap_or(0);
@@ -102,11 +103,11 @@ impl Relay {
         loop {
             let stopping = self.stopping();
             if !self.outbox.may_publish()? {
-                return Err(RelayError::Superseded);
+                return Ok(Ended::Superseded);
             }
             match self.publish_next(publisher.as_mut(), position)? {
                 Some(reached) => position = reached,
-                None if stopping => return Ok(()),
+                None if stopping => return Ok(Ended::Stopping),
                 None => {
                     self.outbox.tidy()?;
                     self.signal.wait(FALLBACK_POLL);
@@ -143,11 +144,6 @@ impl Relay {
         self.status.published(records.len());
         self.outbox.remove_published(reached)?;
         Ok(Some(reached))
-    }
-
-    /// Waits out a pause. A commit does not cut it short, the end of the service does soon enough.
-    fn signal_pause(&self, pause: Duration) {
-        std::thread::park_timeout(pause);
     }
 
     fn stopping(&self) -> bool {

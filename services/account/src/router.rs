@@ -1,16 +1,10 @@
-//! Every path of the account service, and what its endpoints share.
+//! Every path of the account service.
 
-use account_events::AccountId;
-use axum::http::header::ETAG;
-use axum::response::{IntoResponse, Response};
+use axum::Router;
 use axum::routing::get;
-use axum::{Json, Router};
-use serde::Deserialize;
 
-use crate::account::Account;
 use crate::create_account::create_account;
 use crate::delete_account::delete_account;
-use crate::error::AccountError;
 use crate::get_account::{get_account, get_account_by_number};
 use crate::list_accounts::list_accounts;
 use crate::store::Store;
@@ -24,22 +18,4 @@ pub(crate) fn routes(store: Store) -> Router {
         .route("/accounts", get(list_accounts))
         .route("/accounts/by-number", get(get_account_by_number))
         .with_state(store)
-}
-
-/// `?id=`
-#[derive(Deserialize)]
-pub(crate) struct AccountQuery {
-    id: Option<String>,
-}
-
-impl AccountQuery {
-    pub(crate) fn id(&self) -> Result<AccountId, AccountError> {
-        let id = self.id.as_deref().filter(|id| !id.is_empty()).ok_or(AccountError::MissingId)?;
-        Ok(id.parse()?)
-    }
-}
-
-/// An account as a response, with its version as its ETag.
-pub(crate) fn with_etag(account: Account) -> Response {
-    ([(ETAG, http_server::etag(u64::from(account.version)))], Json(account)).into_response()
 }

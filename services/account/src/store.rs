@@ -13,16 +13,13 @@ use account_events::{AccountId, AccountStatus};
 use country_code::CountryCode;
 use database::{DatabaseUrl, GroupCommit, OpenError};
 use http_server::IfMatch;
-use numbering::Numbering;
 use process::Clock;
 
 use crate::account::{Account, BeholderName, Change};
+use crate::account_number::AccountNumbering;
 use crate::error::AccountError;
 use crate::ledger::Command;
 use crate::outbox::{Outbox, OutboxSignal};
-
-/// What stands before the digits of an account number (api.md).
-const NUMBER_PREFIX: &str = "ACC-";
 
 /// The database, for handlers.
 #[derive(Clone)]
@@ -146,20 +143,6 @@ impl Store {
             Database::Sqlite { writer, .. } => writer.stop(),
             Database::Postgres { writer, .. } => writer.stop(),
         }
-    }
-}
-
-/// Account numbers from sequences and back.
-#[derive(Clone)]
-pub(crate) struct AccountNumbering(Numbering);
-
-impl AccountNumbering {
-    pub(crate) fn number(&self, sequence: u64) -> String {
-        format!("{NUMBER_PREFIX}{}", self.0.digits(sequence))
-    }
-
-    fn sequence(&self, number: &str) -> Option<u64> {
-        self.0.sequence(number.strip_prefix(NUMBER_PREFIX)?)
     }
 }
 

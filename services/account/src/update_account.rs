@@ -8,8 +8,8 @@ use http_server::{IfMatch, JsonBody, QueryParams, TraceParent};
 use serde::Deserialize;
 
 use crate::account::Change;
+use crate::endpoint::{AccountQuery, with_etag};
 use crate::error::AccountError;
-use crate::router::{AccountQuery, with_etag};
 use crate::store::Store;
 
 #[derive(Deserialize)]

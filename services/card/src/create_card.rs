@@ -9,8 +9,8 @@ use http_server::JsonBody;
 use serde::Deserialize;
 
 use crate::card::may_have_card;
+use crate::endpoint::CardService;
 use crate::error::CardError;
-use crate::router::CardService;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

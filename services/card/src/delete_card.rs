@@ -5,8 +5,8 @@ use axum::extract::State;
 use http_server::QueryParams;
 use serde_json::{Value, json};
 
+use crate::endpoint::{CardQuery, CardService};
 use crate::error::CardError;
-use crate::router::{CardQuery, CardService};
 
 pub(crate) async fn delete_card(
     State(service): State<CardService>,

@@ -6,8 +6,8 @@ use http_server::QueryParams;
 use serde::Deserialize;
 
 use crate::card::Card;
+use crate::endpoint::{CardQuery, CardService};
 use crate::error::CardError;
-use crate::router::{CardQuery, CardService};
 
 pub(crate) async fn get_card(
     State(service): State<CardService>,

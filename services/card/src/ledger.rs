@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use account_events::AccountId;
 use country_code::CountryCode;
 use jiff::Timestamp;
-use uuid::{ContextV7, Uuid};
+use numbering::TimeOrderedIds;
+use uuid::Uuid;
 
 use crate::card::Card;
+use crate::card_number::CardNumbering;
 use crate::error::CardError;
 use crate::quarantine::QuarantinedRecord;
-use crate::store::CardNumbering;
 
 /// What a request, or a loop of this service, wants of the database.
 pub(crate) enum Command {
@@ -87,8 +88,7 @@ pub(crate) struct Changes {
 /// A batch while it is decided.
 pub(crate) struct Batch<'a> {
     pub(crate) numbering: &'a CardNumbering,
-    /// Keeps ids of one millisecond in order, so that they land on warm pages of the index.
-    pub(crate) ids: &'a ContextV7,
+    pub(crate) ids: &'a TimeOrderedIds,
     pub(crate) now: Timestamp,
     /// The accounts that the commands name and that are closed.
     pub(crate) closed: BTreeSet<AccountId>,
@@ -139,10 +139,8 @@ impl Batch<'_> {
     }
 
     fn create(&self, sequence: u64, country: CountryCode, account_id: AccountId) -> Card {
-        let seconds = u64::try_from(self.now.as_second()).unwrap_or(0);
-        let nanoseconds = u32::try_from(self.now.subsec_nanosecond()).unwrap_or(0);
         Card {
-            id: Uuid::new_v7(uuid::Timestamp::from_unix(self.ids, seconds, nanoseconds)),
+            id: self.ids.next(self.now),
             card_number: self.numbering.number(country, sequence),
             country,
             account_id,

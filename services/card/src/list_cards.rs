@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::card::Card;
+use crate::endpoint::{CardService, parse_id};
 use crate::error::CardError;
-use crate::router::{CardService, parse_id};
 use crate::store::PageRequest;
 
 #[derive(Deserialize)]

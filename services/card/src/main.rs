@@ -31,8 +31,8 @@ struct Settings {
     #[arg(long, env = "KAFKA_GROUP_ID", default_value = card_service::DEFAULT_GROUP)]
     kafka_group_id: String,
 
-    /// Where the cards are kept: sqlite:PATH [default: card.db in DATA_DIR]
-    #[arg(long, env = "DATABASE_URL")]
+    /// Where the cards are kept: sqlite:PATH, or postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: card.db in DATA_DIR]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<DatabaseUrl>,
 
     /// How old the account view may be, in seconds, while Kafka is away, before cards are refused with 503; any age if it

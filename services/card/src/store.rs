@@ -12,11 +12,11 @@ use std::thread::JoinHandle;
 use account_events::AccountId;
 use country_code::CountryCode;
 use database::{DatabaseUrl, GroupCommit, OpenError};
-use numbering::Numbering;
 use process::Clock;
 use uuid::Uuid;
 
 use crate::card::Card;
+use crate::card_number::CardNumbering;
 use crate::error::CardError;
 use crate::ledger::{Command, Outcome};
 use crate::quarantine::QuarantinedRecord;
@@ -147,21 +147,6 @@ impl Store {
             Database::Sqlite { writer, .. } => writer.stop(),
             Database::Postgres { writer, .. } => writer.stop(),
         }
-    }
-}
-
-/// Card numbers from countries and sequences, and back.
-#[derive(Clone)]
-pub(crate) struct CardNumbering(Numbering);
-
-impl CardNumbering {
-    pub(crate) fn number(&self, country: CountryCode, sequence: u64) -> String {
-        format!("{country}-{}", self.0.digits(sequence))
-    }
-
-    fn parse(&self, number: &str) -> Option<(CountryCode, u64)> {
-        let (country, digits) = number.split_once('-')?;
-        Some((country.parse().ok()?, self.0.sequence(digits)?))
     }
 }
 

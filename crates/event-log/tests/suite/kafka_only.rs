@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+
 use super::places::{MockKafka, PATIENCE, Place, RealKafka};
 use event_log::{EventLog, KafkaLog, KafkaSettings, LogError, Positions, Record};
 
@@ -77,6 +81,26 @@ fn a_missing_topic_is_made_compacted_and_left_alone_after_that() {
     log.prepare().unwrap();
     assert_eq!(log.topic_warning(PATIENCE).unwrap(), None);
     assert_eq!(log.end_offsets(PATIENCE).unwrap().len(), 3);
+}
+
+#[test]
+fn a_topic_that_deletes_old_records_is_warned_of() {
+    let Some(place) = RealKafka::new() else { return };
+    let topic = format!("{}-deletes", place.settings().topic);
+    let settings = KafkaSettings { topic: topic.clone(), ..place.settings() };
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &settings.brokers).create().unwrap();
+    let new = NewTopic::new(&topic, 1, TopicReplication::Fixed(1)).set("cleanup.policy", "delete");
+    let made = admin.create_topics([&new], &AdminOptions::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(made).unwrap(), [Ok(topic.clone())]);
+
+    let log = KafkaLog::open(settings).unwrap();
+    log.prepare().unwrap();
+    let warning = log.topic_warning(PATIENCE).unwrap().unwrap();
+    assert!(warning.contains(&topic) && warning.contains("cleanup.policy=delete"), "{warning}");
+    assert!(warning.contains("vanish") && !warning.contains('\n'), "{warning}");
+    assert_eq!(log.end_offsets(PATIENCE).unwrap().len(), 1, "it is left as it is");
 }
 
 #[test]

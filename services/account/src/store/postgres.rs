@@ -16,18 +16,18 @@ use database::postgres::{Parameter, Postgres, PostgresSchema, within_deadline};
 use database::{Committer, GroupCommit, OpenError, StoreError};
 use event_log::{LogError, Record};
 use jiff::Timestamp;
-use numbering::Numbering;
+use numbering::{Numbering, TimeOrderedIds};
 use process::Clock;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio_postgres::{Client, Row, Statement};
-use uuid::{ContextV7, Uuid};
+use uuid::Uuid;
 
-use super::{AccountNumbering, Database, Opened, Page, PageRequest, Store};
+use super::{Database, Opened, Page, PageRequest, Store};
 use crate::account::{Account, BeholderName};
+use crate::account_number::AccountNumbering;
 use crate::ledger::{self, Batch, Changes, Command, OutboxEvent, Outcome};
-use crate::outbox::{Outbox, OutboxSignal, PAGE_ACCOUNTS};
-use crate::relay::RelayError;
+use crate::outbox::{Outbox, OutboxSignal, PAGE_ACCOUNTS, RelayError};
 
 const SCHEMA: PostgresSchema = PostgresSchema { name: "account", migrations: &[include_str!("postgres.sql")] };
 
@@ -58,7 +58,7 @@ pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Resul
         session: None,
         numbering: numbering.clone(),
         clock,
-        ids: ContextV7::new(),
+        ids: TimeOrderedIds::new(),
     };
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
@@ -84,7 +84,7 @@ pub(crate) struct Writer {
     session: Option<WriteSession>,
     numbering: AccountNumbering,
     clock: Clock,
-    ids: ContextV7,
+    ids: TimeOrderedIds,
 }
 
 impl Committer for Writer {

@@ -9,17 +9,17 @@ use database::sqlite::{ReadPool, Schema, SqliteFile};
 use database::{Committer, GroupCommit, OpenError, StoreError};
 use event_log::{LogError, Record};
 use jiff::Timestamp;
-use numbering::Numbering;
+use numbering::{Numbering, TimeOrderedIds};
 use process::Clock;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
-use uuid::{ContextV7, Uuid};
+use uuid::Uuid;
 
-use super::{AccountNumbering, Database, Opened, Page, PageRequest, Store};
+use super::{Database, Opened, Page, PageRequest, Store};
 use crate::account::{Account, BeholderName};
+use crate::account_number::AccountNumbering;
 use crate::ledger::{self, Batch, Changes, Command, OutboxEvent, Outcome};
-use crate::outbox::{Outbox, OutboxSignal, PAGE_ACCOUNTS, PublishedPosition};
-use crate::relay::RelayError;
+use crate::outbox::{Outbox, OutboxSignal, PAGE_ACCOUNTS, PublishedPosition, RelayError};
 
 const SCHEMA: Schema = Schema {
     application_id: 0x7441_6363, // "tAcc"
@@ -53,7 +53,7 @@ pub(crate) struct Writer {
     connection: Connection,
     numbering: AccountNumbering,
     clock: Clock,
-    ids: ContextV7,
+    ids: TimeOrderedIds,
     signal: OutboxSignal,
     published: PublishedPosition,
     removed: u64,
@@ -89,7 +89,7 @@ impl Writer {
                 })
             },
         )?;
-        Ok(Writer { connection, numbering, clock, ids: ContextV7::new(), signal, published, removed: 0, counters })
+        Ok(Writer { connection, numbering, clock, ids: TimeOrderedIds::new(), signal, published, removed: 0, counters })
     }
 }
 

@@ -15,14 +15,15 @@ use account_events::AccountId;
 use database::postgres::{Parameter, Postgres, PostgresSchema, within_deadline};
 use database::{Committer, GroupCommit, OpenError, StoreError};
 use jiff::Timestamp;
-use numbering::Numbering;
+use numbering::{Numbering, TimeOrderedIds};
 use process::Clock;
 use tokio::runtime::Handle;
 use tokio_postgres::{Client, Row, Statement};
-use uuid::{ContextV7, Uuid};
+use uuid::Uuid;
 
-use super::{CardNumbering, Database, Page, PageRequest, Store};
+use super::{Database, Page, PageRequest, Store};
 use crate::card::Card;
+use crate::card_number::CardNumbering;
 use crate::ledger::{Batch, Changes, Command, Named, Outcome};
 use crate::quarantine;
 
@@ -46,7 +47,7 @@ pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<(
         session: None,
         numbering: numbering.clone(),
         clock,
-        ids: ContextV7::new(),
+        ids: TimeOrderedIds::new(),
     };
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
@@ -61,7 +62,7 @@ pub(crate) struct Writer {
     session: Option<WriteSession>,
     numbering: CardNumbering,
     clock: Clock,
-    ids: ContextV7,
+    ids: TimeOrderedIds,
 }
 
 impl Committer for Writer {

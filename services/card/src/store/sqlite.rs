@@ -8,14 +8,15 @@ use account_events::AccountId;
 use database::sqlite::{ReadPool, Schema, SqliteFile};
 use database::{Committer, GroupCommit, OpenError, StoreError};
 use jiff::Timestamp;
-use numbering::Numbering;
+use numbering::{Numbering, TimeOrderedIds};
 use process::Clock;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
-use uuid::{ContextV7, Uuid};
+use uuid::Uuid;
 
-use super::{CardNumbering, Database, Page, PageRequest, Store};
+use super::{Database, Page, PageRequest, Store};
 use crate::card::Card;
+use crate::card_number::CardNumbering;
 use crate::ledger::{Batch, Changes, Command, Named, Outcome};
 use crate::quarantine::{self, QuarantinedRecord};
 
@@ -47,7 +48,7 @@ pub(crate) struct Writer {
     connection: Connection,
     numbering: CardNumbering,
     clock: Clock,
-    ids: ContextV7,
+    ids: TimeOrderedIds,
     counters: Counters,
 }
 
@@ -65,7 +66,7 @@ impl Writer {
             [],
             |row| Ok(Counters { last_sequence: row.get::<_, i64>(0)? as u64, cards: row.get::<_, i64>(1)? as u64 }),
         )?;
-        Ok(Writer { connection, numbering, clock, ids: ContextV7::new(), counters })
+        Ok(Writer { connection, numbering, clock, ids: TimeOrderedIds::new(), counters })
     }
 }
 

@@ -1,0 +1,20 @@
+//! Account numbers.
+
+use numbering::Numbering;
+
+/// What stands before the digits of an account number (api.md).
+const NUMBER_PREFIX: &str = "ACC-";
+
+/// Account numbers from sequences and back.
+#[derive(Clone)]
+pub(crate) struct AccountNumbering(pub(crate) Numbering);
+
+impl AccountNumbering {
+    pub(crate) fn number(&self, sequence: u64) -> String {
+        format!("{NUMBER_PREFIX}{}", self.0.digits(sequence))
+    }
+
+    pub(crate) fn sequence(&self, number: &str) -> Option<u64> {
+        self.0.sequence(number.strip_prefix(NUMBER_PREFIX)?)
+    }
+}
