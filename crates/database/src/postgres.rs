@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
@@ -132,6 +133,39 @@ impl Postgres {
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
+    }
+}
+
+/// A connection with what is prepared on it, for a thread that may block. It is made when it is first used, and given up
+/// with whatever it had begun when anything goes wrong; the next use makes another.
+pub struct Session<S> {
+    database: Postgres,
+    runtime: Handle,
+    current: Option<S>,
+}
+
+impl<S: AsRef<Client>> Session<S> {
+    /// None yet. To be called inside a Tokio runtime, which then drives the connections.
+    pub fn new(database: Postgres) -> Self {
+        Session { database, runtime: Handle::current(), current: None }
+    }
+
+    /// Runs `work`, on a session that `open` makes if there is none, within [`DEADLINE`] altogether.
+    pub fn run<T>(
+        &mut self,
+        open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>,
+        work: impl AsyncFnOnce(&S) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let Session { database, runtime, current } = self;
+        runtime.block_on(within_deadline(async {
+            let session = match current.take() {
+                Some(session) if !session.as_ref().is_closed() => session,
+                _ => open(database).await?,
+            };
+            let result = work(&session).await?;
+            *current = Some(session);
+            Ok(result)
+        }))
     }
 }
 

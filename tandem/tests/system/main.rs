@@ -12,6 +12,7 @@ mod random;
 mod requests;
 
 mod banner;
+mod chaos;
 mod holes;
 mod kill;
 mod lifecycle;

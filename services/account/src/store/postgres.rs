@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, Version};
-use database::postgres::{Parameter, Postgres, PostgresSchema, within_deadline};
+use database::postgres::{Parameter, Postgres, PostgresSchema, Session, within_deadline};
 use database::{Committer, GroupCommit, OpenError, StoreError};
 use event_log::{LogError, Record};
 use jiff::Timestamp;
@@ -53,9 +53,7 @@ pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Resul
         .map_err(|_| OpenError::Refused("the number key in the database has not 16 bytes".to_owned()))?;
     let numbering = AccountNumbering(Numbering::decimal(key));
     let writer = Writer {
-        database: database.clone(),
-        runtime: Handle::current(),
-        session: None,
+        session: Session::new(database.clone()),
         numbering: numbering.clone(),
         clock,
         ids: TimeOrderedIds::new(),
@@ -67,7 +65,7 @@ pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Resul
         numbering: numbering.clone(),
         runtime: Handle::current(),
         holder: Uuid::new_v4(),
-        session: None,
+        session: Session::new(database.clone()),
         signal,
         leased: None,
         removal: Removal::default(),
@@ -78,10 +76,7 @@ pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Resul
 }
 
 pub(crate) struct Writer {
-    database: Postgres,
-    runtime: Handle,
-    /// `None` until the first batch, and after an error: the next batch connects again.
-    session: Option<WriteSession>,
+    session: Session<WriteSession>,
     numbering: AccountNumbering,
     clock: Clock,
     ids: TimeOrderedIds,
@@ -92,19 +87,9 @@ impl Committer for Writer {
     type Outcome = Outcome;
 
     fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
-        let runtime = self.runtime.clone();
-        runtime.block_on(within_deadline(async {
-            // Whatever goes wrong, the session goes with it: its transaction is rolled back when the connection closes.
-            let session = match self.session.take() {
-                Some(session) if !session.client.is_closed() => session,
-                _ => WriteSession::open(&self.database).await?,
-            };
-            let batch =
-                Batch { numbering: &self.numbering, ids: &self.ids, now: self.clock.now(), accounts: HashMap::new() };
-            let outcomes = session.commit(batch, commands).await?;
-            self.session = Some(session);
-            Ok(outcomes)
-        }))
+        let (now, accounts) = (self.clock.now(), HashMap::new());
+        let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, accounts };
+        self.session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
     }
 }
 
@@ -116,6 +101,12 @@ struct WriteSession {
     insert: Statement,
     update: Statement,
     tell: Statement,
+}
+
+impl AsRef<Client> for WriteSession {
+    fn as_ref(&self) -> &Client {
+        &self.client
+    }
 }
 
 impl WriteSession {
@@ -295,7 +286,7 @@ struct PostgresOutbox {
     numbering: AccountNumbering,
     runtime: Handle,
     holder: Uuid,
-    session: Option<OutboxSession>,
+    session: Session<OutboxSession>,
     signal: OutboxSignal,
     /// When the lease was granted last.
     leased: Option<Instant>,
@@ -319,21 +310,13 @@ struct OutboxSession {
 }
 
 impl PostgresOutbox {
-    /// Runs `work` on the session, connecting if need be; an error gives the session up.
     fn with_session<T>(
         &mut self,
         work: impl AsyncFnOnce(&OutboxSession) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
-        let runtime = self.runtime.clone();
-        runtime.block_on(within_deadline(async {
-            let session = match self.session.take() {
-                Some(session) if !session.client.is_closed() => session,
-                _ => OutboxSession::open(&self.database, &self.signal).await?,
-            };
-            let result = work(&session).await?;
-            self.session = Some(session);
-            Ok(result)
-        }))
+        let PostgresOutbox { session, signal, .. } = self;
+        session
+            .run(async |database| OutboxSession::open(database, signal).await, async |session| Ok(work(session).await?))
     }
 }
 
@@ -428,6 +411,12 @@ impl Outbox for PostgresOutbox {
         self.with_session(async |session| session.client.execute(&session.remove, &[&(published as i64)]).await)?;
         self.removal = Removal { published, removed: published, at: Some(Instant::now()) };
         Ok(())
+    }
+}
+
+impl AsRef<Client> for OutboxSession {
+    fn as_ref(&self) -> &Client {
+        &self.client
     }
 }
 

@@ -12,12 +12,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
-use database::postgres::{Parameter, Postgres, PostgresSchema, within_deadline};
+use database::postgres::{Parameter, Postgres, PostgresSchema, Session};
 use database::{Committer, GroupCommit, OpenError, StoreError};
 use jiff::Timestamp;
 use numbering::{Numbering, TimeOrderedIds};
 use process::Clock;
-use tokio::runtime::Handle;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
@@ -42,9 +41,7 @@ pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<(
         .map_err(|_| OpenError::Refused("the number key in the database has not 16 bytes".to_owned()))?;
     let numbering = CardNumbering(Numbering::hexadecimal(key));
     let writer = Writer {
-        database: database.clone(),
-        runtime: Handle::current(),
-        session: None,
+        session: Session::new(database.clone()),
         numbering: numbering.clone(),
         clock,
         ids: TimeOrderedIds::new(),
@@ -56,10 +53,7 @@ pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<(
 }
 
 pub(crate) struct Writer {
-    database: Postgres,
-    runtime: Handle,
-    /// `None` until the first batch, and after an error: the next batch connects again.
-    session: Option<WriteSession>,
+    session: Session<WriteSession>,
     numbering: CardNumbering,
     clock: Clock,
     ids: TimeOrderedIds,
@@ -70,19 +64,9 @@ impl Committer for Writer {
     type Outcome = Outcome;
 
     fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
-        let runtime = self.runtime.clone();
-        runtime.block_on(within_deadline(async {
-            // Whatever goes wrong, the session goes with it: its transaction is rolled back when the connection closes.
-            let session = match self.session.take() {
-                Some(session) if !session.client.is_closed() => session,
-                _ => WriteSession::open(&self.database).await?,
-            };
-            let (now, closed, cards) = (self.clock.now(), BTreeSet::new(), HashMap::new());
-            let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, closed, cards };
-            let outcomes = session.commit(batch, commands).await?;
-            self.session = Some(session);
-            Ok(outcomes)
-        }))
+        let (now, closed, cards) = (self.clock.now(), BTreeSet::new(), HashMap::new());
+        let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, closed, cards };
+        self.session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
     }
 }
 
@@ -100,6 +84,12 @@ struct WriteSession {
     delete_closed: Statement,
     quarantine: Statement,
     total: Statement,
+}
+
+impl AsRef<Client> for WriteSession {
+    fn as_ref(&self) -> &Client {
+        &self.client
+    }
 }
 
 impl WriteSession {
