@@ -61,7 +61,8 @@ fn instances_on_postgres_and_kafka_survive_each_others_ends() {
     let cluster = Cluster::start(brokers, postgres_database(&server));
     eprintln!("{:?}: all are ready", started.elapsed());
     let mut writers: Vec<_> = (0..WRITERS).map(|_| Writer::new(random.next())).collect();
-    let mut operator = Operator { cluster: &cluster, writer: Writer::new(random.next()), acknowledged: &AtomicUsize::new(0) };
+    let mut operator =
+        Operator { cluster: &cluster, writer: Writer::new(random.next()), acknowledged: &AtomicUsize::new(0) };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // Also where this thread fails, or the others would never end.
@@ -79,7 +80,11 @@ fn instances_on_postgres_and_kafka_survive_each_others_ends() {
             operator.wait_for_load();
             let (begun, away) = (Instant::now(), operator.make(trouble, &mut random));
             operator.probe();
-            eprintln!("{:?}: {trouble:?}, {away:?} until the others went on, {:?} in all", started.elapsed(), begun.elapsed());
+            eprintln!(
+                "{:?}: {trouble:?}, {away:?} until the others went on, {:?} in all",
+                started.elapsed(),
+                begun.elapsed()
+            );
         }
         operator.wait_for_load();
     });
@@ -122,9 +127,7 @@ struct Operator<'a> {
 impl Operator<'_> {
     fn wait_for_load(&self) {
         let target = self.acknowledged.load(Ordering::Relaxed) + ACKNOWLEDGED;
-        wait_until("requests are acknowledged", || {
-            (self.acknowledged.load(Ordering::Relaxed) >= target).then_some(())
-        });
+        wait_until("requests are acknowledged", || (self.acknowledged.load(Ordering::Relaxed) >= target).then_some(()));
     }
 
     /// Makes trouble and ends it. Returns how long it took until all went on that could.
@@ -189,7 +192,7 @@ impl Operator<'_> {
             let sql = "SELECT 1 FROM card.card_accounts WHERE account_id = $1 AND closed";
             with_postgres(&self.cluster.database, async |client| client.query_opt(sql, &[&id.0]).await)
         });
-        eprintln!("closed after {:?}", begun.elapsed());
+        eprintln!("{:?} from the pause until the account is closed", begun.elapsed());
         self.wait_for_load();
         instance.resume(http.clone());
         let answer = wait_until("the instance that was paused answers", || {
@@ -257,7 +260,10 @@ impl Tables {
             let status = |text: &str| AccountStatus::parse(text).expect("one of the three");
             let version = |version: i64| Version::try_from(version).expect("a version");
             Ok(Tables {
-                accounts: accounts.iter().map(|row| (AccountId(row.get(0)), (status(row.get(1)), version(row.get(2))))).collect(),
+                accounts: accounts
+                    .iter()
+                    .map(|row| (AccountId(row.get(0)), (status(row.get(1)), version(row.get(2)))))
+                    .collect(),
                 cards: cards.iter().map(|row| (row.get(0), (AccountId(row.get(1)), row.get(2)))).collect(),
             })
         })
@@ -303,7 +309,10 @@ impl Tables {
         let accounts: Vec<_> = self.accounts.iter().collect();
         for instance in &cluster.cards {
             let view = &instance.readyz()["view"];
-            assert_eq!((view["accounts"].as_u64(), view["quarantined"].as_u64()), (Some(accounts.len() as u64), Some(0)));
+            assert_eq!(
+                (view["accounts"].as_u64(), view["quarantined"].as_u64()),
+                (Some(accounts.len() as u64), Some(0))
+            );
             let http = instance.http().expect("it is there");
             for _ in 0..SAMPLES {
                 let (id, (status, _)) = random.pick(&accounts).expect("there are accounts");

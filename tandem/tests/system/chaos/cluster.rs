@@ -126,7 +126,8 @@ impl Instance {
 
     /// What it has to say that is not of every day.
     fn complaints(&self) -> Vec<String> {
-        lock(&self.process).lines().into_iter().filter(|line| !line.contains("account event")).collect()
+        let is_daily = |line: &String| line.contains("account event") || line.contains("Updated account cache");
+        lock(&self.process).lines().into_iter().filter(|line| !is_daily(line)).collect()
     }
 }
 

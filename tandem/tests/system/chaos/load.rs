@@ -85,7 +85,8 @@ impl Writer {
             return false;
         }
         let (id, deletes) = (account.id, status == AccountStatus::Deleted);
-        let (method, body) = if deletes { ("DELETE", Value::Null) } else { ("PUT", json!({ "status": status.as_str() })) };
+        let (method, body) =
+            if deletes { ("DELETE", Value::Null) } else { ("PUT", json!({ "status": status.as_str() })) };
         let Some(answer) = send(accounts, method, &format!("/account?id={id}"), &body) else {
             account.perhaps = Some(status);
             return false;

@@ -1,0 +1,232 @@
+//! One instance's writer. A batch is one transaction in two round trips: the first draws sequences and locks the accounts that
+//! are to change, the second writes all rows by UNNEST and commits. Everything of the second is sent at once, so an instance
+//! that is paused or killed between two statements holds no lock that others wait for.
+//!
+//! **Order.** A transaction takes the one row of `ledger` as its last step but one, and numbers its events from there. The
+//! next transaction gets the row when this one has committed. So the order of the outbox is the order of commit, and a
+//! reader that has seen an event has seen all before it.
+
+use std::collections::HashMap;
+
+use database::postgres::{Parameter, Postgres, Session};
+use database::{Committer, StoreError};
+use jiff::Timestamp;
+use numbering::TimeOrderedIds;
+use process::Clock;
+use tokio_postgres::{Client, Statement};
+use uuid::Uuid;
+
+use super::{COLUMNS, account_from_row};
+use crate::account::Account;
+use crate::account_number::AccountNumbering;
+use crate::ledger::{self, Batch, Changes, Command, OutboxEvent, Outcome};
+
+pub(crate) struct Writer {
+    session: Session<WriteSession>,
+    numbering: AccountNumbering,
+    clock: Clock,
+    ids: TimeOrderedIds,
+}
+
+impl Writer {
+    pub(super) fn new(database: &Postgres, numbering: AccountNumbering, clock: Clock) -> Self {
+        Writer { session: Session::new(database.clone()), numbering, clock, ids: TimeOrderedIds::new() }
+    }
+}
+
+impl Committer for Writer {
+    type Command = Command;
+    type Outcome = Outcome;
+
+    fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+        let (now, accounts) = (self.clock.now(), HashMap::new());
+        let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, accounts };
+        self.session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
+    }
+}
+
+/// A connection with its statements.
+struct WriteSession {
+    client: Client,
+    draw: Statement,
+    lock: Statement,
+    insert: Statement,
+    update: Statement,
+    tell: Statement,
+}
+
+impl AsRef<Client> for WriteSession {
+    fn as_ref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl WriteSession {
+    async fn open(database: &Postgres) -> Result<Self, StoreError> {
+        let client = database.connect().await?;
+        let draw = client.prepare("SELECT nextval('account_sequence') FROM generate_series(1, $1::bigint)").await?;
+        let lock = format!("SELECT {COLUMNS} FROM accounts WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE");
+        let lock = client.prepare(&lock).await?;
+        let insert = client
+            .prepare(
+                "INSERT INTO accounts SELECT * FROM unnest(
+                     $1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[])",
+            )
+            .await?;
+        let update = client
+            .prepare(
+                "UPDATE accounts SET beholder_name = new.beholder_name, country_code = new.country_code,
+                     status = new.status, version = new.version, updated_at = new.updated_at
+                 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+                     AS new (id, beholder_name, country_code, status, version, updated_at)
+                 WHERE accounts.id = new.id",
+            )
+            .await?;
+        let tell = client
+            .prepare(
+                "WITH head AS (
+                     UPDATE ledger SET
+                         active = active + $1, blocked = blocked + $2, deleted = deleted + $3,
+                         last_outbox_sequence = greatest(last_outbox_sequence, $4) + cardinality($5::uuid[])
+                     RETURNING last_outbox_sequence - cardinality($5::uuid[]) AS before
+                 ), notified AS (SELECT pg_notify('account_outbox', ''))
+                 INSERT INTO outbox
+                 SELECT head.before + event.place, event.account_id, event.event_type, event.status, event.version,
+                     event.occurred_at, event.traceparent
+                 FROM head, notified, unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
+                     WITH ORDINALITY AS event (account_id, event_type, status, version, occurred_at, traceparent, place)",
+            )
+            .await?;
+        Ok(WriteSession { client, draw, lock, insert, update, tell })
+    }
+
+    async fn commit(&self, mut batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+        let named: Vec<Uuid> = ledger::named_accounts(&commands).into_iter().map(|id| id.0).collect();
+        let creations = ledger::creations(&commands) as i64;
+        let (draw, lock): ([Parameter<'_>; 1], [Parameter<'_>; 1]) = ([&creations], [&named]);
+        // Futures that are polled together go out together: this is one round trip.
+        let ((), drawn, locked) = tokio::try_join!(
+            self.client.batch_execute("BEGIN"),
+            self.client.query(&self.draw, &draw),
+            self.client.query(&self.lock, &lock),
+        )?;
+        for row in &locked {
+            let account = account_from_row(row, batch.numbering)?;
+            batch.accounts.insert(account.id, account);
+        }
+        let now = batch.now;
+        let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
+        self.write(&changes, now).await?;
+        Ok(outcomes)
+    }
+
+    /// Writes and commits in one round trip. If a statement fails, those behind it do too, and the server makes a rollback
+    /// of the commit.
+    async fn write(&self, changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
+        let created = Columns::of(changes.created.iter().map(|(_, account)| account));
+        let sequences: Vec<i64> = changes.created.iter().map(|(sequence, _)| *sequence as i64).collect();
+        let updated = Columns::of(changes.updated.iter());
+        let events = EventColumns::of(&changes.events);
+        let [active, blocked, deleted] = &changes.totals;
+        let now = now.as_microsecond();
+        let insert = async {
+            match sequences.is_empty() {
+                true => Ok(0),
+                false => {
+                    let c = &created;
+                    let parameters: [Parameter<'_>; 8] =
+                        [&sequences, &c.ids, &c.names, &c.countries, &c.statuses, &c.versions, &c.created, &c.updated];
+                    self.client.execute(&self.insert, &parameters).await
+                }
+            }
+        };
+        let update = async {
+            match updated.ids.is_empty() {
+                true => Ok(0),
+                false => {
+                    let u = &updated;
+                    let parameters: [Parameter<'_>; 6] =
+                        [&u.ids, &u.names, &u.countries, &u.statuses, &u.versions, &u.updated];
+                    self.client.execute(&self.update, &parameters).await
+                }
+            }
+        };
+        let tell = async {
+            match events.ids.is_empty() {
+                true => Ok(0),
+                false => {
+                    let e = &events;
+                    let parameters: [Parameter<'_>; 10] = [
+                        active,
+                        blocked,
+                        deleted,
+                        &now,
+                        &e.ids,
+                        &e.types,
+                        &e.statuses,
+                        &e.versions,
+                        &e.times,
+                        &e.traces,
+                    ];
+                    self.client.execute(&self.tell, &parameters).await
+                }
+            }
+        };
+        tokio::try_join!(insert, update, tell, async { self.client.batch_execute("COMMIT").await.map(|()| 0) })?;
+        Ok(())
+    }
+}
+
+/// Accounts by column, for UNNEST.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    names: Vec<&'a str>,
+    countries: Vec<&'a str>,
+    statuses: Vec<&'a str>,
+    versions: Vec<i64>,
+    created: Vec<i64>,
+    updated: Vec<i64>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(accounts: impl Iterator<Item = &'a Account>) -> Self {
+        let mut columns = Columns::default();
+        for account in accounts {
+            columns.ids.push(account.id.0);
+            columns.names.push(account.beholder_name.as_str());
+            columns.countries.push(account.country_code.as_str());
+            columns.statuses.push(account.status.as_str());
+            columns.versions.push(i64::from(account.version));
+            columns.created.push(account.created_at.as_microsecond());
+            columns.updated.push(account.updated_at.as_microsecond());
+        }
+        columns
+    }
+}
+
+/// Events by column, for UNNEST.
+#[derive(Default)]
+struct EventColumns<'a> {
+    ids: Vec<Uuid>,
+    types: Vec<&'a str>,
+    statuses: Vec<&'a str>,
+    versions: Vec<i64>,
+    times: Vec<i64>,
+    traces: Vec<&'a str>,
+}
+
+impl<'a> EventColumns<'a> {
+    fn of(events: &'a [OutboxEvent]) -> Self {
+        let mut columns = EventColumns::default();
+        for OutboxEvent { event, version, occurred_at, traceparent } in events {
+            columns.ids.push(event.account_id.0);
+            columns.types.push(event.event_type.as_str());
+            columns.statuses.push(event.status.as_str());
+            columns.versions.push(i64::from(*version));
+            columns.times.push(occurred_at.as_microsecond());
+            columns.traces.push(traceparent);
+        }
+        columns
+    }
+}
