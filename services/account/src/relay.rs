@@ -23,8 +23,9 @@ const MAX_BATCH: usize = 1_000;
 /// How long without a signal until the outbox is looked at all the same, and a lease on it renewed.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
 
-/// How often an instance that does not publish asks whether it should.
-const STANDBY_POLL: Duration = Duration::from_secs(1);
+/// How often an instance that does not publish asks whether it should. It is a part of how long publishing takes to move
+/// after an instance died: the lease, this, and opening a publisher; five seconds are allowed for all.
+const STANDBY_POLL: Duration = Duration::from_millis(250);
 
 /// The pause after a first failure; it doubles with each further one, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

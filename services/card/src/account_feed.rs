@@ -4,10 +4,10 @@
 //! It first fixes where the log ends, and the instance is ready once the view has got there (C3). When the log is away the
 //! view stays as it is, and the feed goes on from where it was (C5). A record that tells of nothing goes to quarantine.
 //!
-//! While it rebuilds the view, the feed also has the deleted accounts closed in the card database. The card closer did that
-//! when it was news; but a database that was put back to an older copy does not know of it, and the group's position
-//! does not move back. A database that no other instance writes to learns of every deletion this way, since the group
-//! gives the closer of this instance a share of them only.
+//! The feed also has deleted accounts closed in the card database, so that a deletion which any instance knows of is known
+//! there (C4). The card closer alone would not do: while its group misses a member that died, nobody has that member's
+//! share; a database of this instance's own would learn of this instance's share only; and one that was put back to an
+//! older copy would never hear again of what the group has behind it. Closing again changes nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -118,12 +118,11 @@ impl AccountFeed {
     /// Takes what has come into the view.
     fn feed_next(&mut self, reader: &mut dyn Reader, lines: &mut EventLines) -> Result<(), FeedError> {
         let (view, unclosed, quarantine) = (&mut self.view, &mut self.unclosed, &mut self.quarantine);
-        let closes = self.status.is_catching_up() || !self.store.is_shared();
         let mut poison = 0;
         let records = reader.poll(POLL, &mut |record| match AccountEvent::decode(record) {
             Ok(event) => {
                 let applied = view.apply(&event);
-                if closes && event.status == AccountStatus::Deleted {
+                if event.status == AccountStatus::Deleted {
                     unclosed.push(event.account_id);
                 }
                 lines.applied(&event, applied);

@@ -1,8 +1,8 @@
 //! The card closer: when an account is deleted, its cards end with it (design.md C4).
 //!
-//! The work is to be done once, not by every instance, so it reads as a member of the group `KAFKA_GROUP_ID`. The group's
-//! position moves only behind what the card database has committed: an event is handled at least once, and handling it
-//! again changes nothing.
+//! It reads as a member of the group `KAFKA_GROUP_ID`, whose position moves only behind what the card database has
+//! committed: however often all instances are down, each deletion is handled at least once, and handling it again changes
+//! nothing. That it is handled soon, whoever has died, the feeds see to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

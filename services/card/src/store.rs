@@ -136,11 +136,6 @@ impl Store {
         }
     }
 
-    /// Whether other instances write to it too.
-    pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.database, Database::Postgres { .. })
-    }
-
     /// Ends the writer thread once everything accepted so far is durable.
     pub(crate) fn stop(&self) {
         match &self.database {

@@ -15,7 +15,7 @@ use account_events::{AccountEvent, AccountId, AccountStatus, Version};
 use event_log::{Headers, RecordRef};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
-use test_harness::{DEADLINE, POSTGRES_URL, postgres_database, wait_until, with_postgres};
+use test_harness::{DEADLINE, Http, POSTGRES_URL, postgres_database, wait_until, with_postgres};
 use uuid::Uuid;
 
 use self::cluster::{Cluster, Instance};
@@ -194,7 +194,7 @@ impl Operator<'_> {
         });
         eprintln!("{:?} from the pause until the account is closed", begun.elapsed());
         self.wait_for_load();
-        instance.resume(http.clone());
+        let http = instance.resume(http);
         let answer = wait_until("the instance that was paused answers", || {
             Some(create_card(&http, id)).filter(|answer| answer.status != 503)
         });
@@ -313,7 +313,8 @@ impl Tables {
                 (view["accounts"].as_u64(), view["quarantined"].as_u64()),
                 (Some(accounts.len() as u64), Some(0))
             );
-            let http = instance.http().expect("it is there");
+            // Connections that rested for long are closed.
+            let http = Http::new(instance.http().expect("it is there").address());
             for _ in 0..SAMPLES {
                 let (id, (status, _)) = random.pick(&accounts).expect("there are accounts");
                 let expected = match status {

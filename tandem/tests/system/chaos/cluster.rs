@@ -109,10 +109,12 @@ impl Instance {
         http
     }
 
-    /// SIGCONT.
-    pub(super) fn resume(&self, http: Http) {
+    /// SIGCONT. Gives a client with connections of its own: the time of those from before may have run out in the pause.
+    pub(super) fn resume(&self, http: Http) -> Http {
         lock(&self.process).signal(libc::SIGCONT);
-        *lock(&self.http) = Some(http);
+        let http = Http::new(http.address());
+        *lock(&self.http) = Some(http.clone());
+        http
     }
 
     pub(super) fn wait_until_ready(&self) {
@@ -121,7 +123,7 @@ impl Instance {
     }
 
     pub(super) fn readyz(&self) -> Value {
-        self.http().map_or(Value::Null, |http| http.get("/readyz").body)
+        self.http().map_or(Value::Null, |http| Http::new(http.address()).get("/readyz").body)
     }
 
     /// What it has to say that is not of every day.
