@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// What a database URL looks like, for whoever gave something else.
+const EXPECTED: &str = "a database URL starts with sqlite: and a path, or with postgres://";
+
 /// Where a service keeps its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
@@ -32,7 +35,11 @@ impl FromStr for DatabaseUrl {
         match text.strip_prefix("sqlite:") {
             Some("") => Err("sqlite: needs a path behind it, as in sqlite:data/account.db".to_owned()),
             Some(path) => Ok(DatabaseUrl::Sqlite(PathBuf::from(path.strip_prefix("//").unwrap_or(path)))),
-            None => Err("a database URL starts with sqlite: and a path, or with postgres://".to_owned()),
+            // What follows the scheme may hold a password, so only the scheme is repeated.
+            None => Err(match text.split_once(':') {
+                Some((scheme, _)) => format!("{scheme}: is not supported: {EXPECTED}"),
+                None => EXPECTED.to_owned(),
+            }),
         }
     }
 }
