@@ -42,14 +42,14 @@ pub trait Committer: Send + 'static {
     }
 }
 
-enum Message<C: Committer> {
-    Command(C::Command, oneshot::Sender<Result<C::Outcome, StoreError>>),
+enum Message<C, O> {
+    Command(C, oneshot::Sender<Result<O, StoreError>>),
     Stop,
 }
 
-/// The handlers' end of the queue to one writer thread.
-pub struct GroupCommit<C: Committer> {
-    queue: SyncSender<Message<C>>,
+/// The handlers' end of the queue to one writer thread, whichever database that writes to: commands `C` come to outcomes `O`.
+pub struct GroupCommit<C, O> {
+    queue: SyncSender<Message<C, O>>,
     health: Arc<Health>,
 }
 
@@ -94,16 +94,19 @@ impl Drop for EndNote {
     }
 }
 
-impl<C: Committer> Clone for GroupCommit<C> {
+impl<C, O> Clone for GroupCommit<C, O> {
     fn clone(&self) -> Self {
         GroupCommit { queue: self.queue.clone(), health: Arc::clone(&self.health) }
     }
 }
 
-impl<C: Committer> GroupCommit<C> {
+impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
     /// Starts the writer thread, called `name`. It ends after [`GroupCommit::stop`]; join the handle to know that
     /// everything accepted before is durable.
-    pub fn start(name: &str, committer: C) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub fn start(
+        name: &str,
+        committer: impl Committer<Command = C, Outcome = O>,
+    ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (queue, commands) = sync_channel(MAX_QUEUED);
         let health = Arc::new(Health::default());
         let noted = Arc::clone(&health);
@@ -115,13 +118,13 @@ impl<C: Committer> GroupCommit<C> {
     }
 
     /// Hands `command` to the writer and waits until it is durable.
-    pub async fn submit(&self, command: C::Command) -> Result<C::Outcome, StoreError> {
+    pub async fn submit(&self, command: C) -> Result<O, StoreError> {
         let answer = self.enqueue(command)?;
         answer.await.unwrap_or(Err(StoreError::Stopping))
     }
 
     /// As [`GroupCommit::submit`], for a thread that may block.
-    pub fn submit_blocking(&self, command: C::Command) -> Result<C::Outcome, StoreError> {
+    pub fn submit_blocking(&self, command: C) -> Result<O, StoreError> {
         let answer = self.enqueue(command)?;
         answer.blocking_recv().unwrap_or(Err(StoreError::Stopping))
     }
@@ -131,7 +134,7 @@ impl<C: Committer> GroupCommit<C> {
         self.health.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn enqueue(&self, command: C::Command) -> Result<oneshot::Receiver<Result<C::Outcome, StoreError>>, StoreError> {
+    fn enqueue(&self, command: C) -> Result<oneshot::Receiver<Result<O, StoreError>>, StoreError> {
         let (answer, answered) = oneshot::channel();
         match self.queue.try_send(Message::Command(command, answer)) {
             Ok(()) => Ok(answered),
@@ -147,7 +150,7 @@ impl<C: Committer> GroupCommit<C> {
     }
 }
 
-fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C>>, health: &Health) {
+fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C::Command, C::Outcome>>, health: &Health) {
     let mut stopping = false;
     while !stopping {
         let first = match queue.recv_timeout(IDLE) {
@@ -232,7 +235,10 @@ mod tests {
         }
     }
 
-    fn start() -> (GroupCommit<Numbers>, JoinHandle<()>, mpsc::Receiver<Vec<u32>>, mpsc::Sender<()>) {
+    type Started =
+        (GroupCommit<u32, Result<u32, &'static str>>, JoinHandle<()>, mpsc::Receiver<Vec<u32>>, mpsc::Sender<()>);
+
+    fn start() -> Started {
         let (batches, seen) = mpsc::channel();
         let (go, hold) = mpsc::channel();
         let (numbers, writer) = GroupCommit::start("numbers", Numbers { batches, hold }).expect("a thread");

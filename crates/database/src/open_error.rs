@@ -42,6 +42,16 @@ pub enum OpenError {
         /// The last one this binary knows.
         known: usize,
     },
+    /// An older version of the binary is running on it.
+    #[error("{path} is in use by an older version of the service: stop that first, or use its own binary")]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: usize,
+        /// The one this binary needs.
+        known: usize,
+    },
     /// The server cannot be reached, or what it has is not for this binary.
     #[error("{0}")]
     Refused(String),

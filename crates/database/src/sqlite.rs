@@ -1,5 +1,6 @@
 //! A SQLite file that one process owns: durable at every commit, migrated when opened, read while it is written.
 
+use std::cmp::Ordering;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -65,17 +66,29 @@ impl SqliteFile {
         Ok(file)
     }
 
+    /// As [`SqliteFile::open`], but makes none.
+    pub fn open_existing(path: &Path, schema: &Schema) -> Result<Self, OpenError> {
+        match std::fs::metadata(path) {
+            Ok(_) => SqliteFile::open(path, schema),
+            Err(error) => Err(OpenError::Unusable { path: path.to_owned(), reason: error.to_string() }),
+        }
+    }
+
+    /// A connection that writes to a file that another process has. It is for what that process does not keep in memory, and
+    /// looks up in the file.
+    pub fn beside_its_owner(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
+        let connection = open_writer(path)?;
+        let (found, known) = (check_owner(&connection, schema, path)?, schema.migrations.len());
+        match found.cmp(&known) {
+            Ordering::Equal => Ok(connection),
+            Ordering::Greater => Err(OpenError::Newer { path: path.to_owned(), found, known }),
+            Ordering::Less => Err(OpenError::Older { path: path.to_owned(), found, known }),
+        }
+    }
+
     /// A connection that writes. Its commits are durable when they return: `synchronous=FULL` (design.md A2, B1).
     pub fn writer(&self) -> Result<Connection, OpenError> {
-        let connection = Connection::open(&self.path).and_then(|connection| {
-            configure(&connection)?;
-            connection.pragma_update(None, "journal_mode", "wal")?;
-            connection.pragma_update(None, "synchronous", "full")?;
-            connection.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)?;
-            connection.pragma_update(None, "foreign_keys", "on")?;
-            Ok(connection)
-        });
-        connection.map_err(|error| open_error(&self.path, &error))
+        open_writer(&self.path)
     }
 
     /// A connection that only reads, and sees each commit as soon as it is answered.
@@ -133,22 +146,44 @@ impl ReadPool {
     }
 }
 
+fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    let connection = Connection::open(path).and_then(|connection| {
+        configure(&connection)?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)?;
+        connection.pragma_update(None, "foreign_keys", "on")?;
+        Ok(connection)
+    });
+    connection.map_err(|error| open_error(path, &error))
+}
+
 fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
     connection.pragma_update(None, "cache_size", -PAGE_CACHE_KIB)
 }
 
-fn migrate(connection: &mut Connection, schema: &Schema, path: &Path) -> Result<(), OpenError> {
-    let failed = |error: rusqlite::Error| open_error(path, &error);
-    let pragma = |connection: &Connection, name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let application_id = pragma(connection, "application_id").map_err(failed)?;
-    let version = usize::try_from(pragma(connection, "user_version").map_err(failed)?).unwrap_or(usize::MAX);
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
+/// Checks whose file it is, and gives the version of its schema.
+fn check_owner(connection: &Connection, schema: &Schema, path: &Path) -> Result<usize, OpenError> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let read = || {
+        Ok((
+            number("PRAGMA application_id")?,
+            number("PRAGMA user_version")?,
+            number("SELECT count(*) FROM sqlite_schema")?,
+        ))
+    };
+    let (application_id, version, tables) = read().map_err(|error: rusqlite::Error| open_error(path, &error))?;
     if tables > 0 && application_id != i64::from(schema.application_id) {
         return Err(OpenError::Foreign { path: path.to_owned(), owner: schema.owner });
     }
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+fn migrate(connection: &mut Connection, schema: &Schema, path: &Path) -> Result<(), OpenError> {
+    let failed = |error: rusqlite::Error| open_error(path, &error);
+    let version = check_owner(connection, schema, path)?;
     if version > schema.migrations.len() {
         return Err(OpenError::Newer { path: path.to_owned(), found: version, known: schema.migrations.len() });
     }

@@ -85,6 +85,13 @@ pub(crate) struct Changes {
     pub(crate) quarantined: Vec<QuarantinedRecord>,
 }
 
+impl Changes {
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.created.is_empty() && self.deleted.is_empty() && self.closed.is_empty() && self.quarantined.is_empty()
+    }
+}
+
 /// A batch while it is decided.
 pub(crate) struct Batch<'a> {
     pub(crate) numbering: &'a CardNumbering,

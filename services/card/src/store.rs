@@ -24,15 +24,16 @@ use crate::quarantine::QuarantinedRecord;
 /// The database, for handlers and loops.
 #[derive(Clone)]
 pub struct Store {
-    database: Database,
+    writer: GroupCommit<Command, Outcome>,
+    reader: Reader,
     numbering: CardNumbering,
 }
 
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "there is one, and its clones are few")]
-enum Database {
-    Sqlite { writer: GroupCommit<sqlite::Writer>, reader: sqlite::Reader },
-    Postgres { writer: GroupCommit<postgres::Writer>, reader: postgres::Reader },
+enum Reader {
+    Sqlite(sqlite::Reader),
+    Postgres(postgres::Reader),
 }
 
 /// A page of cards, newest first.
@@ -67,44 +68,29 @@ impl Store {
 
     /// Makes a card, unless the database knows the account to be deleted.
     pub async fn create(&self, country: CountryCode, account_id: AccountId) -> Result<Card, CardError> {
-        self.submit(Command::Create { country, account_id }).await?.ok_or(CardError::NotFound)
+        self.writer.submit(Command::Create { country, account_id }).await??.ok_or(CardError::NotFound)
     }
 
     /// Deletes a card.
     pub async fn delete(&self, id: Uuid) -> Result<(), CardError> {
-        self.submit(Command::Delete { id }).await.map(|_| ())
-    }
-
-    async fn submit(&self, command: Command) -> Outcome {
-        match &self.database {
-            Database::Sqlite { writer, .. } => writer.submit(command).await?,
-            Database::Postgres { writer, .. } => writer.submit(command).await?,
-        }
+        self.writer.submit(Command::Delete { id }).await?.map(|_| ())
     }
 
     /// Deletes all cards of `accounts`, and lets them have no more. Durable when it returns; for a thread that may block.
     pub(crate) fn close_accounts(&self, accounts: Vec<AccountId>) -> Result<(), CardError> {
-        self.submit_blocking(Command::CloseAccounts(accounts))
+        self.writer.submit_blocking(Command::CloseAccounts(accounts))?.map(|_| ())
     }
 
     /// Keeps records for a person to look at; for a thread that may block.
     pub(crate) fn quarantine(&self, records: Vec<QuarantinedRecord>) -> Result<(), CardError> {
-        self.submit_blocking(Command::Quarantine(records))
-    }
-
-    fn submit_blocking(&self, command: Command) -> Result<(), CardError> {
-        let outcome = match &self.database {
-            Database::Sqlite { writer, .. } => writer.submit_blocking(command)?,
-            Database::Postgres { writer, .. } => writer.submit_blocking(command)?,
-        };
-        outcome.map(|_| ())
+        self.writer.submit_blocking(Command::Quarantine(records))?.map(|_| ())
     }
 
     /// The card with this id.
     pub async fn card(&self, id: Uuid) -> Result<Card, CardError> {
-        let card = match &self.database {
-            Database::Sqlite { reader, .. } => reader.card(id).await?,
-            Database::Postgres { reader, .. } => reader.card(id).await?,
+        let card = match &self.reader {
+            Reader::Sqlite(reader) => reader.card(id).await?,
+            Reader::Postgres(reader) => reader.card(id).await?,
         };
         card.ok_or(CardError::NotFound)
     }
@@ -112,36 +98,30 @@ impl Store {
     /// The card with this number.
     pub async fn card_by_number(&self, number: &str) -> Result<Card, CardError> {
         let (country, sequence) = self.numbering.parse(number).ok_or(CardError::NotFound)?;
-        let card = match &self.database {
-            Database::Sqlite { reader, .. } => reader.card_by_sequence(sequence).await?,
-            Database::Postgres { reader, .. } => reader.card_by_sequence(sequence).await?,
+        let card = match &self.reader {
+            Reader::Sqlite(reader) => reader.card_by_sequence(sequence).await?,
+            Reader::Postgres(reader) => reader.card_by_sequence(sequence).await?,
         };
         card.filter(|card| card.country == country).ok_or(CardError::NotFound)
     }
 
     /// A page of cards, newest first.
     pub async fn page(&self, request: PageRequest) -> Result<Page, CardError> {
-        let page = match &self.database {
-            Database::Sqlite { reader, .. } => reader.page(request).await?,
-            Database::Postgres { reader, .. } => reader.page(request).await?,
+        let page = match &self.reader {
+            Reader::Sqlite(reader) => reader.page(request).await?,
+            Reader::Postgres(reader) => reader.page(request).await?,
         };
         page.ok_or(CardError::InvalidAfter)
     }
 
     /// Why nothing can be written now, if so.
     pub(crate) fn failure(&self) -> Option<String> {
-        match &self.database {
-            Database::Sqlite { writer, .. } => writer.failure(),
-            Database::Postgres { writer, .. } => writer.failure(),
-        }
+        self.writer.failure()
     }
 
     /// Ends the writer thread once everything accepted so far is durable.
     pub(crate) fn stop(&self) {
-        match &self.database {
-            Database::Sqlite { writer, .. } => writer.stop(),
-            Database::Postgres { writer, .. } => writer.stop(),
-        }
+        self.writer.stop()
     }
 }
 

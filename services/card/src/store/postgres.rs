@@ -20,7 +20,7 @@ use process::Clock;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
-use super::{Database, Page, PageRequest, Store};
+use super::{Page, PageRequest, Store};
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::ledger::{Batch, Changes, Command, Named, Outcome};
@@ -49,10 +49,10 @@ pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<(
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
     let reader = Reader { database, numbering: numbering.clone() };
-    Ok((Store { database: Database::Postgres { writer, reader }, numbering }, writer_thread))
+    Ok((Store { writer, reader: super::Reader::Postgres(reader), numbering }, writer_thread))
 }
 
-pub(crate) struct Writer {
+struct Writer {
     session: Session<WriteSession>,
     numbering: CardNumbering,
     clock: Clock,
@@ -227,7 +227,7 @@ impl WriteSession {
 }
 
 #[derive(Clone)]
-pub(crate) struct Reader {
+pub(super) struct Reader {
     database: Postgres,
     numbering: CardNumbering,
 }

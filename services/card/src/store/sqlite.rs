@@ -14,7 +14,7 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 
-use super::{Database, Page, PageRequest, Store};
+use super::{Page, PageRequest, Store};
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::ledger::{Batch, Changes, Command, Named, Outcome};
@@ -41,10 +41,10 @@ pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>),
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| unusable(error.to_string()))?;
     let reader = Reader { pool: file.read_pool()?, numbering: numbering.clone(), _file: file };
-    Ok((Store { database: Database::Sqlite { writer, reader }, numbering }, writer_thread))
+    Ok((Store { writer, reader: super::Reader::Sqlite(reader), numbering }, writer_thread))
 }
 
-pub(crate) struct Writer {
+struct Writer {
     connection: Connection,
     numbering: CardNumbering,
     clock: Clock,
@@ -75,12 +75,16 @@ impl Committer for Writer {
     type Outcome = Outcome;
 
     fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
-        let now = self.clock.now();
+        let (now, is_probe) = (self.clock.now(), commands.is_empty());
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let named = Named::by(&commands);
         let (closed, cards) = (closed_accounts(&transaction, &named)?, cards_to_delete(&transaction, &named)?);
         let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, closed, cards };
         let (outcomes, changes) = batch.decide(commands, self.counters.last_sequence + 1..);
+        // Only refusals, or closing what is closed: nothing that would be worth a sync.
+        if changes.is_empty() && !is_probe {
+            return Ok(outcomes);
+        }
         let counters = write(&transaction, &changes, self.counters, now)?;
         transaction.commit()?;
         self.counters = counters;
@@ -179,7 +183,7 @@ fn quarantine(connection: &Connection, records: &[QuarantinedRecord], now: Times
 }
 
 #[derive(Clone)]
-pub(crate) struct Reader {
+pub(super) struct Reader {
     pool: ReadPool,
     numbering: CardNumbering,
     /// Keeps the file locked for this process.
