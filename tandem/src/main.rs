@@ -1,6 +1,7 @@
 //! `tandem`: the account service, the card service and an event log between them in one process. The services are the
 //! same as in processes of their own, and talk through nothing but the event log.
 
+mod resync;
 mod settings;
 
 use std::process::ExitCode;
@@ -13,11 +14,14 @@ use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, KafkaLog, KafkaSettings
 use process::Clock;
 use tokio_util::sync::CancellationToken;
 
-use crate::settings::Settings;
+use crate::settings::{Command, Settings};
 
 fn main() -> ExitCode {
     let settings: Settings = process::parse();
-    process::run(&settings.common.log_level.clone(), |shutdown| serve(settings, shutdown))
+    process::run(&settings.common.log_level.clone(), async |shutdown| match settings.command {
+        Some(Command::Resync) => resync::resync(&account_database(&settings), shutdown).await,
+        None => serve(settings, shutdown).await,
+    })
 }
 
 async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -25,14 +29,13 @@ async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Resul
     let account_listener = process::listen(bind_addr, settings.account_port, "ACCOUNT_PORT").await?;
     let card_listener = process::listen(bind_addr, settings.card_port, "CARD_PORT").await?;
     let log = open_log(&settings)?;
-    let file = |name| DatabaseUrl::Sqlite(settings.common.data_dir.join(name));
     let account = account_service::Config {
-        database: settings.account_database_url.clone().unwrap_or_else(|| file("account.db")),
+        database: account_database(&settings),
         cors: settings.cors_allow_origin.clone(),
         clock: Clock::system(),
     };
     let card = card_service::Config {
-        database: settings.card_database_url.clone().unwrap_or_else(|| file("card.db")),
+        database: settings.card_database_url.clone().unwrap_or_else(|| database_file(&settings, "card.db")),
         group: settings.kafka_group_id.clone(),
         view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
         cors: settings.cors_allow_origin.clone(),
@@ -57,6 +60,14 @@ async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Resul
         stop_other_on_failure(card_service::run(card, card_listener, log, shutdown.clone()), &shutdown),
     );
     accounts.context("account service").and(cards.context("card service"))
+}
+
+fn account_database(settings: &Settings) -> DatabaseUrl {
+    settings.account_database_url.clone().unwrap_or_else(|| database_file(settings, "account.db"))
+}
+
+fn database_file(settings: &Settings, name: &str) -> DatabaseUrl {
+    DatabaseUrl::Sqlite(settings.common.data_dir.join(name))
 }
 
 /// The embedded event log, unless Kafka is configured.

@@ -1,6 +1,6 @@
 //! The settings of the all-in-one (api.md, "Configuration").
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use database::DatabaseUrl;
 use http_server::CorsOrigin;
 use process::{CommonArgs, KafkaArgs};
@@ -12,6 +12,10 @@ use process::{CommonArgs, KafkaArgs};
 #[derive(Debug, Parser)]
 #[command(name = "tandem", version)]
 pub(crate) struct Settings {
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// The account service's port; 0 for any
     #[arg(long, env = "ACCOUNT_PORT", default_value_t = 8081)]
     pub(crate) account_port: u16,
@@ -28,7 +32,7 @@ pub(crate) struct Settings {
     pub(crate) kafka_group_id: String,
 
     /// Where the accounts are kept: sqlite:PATH, or postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: account.db in DATA_DIR]
-    #[arg(long, env = "ACCOUNT_DATABASE_URL", hide_env_values = true)]
+    #[arg(long, global = true, env = "ACCOUNT_DATABASE_URL", hide_env_values = true)]
     pub(crate) account_database_url: Option<DatabaseUrl>,
 
     /// Where the cards are kept: sqlite:PATH, or postgres://USER:PASSWORD@HOST:PORT/DATABASE [default: card.db in DATA_DIR]
@@ -46,4 +50,13 @@ pub(crate) struct Settings {
     /// The origin whose web pages may call the services, several with commas between them, or *; none if it is not set
     #[arg(long, env = "CORS_ALLOW_ORIGIN")]
     pub(crate) cors_allow_origin: Option<CorsOrigin>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Have the state of every account published again, as after a topic was lost
+    ///
+    /// It is safe while services run, and they need not: the request is kept in the account database that
+    /// ACCOUNT_DATABASE_URL names (or account.db in DATA_DIR), and whichever instance publishes from there meets it.
+    Resync,
 }

@@ -15,7 +15,7 @@ pub struct CommonArgs {
     pub bind_addr: IpAddr,
 
     /// The folder for everything durable; made if it is missing
-    #[arg(long, env = "DATA_DIR", default_value = "./data")]
+    #[arg(long, global = true, env = "DATA_DIR", default_value = "./data")]
     pub data_dir: PathBuf,
 
     /// error, warn, info, debug or trace, or several such as info,card_service=debug

@@ -85,6 +85,13 @@ impl OutboxEvent {
     }
 }
 
+impl Changes {
+    /// Whether there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.created.is_empty() && self.updated.is_empty() && self.events.is_empty()
+    }
+}
+
 /// A batch while it is decided.
 pub(crate) struct Batch<'a> {
     pub(crate) numbering: &'a AccountNumbering,

@@ -16,6 +16,7 @@ mod ledger;
 mod list_accounts;
 mod outbox;
 mod relay;
+pub mod resync;
 mod router;
 pub mod store;
 mod update_account;

@@ -4,8 +4,6 @@
 //! and it is at least the time of the commit in microseconds: should the database ever be put back to an older copy, its
 //! new events still stand behind everything that the relay has published before.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -17,19 +15,12 @@ pub(crate) trait Outbox: Send {
     /// Whether this instance is the one to publish now. Asked before each batch.
     fn may_publish(&mut self) -> Result<bool, StoreError>;
 
-    /// Up to `limit` events behind `position`, in order, as records, with the position of the last one.
-    fn read_after(&mut self, position: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError>;
+    /// Up to `limit` events behind `after` and up to and including `up_to`, in order, as records, with the position of the last
+    /// one.
+    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError>;
 
     /// How far events have ever been removed. A log that does not reach so far lacks events that nobody has any more.
     fn removed(&mut self) -> Result<u64, StoreError>;
-
-    /// Hands the state of every account to `publish`, as records, a page at a time, all as of one moment. The last page
-    /// comes with the position of that moment: what is in the outbox up to there is told by the pages, and what is behind
-    /// it is newer than all of them.
-    fn every_account(
-        &mut self,
-        publish: &mut dyn FnMut(Vec<Record>, Option<u64>) -> Result<(), LogError>,
-    ) -> Result<(), RelayError>;
 
     /// How many events wait in it.
     fn waiting(&mut self) -> Result<u64, StoreError>;
@@ -41,6 +32,19 @@ pub(crate) trait Outbox: Send {
     fn release(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
+
+    /// The latest request to tell the event log the state of every account, unless it has been met. Looked up now and then,
+    /// not at each call.
+    fn resync_requested(&mut self) -> Result<Option<ResyncRequest>, StoreError>;
+
+    /// Makes such a request. It stands until it is met, whoever publishes by then.
+    fn request_resync(&mut self) -> Result<(), StoreError>;
+
+    /// The state of up to `limit` accounts in the order of their sequences, behind the account of this one.
+    fn accounts_after(&mut self, sequence: u64, limit: usize) -> Result<AccountPage, StoreError>;
+
+    /// Notes that `request`, and all before it, have been met.
+    fn resync_done(&mut self, request: ResyncRequest) -> Result<(), StoreError>;
 
     /// Called when there is nothing to publish: the time for what can wait.
     fn tidy(&mut self) -> Result<(), StoreError> {
@@ -57,18 +61,37 @@ pub(crate) enum RelayError {
     Outbox(#[from] StoreError),
 }
 
-/// How far the event log has acknowledged the outbox: the relay moves it, the writer removes up to it when it commits
-/// next, so that removal costs no sync of its own.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PublishedPosition(Arc<AtomicU64>);
+/// The state of some accounts, as records, all of one moment.
+#[derive(Debug, Default)]
+pub(crate) struct AccountPage {
+    pub(crate) records: Vec<Record>,
+    /// The last account's sequence.
+    pub(crate) last: u64,
+    /// The last event in the outbox at that moment: what is in the outbox up to there is no newer than the page, and what is
+    /// behind it is newer.
+    pub(crate) head: u64,
+}
 
-impl PublishedPosition {
-    pub(crate) fn advance(&self, position: u64) {
-        self.0.fetch_max(position, Ordering::Release);
+/// One of the requests for the state of every account: how many there had been when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ResyncRequest(pub(crate) i64);
+
+/// What has been asked for, and what has been done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ResyncRequests {
+    pub(crate) requested: i64,
+    pub(crate) done: i64,
+}
+
+impl ResyncRequests {
+    /// The latest request, unless it has been met.
+    pub(crate) fn open(self) -> Option<ResyncRequest> {
+        (self.requested > self.done).then_some(ResyncRequest(self.requested))
     }
 
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
+    /// Whether `request` has been met.
+    pub(crate) fn is_met(self, request: ResyncRequest) -> bool {
+        self.done >= request.0
     }
 }
 
@@ -102,6 +125,3 @@ impl OutboxWait {
         }
     }
 }
-
-/// Accounts on one page of [`Outbox::every_account`].
-pub(crate) const PAGE_ACCOUNTS: usize = 1_000;

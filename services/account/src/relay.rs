@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use event_log::{EventLog, Publisher};
 
-use crate::outbox::{Outbox, OutboxWait, RelayError};
+use crate::outbox::{Outbox, OutboxWait, RelayError, ResyncRequest};
 
 /// Events in one batch, at most: enough to keep a log busy, few enough to hold in memory (about 1 KiB each).
 const MAX_BATCH: usize = 1_000;
@@ -32,6 +32,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest pause between attempts: so long at most after the log is back does publishing go on.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Beyond every position in the outbox: databases count in 63 bits.
+const NO_END: u64 = i64::MAX as u64;
 
 pub(crate) struct Relay {
     pub(crate) outbox: Box<dyn Outbox>,
@@ -98,7 +101,11 @@ impl Relay {
         let mut publisher = self.log.publisher(&self.publisher_name)?;
         let mut position = publisher.position().unwrap_or(0);
         if position < self.outbox.removed()? {
-            position = self.publish_every_account(publisher.as_mut(), position)?;
+            // The topic may have been made anew, or put back to an older copy, or it is another one.
+            tracing::warn!(
+                "the event log lacks events that were published: it will be told the state of every account"
+            );
+            self.outbox.request_resync()?;
         }
         self.outbox.remove_published(position)?;
         loop {
@@ -106,7 +113,11 @@ impl Relay {
             if !self.outbox.may_publish()? {
                 return Ok(Ended::Superseded);
             }
-            match self.publish_next(publisher.as_mut(), position)? {
+            if !stopping && let Some(request) = self.outbox.resync_requested()? {
+                position = self.resync(publisher.as_mut(), position, request)?;
+                continue;
+            }
+            match self.publish_next(publisher.as_mut(), position, NO_END)? {
                 Some(reached) => position = reached,
                 None if stopping => return Ok(Ended::Stopping),
                 None => {
@@ -119,25 +130,50 @@ impl Relay {
         }
     }
 
-    /// Makes up for events that the log has lost, and returns the position from which to go on. The topic may have been made
-    /// anew, or put back to an older copy, or it is another one. Versions make what it still has harmless.
+    /// Tells the log the state of every account, and returns the position reached.
     ///
-    /// The position moves with the last page only: whoever is interrupted begins anew.
-    fn publish_every_account(&mut self, publisher: &mut dyn Publisher, position: u64) -> Result<u64, RelayError> {
-        tracing::warn!("the event log lacks events that were published: publishing the state of every account");
-        let (mut accounts, mut reached) = (0, position);
-        self.outbox.every_account(&mut |records, last| {
-            accounts += records.len();
-            reached = last.unwrap_or(reached);
-            publisher.publish(&records, reached)
-        })?;
+    /// A page is of one moment. What was committed before that moment is published before the page, and what is committed
+    /// after it is published behind the page. So no account's version goes back (A3), wherever this is cut short and whoever goes on, and
+    /// new events wait for a page at most. Whoever is interrupted leaves the request standing, and it is met anew.
+    fn resync(
+        &mut self,
+        publisher: &mut dyn Publisher,
+        mut position: u64,
+        request: ResyncRequest,
+    ) -> Result<u64, RelayError> {
+        tracing::info!("publishing the state of every account");
+        let (mut accounts, mut behind) = (0, 0);
+        loop {
+            let page = self.outbox.accounts_after(behind, MAX_BATCH)?;
+            if page.records.is_empty() {
+                break;
+            }
+            while let Some(reached) = self.publish_next(publisher, position, page.head)? {
+                position = reached;
+            }
+            position = position.max(page.head);
+            publisher.publish(&page.records, position)?;
+            accounts += page.records.len();
+            behind = page.last;
+            self.status.succeeded();
+            if self.stopping() || !self.outbox.may_publish()? {
+                tracing::info!(accounts, "publishing the state of every account was cut short, and will begin anew");
+                return Ok(position);
+            }
+        }
+        self.outbox.resync_done(request)?;
         tracing::info!(accounts, "published the state of every account");
-        Ok(reached)
+        Ok(position)
     }
 
-    /// Publishes one batch and returns the position it reaches; `None` if the outbox has no more.
-    fn publish_next(&mut self, publisher: &mut dyn Publisher, position: u64) -> Result<Option<u64>, RelayError> {
-        let (records, reached) = self.outbox.read_after(position, MAX_BATCH)?;
+    /// Publishes one batch of events up to `up_to`, and returns the position it reaches; `None` if the outbox has no more.
+    fn publish_next(
+        &mut self,
+        publisher: &mut dyn Publisher,
+        position: u64,
+        up_to: u64,
+    ) -> Result<Option<u64>, RelayError> {
+        let (records, reached) = self.outbox.read(position, up_to, MAX_BATCH)?;
         if records.is_empty() {
             return Ok(None);
         }

@@ -4,8 +4,8 @@
 //! There are two: a SQLite file ([`sqlite`]), and PostgreSQL ([`postgres`]), which instances share. What they write is
 //! decided by the same code (`ledger`).
 
-mod postgres;
-mod sqlite;
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
 
 use std::thread::JoinHandle;
 
@@ -18,21 +18,22 @@ use process::Clock;
 use crate::account::{Account, BeholderName, Change};
 use crate::account_number::AccountNumbering;
 use crate::error::AccountError;
-use crate::ledger::Command;
+use crate::ledger::{Command, Outcome};
 use crate::outbox::{Outbox, OutboxSignal};
 
 /// The database, for handlers.
 #[derive(Clone)]
 pub struct Store {
-    database: Database,
+    writer: GroupCommit<Command, Outcome>,
+    reader: Reader,
     numbering: AccountNumbering,
 }
 
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "there is one, and its clones are few")]
-enum Database {
-    Sqlite { writer: GroupCommit<sqlite::Writer>, reader: sqlite::Reader },
-    Postgres { writer: GroupCommit<postgres::Writer>, reader: postgres::Reader },
+enum Reader {
+    Sqlite(sqlite::Reader),
+    Postgres(postgres::Reader),
 }
 
 /// What else opening the database gives: for the relay, and for the end.
@@ -80,7 +81,7 @@ impl Store {
         country_code: CountryCode,
         traceparent: String,
     ) -> Result<Account, AccountError> {
-        self.submit(Command::Create { beholder_name, country_code, traceparent }).await
+        self.writer.submit(Command::Create { beholder_name, country_code, traceparent }).await?
     }
 
     /// Changes an account, with its event if the status changes, in one transaction.
@@ -91,14 +92,14 @@ impl Store {
         if_match: Option<IfMatch>,
         traceparent: String,
     ) -> Result<Account, AccountError> {
-        self.submit(Command::Change { id, change, if_match, traceparent }).await
+        self.writer.submit(Command::Change { id, change, if_match, traceparent }).await?
     }
 
     /// The account with this id.
     pub async fn account(&self, id: AccountId) -> Result<Account, AccountError> {
-        let account = match &self.database {
-            Database::Sqlite { reader, .. } => reader.account(id).await?,
-            Database::Postgres { reader, .. } => reader.account(id).await?,
+        let account = match &self.reader {
+            Reader::Sqlite(reader) => reader.account(id).await?,
+            Reader::Postgres(reader) => reader.account(id).await?,
         };
         account.ok_or(AccountError::NotFound)
     }
@@ -106,43 +107,30 @@ impl Store {
     /// The account with this number.
     pub async fn account_by_number(&self, number: &str) -> Result<Account, AccountError> {
         let sequence = self.numbering.sequence(number).ok_or(AccountError::NotFound)?;
-        let account = match &self.database {
-            Database::Sqlite { reader, .. } => reader.account_by_sequence(sequence).await?,
-            Database::Postgres { reader, .. } => reader.account_by_sequence(sequence).await?,
+        let account = match &self.reader {
+            Reader::Sqlite(reader) => reader.account_by_sequence(sequence).await?,
+            Reader::Postgres(reader) => reader.account_by_sequence(sequence).await?,
         };
         account.ok_or(AccountError::NotFound)
     }
 
     /// A page of accounts, newest first.
     pub async fn page(&self, request: PageRequest) -> Result<Page, AccountError> {
-        let page = match &self.database {
-            Database::Sqlite { reader, .. } => reader.page(request).await?,
-            Database::Postgres { reader, .. } => reader.page(request).await?,
+        let page = match &self.reader {
+            Reader::Sqlite(reader) => reader.page(request).await?,
+            Reader::Postgres(reader) => reader.page(request).await?,
         };
         page.ok_or(AccountError::InvalidAfter)
     }
 
-    async fn submit(&self, command: Command) -> Result<Account, AccountError> {
-        match &self.database {
-            Database::Sqlite { writer, .. } => writer.submit(command).await?,
-            Database::Postgres { writer, .. } => writer.submit(command).await?,
-        }
-    }
-
     /// Why nothing can be written now, if so.
     pub(crate) fn failure(&self) -> Option<String> {
-        match &self.database {
-            Database::Sqlite { writer, .. } => writer.failure(),
-            Database::Postgres { writer, .. } => writer.failure(),
-        }
+        self.writer.failure()
     }
 
     /// Ends the writer thread once everything accepted so far is durable.
     pub(crate) fn stop(&self) {
-        match &self.database {
-            Database::Sqlite { writer, .. } => writer.stop(),
-            Database::Postgres { writer, .. } => writer.stop(),
-        }
+        self.writer.stop()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The accounts in PostgreSQL, shared by the instances of the service.
 
-mod outbox;
+pub(crate) mod outbox;
 mod writer;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, Version};
@@ -11,14 +11,15 @@ use numbering::Numbering;
 use process::Clock;
 use tokio_postgres::Row;
 
-pub(crate) use self::writer::Writer;
-use super::{Database, Opened, Page, PageRequest, Store};
+use self::writer::Writer;
+use super::{Opened, Page, PageRequest, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;
 use crate::ledger::OutboxEvent;
 use crate::outbox::OutboxSignal;
 
-const SCHEMA: PostgresSchema = PostgresSchema { name: "account", migrations: &[include_str!("postgres.sql")] };
+pub(crate) const SCHEMA: PostgresSchema =
+    PostgresSchema { name: "account", migrations: &[include_str!("postgres-1.sql"), include_str!("postgres-2.sql")] };
 
 /// The columns of [`account_from_row`].
 const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";
@@ -36,13 +37,13 @@ pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Resul
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
     let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), signal));
-    let reader = Reader { database, numbering: numbering.clone() };
-    let store = Store { database: Database::Postgres { writer, reader }, numbering };
+    let reader = super::Reader::Postgres(Reader { database, numbering: numbering.clone() });
+    let store = Store { writer, reader, numbering };
     Ok(Opened { store, writer_thread, outbox, database_id: row.get(0) })
 }
 
 #[derive(Clone)]
-pub(crate) struct Reader {
+pub(super) struct Reader {
     database: Postgres,
     numbering: AccountNumbering,
 }

@@ -14,6 +14,7 @@ mod log_away;
 mod lost_log;
 mod protocol;
 mod restart;
+mod resync;
 mod service;
 mod storage;
 mod update;

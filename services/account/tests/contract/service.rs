@@ -3,10 +3,11 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use account_service::Config;
+use database::DatabaseUrl;
 use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
 use http_server::CorsOrigin;
 use process::Clock;
@@ -55,14 +56,31 @@ impl TestService {
 
     /// Takes the event log away from the service, or gives it back.
     pub(crate) fn set_log_away(&self, away: bool) {
-        self.away.0.store(away, Ordering::SeqCst);
+        self.set_publishes_left(if away { 0 } else { i64::MAX });
+    }
+
+    /// Takes the event log away after it has taken so many batches more.
+    pub(crate) fn set_publishes_left(&self, batches: i64) {
+        self.away.0.store(batches, Ordering::SeqCst);
+    }
+
+    /// Where its database is.
+    pub(crate) fn database(&self) -> DatabaseUrl {
+        database_url(self.folder.path(), "account").parse().expect("a database URL")
     }
 
     /// Ends the service, so that everything it has to publish is in the log, and closes the log; then starts both on
     /// the same files.
     pub(crate) fn restart(self) -> Self {
+        self.restart_between(|_| ())
+    }
+
+    /// As [`TestService::restart`], with what `between` does to the database meanwhile.
+    pub(crate) fn restart_between(self, between: impl FnOnce(&DatabaseUrl)) -> Self {
+        let database = self.database();
         let TestService { mut running, log, folder, clock, cors, away } = self;
         running.stop().expect("a clean end");
+        between(&database);
         drop(Arc::into_inner(log).expect("nobody holds on to the log"));
         let log = open_log(folder.path());
         let running = run(folder.path(), &log, &clock, &cors, &away);
@@ -80,7 +98,7 @@ impl TestService {
             let _ = std::fs::remove_file(folder.path().join(format!("event-log.db{suffix}")));
         }
         let log = open_log(folder.path());
-        away.0.store(true, Ordering::SeqCst);
+        away.0.store(0, Ordering::SeqCst);
         let running = run(folder.path(), &log, &clock, &cors, &away);
         let service = TestService { running, log, folder, clock, cors, away };
         between(&service);
@@ -209,13 +227,19 @@ fn run(folder: &Path, log: &Arc<EmbeddedLog>, clock: &Clock, cors: &Option<CorsO
     InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown))
 }
 
-/// Whether the log is away. Clones say the same.
-#[derive(Debug, Clone, Default)]
-struct Away(Arc<AtomicBool>);
+/// How many more batches the log takes before it is away. Clones share the number.
+#[derive(Debug, Clone)]
+struct Away(Arc<AtomicI64>);
+
+impl Default for Away {
+    fn default() -> Self {
+        Away(Arc::new(AtomicI64::new(i64::MAX)))
+    }
+}
 
 impl Away {
     fn check(&self) -> Result<(), LogError> {
-        match self.0.load(Ordering::SeqCst) {
+        match self.0.load(Ordering::SeqCst) <= 0 {
             true => Err(LogError::Unavailable("the test took it away".to_owned())),
             false => Ok(()),
         }
@@ -263,6 +287,7 @@ impl Publisher for AwayPublisher {
 
     fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         self.away.check()?;
+        self.away.0.fetch_sub(1, Ordering::SeqCst);
         self.publisher.publish(records, position)
     }
 }

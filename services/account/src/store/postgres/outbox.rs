@@ -3,17 +3,17 @@
 use std::time::{Duration, Instant};
 
 use database::StoreError;
-use database::postgres::{Postgres, Session, within_deadline};
-use event_log::{LogError, Record};
+use database::postgres::{Postgres, Session};
+use event_log::Record;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
 use super::{COLUMNS, account_from_row, event_from_row};
 use crate::account_number::AccountNumbering;
 use crate::ledger::OutboxEvent;
-use crate::outbox::{Outbox, OutboxSignal, PAGE_ACCOUNTS, RelayError};
+use crate::outbox::{AccountPage, Outbox, OutboxSignal, ResyncRequest, ResyncRequests};
 
 /// How long an instance may publish without asking again. Another one takes over so long after it has gone silent.
 const LEASE: Duration = Duration::from_secs(3);
@@ -35,6 +35,8 @@ pub(super) struct PostgresOutbox {
     signal: OutboxSignal,
     /// When the lease was granted last.
     leased: Option<Instant>,
+    /// The request that stood open then.
+    resync: Option<ResyncRequest>,
     removal: Removal,
 }
 
@@ -51,6 +53,7 @@ struct OutboxSession {
     lease: Statement,
     release: Statement,
     read: Statement,
+    page: Statement,
     remove: Statement,
 }
 
@@ -64,6 +67,7 @@ impl PostgresOutbox {
             session: Session::new(database.clone()),
             signal,
             leased: None,
+            resync: None,
             removal: Removal::default(),
         }
     }
@@ -86,17 +90,20 @@ impl Outbox for PostgresOutbox {
         }
         let (holder, seconds) = (self.holder, LEASE.as_secs_f64());
         let granted =
-            self.with_session(async |session| session.client.execute(&session.lease, &[&holder, &seconds]).await)?;
+            self.with_session(async |session| session.client.query_opt(&session.lease, &[&holder, &seconds]).await)?;
         // From before the question was asked: the lease is never thought to last longer than the server thinks.
-        self.leased = (granted == 1).then_some(asked);
-        Ok(granted == 1)
+        self.leased = granted.is_some().then_some(asked);
+        self.resync = granted.as_ref().and_then(|row| requests_from_row(row).open());
+        Ok(granted.is_some())
     }
 
-    fn read_after(&mut self, position: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError> {
+    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError> {
+        let parameters = [after as i64, up_to as i64, limit as i64];
         let rows = self.with_session(async |session| {
-            session.client.query(&session.read, &[&(position as i64), &(limit as i64)]).await
+            let [after, up_to, limit] = &parameters;
+            session.client.query(&session.read, &[after, up_to, limit]).await
         })?;
-        let last = rows.last().map_or(position, |row| row.get::<_, i64>(0) as u64);
+        let last = rows.last().map_or(after, |row| row.get::<_, i64>(0) as u64);
         let records = rows.iter().map(|row| Ok(event_from_row(row)?.record())).collect::<Result<_, StoreError>>()?;
         Ok((records, last))
     }
@@ -107,39 +114,6 @@ impl Outbox for PostgresOutbox {
             Ok(row.get::<_, i64>(0))
         })?;
         Ok(removed as u64)
-    }
-
-    fn every_account(
-        &mut self,
-        publish: &mut dyn FnMut(Vec<Record>, Option<u64>) -> Result<(), LogError>,
-    ) -> Result<(), RelayError> {
-        let runtime = self.runtime.clone();
-        let client = runtime.block_on(self.database.connect())?;
-        // One snapshot: everything is of the moment of its first query. The log may take its time with a page.
-        let begin =
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL idle_in_transaction_session_timeout = 0";
-        let head = "SELECT last_outbox_sequence FROM ledger";
-        let page = format!("SELECT {COLUMNS} FROM accounts WHERE sequence > $1 ORDER BY sequence LIMIT $2");
-        let (head, page) = runtime.block_on(within_deadline(async {
-            client.batch_execute(begin).await?;
-            let head = client.query_one(head, &[]).await?.get::<_, i64>(0) as u64;
-            Ok((head, client.prepare(&page).await?))
-        }))?;
-        let (mut behind, limit) = (0_i64, PAGE_ACCOUNTS as i64);
-        loop {
-            let rows =
-                runtime.block_on(within_deadline(async { Ok(client.query(&page, &[&behind, &limit]).await?) }))?;
-            behind = rows.last().map_or(behind, |row| row.get(0));
-            let record = |row| Ok(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?).record());
-            let records = rows.iter().map(record).collect::<Result<Vec<_>, StoreError>>()?;
-            let is_last = rows.len() < PAGE_ACCOUNTS;
-            publish(records, is_last.then_some(head))?;
-            if is_last {
-                return Ok(());
-            }
-            // Keeps the lease while this goes on.
-            self.may_publish()?;
-        }
     }
 
     fn waiting(&mut self) -> Result<u64, StoreError> {
@@ -153,6 +127,41 @@ impl Outbox for PostgresOutbox {
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError> {
         self.removal.published = self.removal.published.max(position);
         self.tidy()
+    }
+
+    fn resync_requested(&mut self) -> Result<Option<ResyncRequest>, StoreError> {
+        Ok(self.resync)
+    }
+
+    fn request_resync(&mut self) -> Result<(), StoreError> {
+        // Not the relay's own connection: what is asked for must survive a crash.
+        let database = self.database.clone();
+        self.resync = Some(self.runtime.block_on(request_resync(&database))?);
+        Ok(())
+    }
+
+    fn accounts_after(&mut self, sequence: u64, limit: usize) -> Result<AccountPage, StoreError> {
+        let (behind, limit) = (sequence as i64, limit as i64);
+        let rows = self.with_session(async |session| session.client.query(&session.page, &[&behind, &limit]).await)?;
+        let numbering = &self.numbering;
+        let record = |row| Ok(OutboxEvent::of_state(&account_from_row(row, numbering)?).record());
+        let number = |column| rows.last().map_or(0, |row: &Row| row.get::<_, i64>(column) as u64);
+        Ok(AccountPage {
+            last: number(0),
+            head: number(8),
+            records: rows.iter().map(record).collect::<Result<_, StoreError>>()?,
+        })
+    }
+
+    fn resync_done(&mut self, request: ResyncRequest) -> Result<(), StoreError> {
+        self.with_session(async |session| {
+            session
+                .client
+                .execute("UPDATE relay_lease SET resync_done = greatest(resync_done, $1)", &[&request.0])
+                .await
+        })?;
+        self.resync = self.resync.filter(|latest| *latest > request);
+        Ok(())
     }
 
     fn release(&mut self) -> Result<(), StoreError> {
@@ -194,15 +203,22 @@ impl OutboxSession {
         let lease = client
             .prepare(
                 "UPDATE relay_lease SET holder = $1, expires_at = clock_timestamp() + make_interval(secs => $2)
-                 WHERE holder = $1 OR expires_at < clock_timestamp()",
+                 WHERE holder = $1 OR expires_at < clock_timestamp()
+                 RETURNING resync_requested, resync_done",
             )
             .await?;
         let read = client
             .prepare(
                 "SELECT sequence, account_id, event_type, status, version, occurred_at, traceparent
-                 FROM outbox WHERE sequence > $1 ORDER BY sequence LIMIT $2",
+                 FROM outbox WHERE sequence > $1 AND sequence <= $2 ORDER BY sequence LIMIT $3",
             )
             .await?;
+        // One statement, so all of it is of one moment.
+        let page = format!(
+            "SELECT {COLUMNS}, (SELECT last_outbox_sequence FROM ledger) FROM accounts WHERE sequence > $1
+             ORDER BY sequence LIMIT $2"
+        );
+        let page = client.prepare(&page).await?;
         let release = client.prepare("UPDATE relay_lease SET expires_at = clock_timestamp() WHERE holder = $1").await?;
         let remove = client
             .prepare(
@@ -210,6 +226,23 @@ impl OutboxSession {
                  UPDATE relay_lease SET removed_outbox_sequence = greatest(removed_outbox_sequence, $1)",
             )
             .await?;
-        Ok(OutboxSession { client, lease, release, read, remove })
+        Ok(OutboxSession { client, lease, release, read, page, remove })
     }
+}
+
+/// Asks whichever instance publishes to tell the event log the state of every account.
+pub(crate) async fn request_resync(database: &Postgres) -> Result<ResyncRequest, StoreError> {
+    let sql = "UPDATE relay_lease SET resync_requested = resync_requested + 1 RETURNING resync_requested";
+    database.read(async |client| Ok(ResyncRequest(client.query_one(sql, &[]).await?.get(0)))).await
+}
+
+/// What has been asked for, and what has been done; and whether an instance holds the lease.
+pub(crate) async fn resync_requests(database: &Postgres) -> Result<(ResyncRequests, bool), StoreError> {
+    let sql = "SELECT resync_requested, resync_done, expires_at > clock_timestamp() FROM relay_lease";
+    let row = database.read(async |client| client.query_one(sql, &[]).await).await?;
+    Ok((requests_from_row(&row), row.get(2)))
+}
+
+fn requests_from_row(row: &Row) -> ResyncRequests {
+    ResyncRequests { requested: row.get(0), done: row.get(1) }
 }

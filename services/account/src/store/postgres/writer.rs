@@ -21,7 +21,7 @@ use crate::account::Account;
 use crate::account_number::AccountNumbering;
 use crate::ledger::{self, Batch, Changes, Command, OutboxEvent, Outcome};
 
-pub(crate) struct Writer {
+pub(super) struct Writer {
     session: Session<WriteSession>,
     numbering: AccountNumbering,
     clock: Clock,

@@ -1,0 +1,140 @@
+//! The outbox of this instance alone: nobody else publishes from it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use database::StoreError;
+use event_log::Record;
+use rusqlite::{Connection, params};
+
+use super::{COLUMNS, account_from_row, event_from_row};
+use crate::account_number::AccountNumbering;
+use crate::ledger::OutboxEvent;
+use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
+
+/// How often it is looked whether someone has asked for the state of every account.
+const REQUEST_POLL: Duration = Duration::from_millis(500);
+
+pub(super) struct SqliteOutbox {
+    connection: Connection,
+    numbering: AccountNumbering,
+    published: PublishedPosition,
+    requests_read_at: Option<Instant>,
+}
+
+/// How far the event log has acknowledged the outbox: the relay moves it, the writer removes up to it when it commits
+/// next, so that removal costs no sync of its own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PublishedPosition(Arc<AtomicU64>);
+
+impl PublishedPosition {
+    fn advance(&self, position: u64) {
+        self.0.fetch_max(position, Ordering::Release);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl SqliteOutbox {
+    /// `connection` writes only what tells of requests for the state of every account, which come once in a long while.
+    pub(super) fn new(connection: Connection, numbering: AccountNumbering, published: PublishedPosition) -> Self {
+        SqliteOutbox { connection, numbering, published, requests_read_at: None }
+    }
+}
+
+impl Outbox for SqliteOutbox {
+    fn may_publish(&mut self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT sequence, account_id, event_type, status, version, occurred_at, traceparent
+             FROM outbox WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
+        )?;
+        let mut rows = statement.query(params![after as i64, up_to as i64, limit as i64])?;
+        let (mut records, mut last) = (Vec::new(), after);
+        while let Some(row) = rows.next()? {
+            last = row.get::<_, i64>(0)? as u64;
+            records.push(event_from_row(row)?.record());
+        }
+        Ok((records, last))
+    }
+
+    fn removed(&mut self) -> Result<u64, StoreError> {
+        let removed =
+            self.connection.query_row("SELECT removed_outbox_sequence FROM ledger", [], |row| row.get::<_, i64>(0))?;
+        Ok(removed as u64)
+    }
+
+    fn waiting(&mut self) -> Result<u64, StoreError> {
+        Ok(self.connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0))? as u64)
+    }
+
+    /// The writer does it with its next transaction, so that removal costs no sync of its own.
+    fn remove_published(&mut self, position: u64) -> Result<(), StoreError> {
+        self.published.advance(position);
+        Ok(())
+    }
+
+    fn resync_requested(&mut self) -> Result<Option<ResyncRequest>, StoreError> {
+        if self.requests_read_at.is_some_and(|at| at.elapsed() < REQUEST_POLL) {
+            return Ok(None);
+        }
+        let requests = resync_requests(&self.connection)?;
+        self.requests_read_at = Some(Instant::now());
+        Ok(requests.open())
+    }
+
+    fn request_resync(&mut self) -> Result<(), StoreError> {
+        request_resync(&self.connection)?;
+        self.requests_read_at = None;
+        Ok(())
+    }
+
+    fn accounts_after(&mut self, sequence: u64, limit: usize) -> Result<AccountPage, StoreError> {
+        // One statement, so all of it is of one moment.
+        let sql = format!(
+            "SELECT {COLUMNS}, (SELECT last_outbox_sequence FROM ledger) FROM accounts WHERE sequence > ?
+             ORDER BY sequence LIMIT ?"
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![sequence as i64, limit as i64])?;
+        let mut page = AccountPage::default();
+        while let Some(row) = rows.next()? {
+            page.last = row.get::<_, i64>(0)? as u64;
+            page.head = row.get::<_, i64>(8)? as u64;
+            page.records.push(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?).record());
+        }
+        Ok(page)
+    }
+
+    fn resync_done(&mut self, request: ResyncRequest) -> Result<(), StoreError> {
+        self.connection.execute("UPDATE ledger SET resync_done = max(resync_done, ?)", [request.0])?;
+        Ok(())
+    }
+}
+
+/// In one transaction: the one that `connection` has open.
+pub(super) fn remove_published(connection: &Connection, position: u64) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM outbox WHERE sequence <= ?")?.execute([position as i64])?;
+    let mut note =
+        connection.prepare_cached("UPDATE ledger SET removed_outbox_sequence = max(removed_outbox_sequence, ?)")?;
+    note.execute([position as i64])?;
+    Ok(())
+}
+
+/// Asks whoever publishes from this database to tell the event log the state of every account.
+pub(crate) fn request_resync(connection: &Connection) -> rusqlite::Result<ResyncRequest> {
+    let sql = "UPDATE ledger SET resync_requested = resync_requested + 1 RETURNING resync_requested";
+    connection.query_row(sql, [], |row| row.get(0).map(ResyncRequest))
+}
+
+/// What has been asked for, and what has been done.
+pub(crate) fn resync_requests(connection: &Connection) -> rusqlite::Result<ResyncRequests> {
+    let mut statement = connection.prepare_cached("SELECT resync_requested, resync_done FROM ledger")?;
+    statement.query_row([], |row| Ok(ResyncRequests { requested: row.get(0)?, done: row.get(1)? }))
+}
