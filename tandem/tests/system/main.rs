@@ -13,6 +13,7 @@ mod requests;
 
 mod banner;
 mod chaos;
+mod compose;
 mod holes;
 mod kill;
 mod lifecycle;
