@@ -132,7 +132,7 @@ fn hole_2_no_key(place: &Place) {
     let (whole, compacted) = (view_of(&events), view_of(compacted.into_values()));
     for id in ids {
         let account = service.http().get(&format!("/account?id={id}")).expect(200);
-        let state = whole.get(id).unwrap();
+        let state = whole.get(id).expect("it is in the view");
         assert_eq!(
             (json!(state.status.as_str()), json!(state.version)),
             (account["status"].clone(), account["version"].clone())
@@ -184,7 +184,7 @@ fn hole_5_late_or_repeated_event(place: &Place) {
     let id_in = |partition| {
         let ids = std::iter::repeat_with(|| AccountId(Uuid::new_v4()));
         let there = |id: &AccountId| partition_of_key(id.to_string().as_bytes(), PARTITIONS) == partition;
-        ids.take(10_000).find(there).unwrap()
+        ids.take(10_000).find(there).expect("one in so many")
     };
     let (deleted, blocked, marker) = (id_in(0), id_in(0), id_in(0));
     place.publish(&[
