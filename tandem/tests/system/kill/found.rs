@@ -24,7 +24,11 @@ impl Found {
 
     /// Panics at the first thing that is not as it must be. What was not answered is taken as it turned out.
     pub(super) fn check(&self, writers: &mut [Writer], round: usize) {
-        let told = last_versions(&self.events);
+        // None is there twice, or reading would have failed; and compaction has not had enough to do yet.
+        let mut counts = BTreeMap::new();
+        self.events.iter().for_each(|seen| *counts.entry(seen.event.account_id).or_default() += 1);
+        let last = last_versions(&self.events).into_iter();
+        let told = last.map(|(id, version)| (id, (version, counts[&id]))).collect();
         let mut strangers = self.tables.accounts.clone();
         for writer in &mut *writers {
             self.check_accounts(writer, &told);
@@ -37,13 +41,13 @@ impl Found {
         for (id, (status, version)) in strangers {
             assert_eq!((status, version), (AccountStatus::Active, 1), "round {round}: {id} was never changed");
             // Created without an answer, it belongs to nobody, and to the first writer from now on.
-            writers[0].accounts.insert(id, Account { status, version, told: 1 });
+            writers[0].accounts.insert(id, Account::created());
         }
         self.check_view();
         writers.iter_mut().for_each(Writer::settle);
     }
 
-    fn check_accounts(&self, writer: &mut Writer, told: &BTreeMap<AccountId, Version>) {
+    fn check_accounts(&self, writer: &mut Writer, told: &BTreeMap<AccountId, (Version, usize)>) {
         for (id, account) in &mut writer.accounts {
             let found =
                 *self.tables.accounts.get(id).unwrap_or_else(|| panic!("account {id} was acknowledged and is lost"));
@@ -54,7 +58,8 @@ impl Found {
                 *account = after;
             }
             assert_eq!(found, (account.status, account.version), "account {id}");
-            assert_eq!(told.get(id), Some(&account.told), "the last event of account {id}");
+            let expected = (account.told, account.events);
+            assert_eq!(told.get(id), Some(&expected), "the last event of account {id}, and how many there are");
         }
     }
 
