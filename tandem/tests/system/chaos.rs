@@ -11,18 +11,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use account_events::{AccountEvent, AccountId, AccountStatus, Version};
-use event_log::{Headers, RecordRef};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
-use test_harness::{DEADLINE, Http, POSTGRES_URL, postgres_database, wait_until, with_postgres};
-use uuid::Uuid;
+use account_events::AccountStatus;
+use test_harness::{Http, POSTGRES_URL, postgres_database, wait_until, with_postgres};
 
 use self::cluster::{Cluster, Instance};
 use self::load::Writer;
 use crate::events::{Seen, last_versions};
+use crate::kafka::Kafka;
 use crate::random::{Random, seed};
 use crate::requests::{create_card, error};
+use crate::tables::{Databases, Tables};
 
 /// Threads that write at the same time.
 const WRITERS: usize = 8;
@@ -54,11 +52,9 @@ const TROUBLES: [Trouble; 6] = [
 
 #[test]
 fn instances_on_postgres_and_kafka_survive_each_others_ends() {
-    let (Ok(brokers), Ok(server)) = (std::env::var("TANDEM_TEST_KAFKA_BROKERS"), std::env::var(POSTGRES_URL)) else {
-        return;
-    };
+    let (Some(kafka), Ok(server)) = (Kafka::real(), std::env::var(POSTGRES_URL)) else { return };
     let (mut random, started) = (Random::new(seed()), Instant::now());
-    let cluster = Cluster::start(brokers, postgres_database(&server));
+    let cluster = Cluster::start(&kafka, postgres_database(&server));
     eprintln!("{:?}: all are ready", started.elapsed());
     let mut writers: Vec<_> = (0..WRITERS).map(|_| Writer::new(random.next())).collect();
     let mut operator =
@@ -93,9 +89,9 @@ fn instances_on_postgres_and_kafka_survive_each_others_ends() {
     writers.push(operator.writer);
     settle(&cluster);
     eprintln!("{:?}: settled", started.elapsed());
-    let tables = Tables::read(&cluster.database);
+    let tables = Databases::Postgres(cluster.database.clone()).tables();
     tables.check(&writers);
-    tables.check_topic(&read_committed(&cluster));
+    tables.check_topic(&kafka.read_committed());
     tables.check_views(&cluster, &mut random);
     eprintln!("{:?}: {} accounts, {} cards", started.elapsed(), tables.accounts.len(), tables.cards.len());
 }
@@ -234,41 +230,18 @@ fn count(database: &str, sql: &str) -> i64 {
 fn settle(cluster: &Cluster) {
     let database = &cluster.database;
     cluster.all().for_each(Instance::wait_until_ready);
-    wait_until("the outbox is empty", || (count(database, "SELECT count(*) FROM account.outbox") == 0).then_some(()));
+    let rows = Databases::Postgres(database.clone());
+    wait_until("the outbox is empty", || (rows.outbox_events() == 0).then_some(()));
     let accounts = count(database, "SELECT count(*) FROM account.accounts");
     for instance in &cluster.cards {
         wait_until("the view has every account", || {
             (instance.readyz()["view"]["accounts"].as_i64() == Some(accounts)).then_some(())
         });
     }
-    let live = "SELECT count(*) FROM card.cards JOIN account.accounts ON cards.account_id = accounts.id
-                WHERE NOT cards.deleted AND accounts.status = 'DELETED'";
-    wait_until("no deleted account has a live card", || (count(database, live) == 0).then_some(()));
-}
-
-/// What the database holds at the end.
-struct Tables {
-    accounts: BTreeMap<AccountId, (AccountStatus, Version)>,
-    cards: BTreeMap<Uuid, (AccountId, bool)>,
+    wait_until("no deleted account has a live card", || (rows.live_cards_of_deleted() == 0).then_some(()));
 }
 
 impl Tables {
-    fn read(database: &str) -> Self {
-        with_postgres(database, async |client| {
-            let accounts = client.query("SELECT id, status, version FROM account.accounts", &[]).await?;
-            let cards = client.query("SELECT id, account_id, deleted FROM card.cards", &[]).await?;
-            let status = |text: &str| AccountStatus::parse(text).expect("one of the three");
-            let version = |version: i64| Version::try_from(version).expect("a version");
-            Ok(Tables {
-                accounts: accounts
-                    .iter()
-                    .map(|row| (AccountId(row.get(0)), (status(row.get(1)), version(row.get(2)))))
-                    .collect(),
-                cards: cards.iter().map(|row| (row.get(0), (AccountId(row.get(1)), row.get(2)))).collect(),
-            })
-        })
-    }
-
     /// Everything acknowledged is there, and nothing else but what may have been done without an answer.
     fn check(&self, writers: &[Writer]) {
         let mut strangers = self.accounts.clone();
@@ -327,43 +300,4 @@ impl Tables {
             }
         }
     }
-}
-
-/// The topic as foreign consumers see it, each partition in order.
-fn read_committed(cluster: &Cluster) -> Vec<Seen> {
-    let topic = &cluster.topic;
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &cluster.brokers).set("group.id", "foreign").set("enable.auto.commit", "false");
-    let consumer: BaseConsumer = config.set("isolation.level", "read_committed").create().expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the topic is there");
-    let (mut assigned, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
-    for partition in metadata.topics()[0].partitions() {
-        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), DEADLINE).expect("where it ends");
-        ends.insert(partition.id(), end);
-        assigned.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("a partition");
-    }
-    consumer.assign(&assigned).expect("the partitions");
-    let mut seen = Vec::new();
-    wait_until("all of the topic is read", || {
-        while let Some(message) = consumer.poll(Duration::from_millis(20)) {
-            let message = message.expect("the topic can be read");
-            let record = RecordRef {
-                partition: message.partition() as u32,
-                offset: message.offset() as u64,
-                key: message.key(),
-                value: message.payload(),
-                headers: message.headers().map_or(Headers::Empty, Headers::Kafka),
-            };
-            let event = AccountEvent::decode(record).expect("an account event");
-            seen.push(Seen { partition: record.partition, key: record.key.map(<[u8]>::to_vec), event });
-        }
-        // Behind the markers of transactions too.
-        let reached = consumer.position().expect("positions");
-        let is_read = |(partition, end): (&i32, &i64)| {
-            let reached = reached.find_partition(topic, *partition).map(|element| element.offset());
-            *end == 0 || matches!(reached, Some(Offset::Offset(reached)) if reached >= *end)
-        };
-        ends.iter().all(is_read).then_some(())
-    });
-    seen
 }

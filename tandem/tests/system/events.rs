@@ -1,19 +1,26 @@
 //! What stands in an event log, and what it says of the accounts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, Version};
 use card_service::account_view::{AccountView, account_view};
-use event_log::{EventLog, Positions, Record};
+use event_log::{EventLog, Positions, Record, RecordRef};
 use test_harness::{DEADLINE, wait_until};
 
 /// An account event with where it stood.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) partition: u32,
+    pub(crate) offset: u64,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) event: AccountEvent,
+}
+
+impl Seen {
+    pub(crate) fn of(record: RecordRef<'_>, event: AccountEvent) -> Self {
+        Seen { partition: record.partition, offset: record.offset, key: record.key.map(<[u8]>::to_vec), event }
+    }
 }
 
 /// Everything in `log`, each partition's in order. A record that is no account event fails the test.
@@ -22,9 +29,8 @@ pub(crate) fn read_all(log: &dyn EventLog) -> Vec<Seen> {
     let mut reader = log.reader(&Positions::new()).expect("the log can be read");
     let mut seen = Vec::new();
     wait_until("all of the log is read", || {
-        let mut apply = |record: event_log::RecordRef<'_>| {
-            let event = AccountEvent::decode(record).expect("an account event");
-            seen.push(Seen { partition: record.partition, key: record.key.map(<[u8]>::to_vec), event });
+        let mut apply = |record: RecordRef<'_>| {
+            seen.push(Seen::of(record, AccountEvent::decode(record).expect("an account event")));
         };
         reader.poll(Duration::from_millis(50), &mut apply).expect("the log can be read");
         let reached = reader.positions();
@@ -51,6 +57,14 @@ pub(crate) fn last_versions(events: &[Seen]) -> BTreeMap<AccountId, Version> {
         assert!(before <= version, "{} went back from version {before} to {version}", event.account_id);
     }
     last
+}
+
+/// Panics if a version of an account is in the log twice: relays that died have left nothing for others to repeat.
+pub(crate) fn check_published_once(events: &[Seen]) {
+    let mut seen = BTreeSet::new();
+    for Seen { event, .. } in events {
+        assert!(seen.insert((event.account_id, event.version)), "twice: {event:?}");
+    }
 }
 
 /// An event as the account service publishes it.

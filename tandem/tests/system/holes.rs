@@ -1,5 +1,5 @@
 //! One test for each hole in the seed's design (design.md, "The holes in the seed's design"). Each would fail there, for
-//! the reason at its head.
+//! the reason at its head. Each runs on the embedded event log and on Kafka.
 
 mod held_feed;
 
@@ -9,19 +9,38 @@ use std::sync::Arc;
 use account_events::{AccountId, AccountStatus, EventType};
 use event_log::partition_of_key;
 use serde_json::json;
-use tempfile::TempDir;
-use test_harness::{DEADLINE, Http, Process, binary, wait_until};
+use test_harness::{Http, wait_until};
 use uuid::Uuid;
 
 use self::held_feed::HeldFeed;
-use crate::events::{Seen, last_versions, read_all, record, seed_record, view_of};
-use crate::in_process::{account_service, card_service};
-use crate::mock_kafka::{MockKafka, PARTITIONS};
+use crate::events::{Seen, last_versions, record, seed_record, view_of};
+use crate::kafka::PARTITIONS;
+use crate::place::Place;
 use crate::requests::{create_account, create_card, delete_account, error, set_status};
 
 const ACCOUNTS: usize = 30;
 const DELETED: (u16, &str) = (403, "cannot create card for deleted account");
 const BLOCKED: (u16, &str) = (403, "cannot create card for inactive account");
+
+macro_rules! holes {
+    ($($hole:ident,)*) => {
+        mod embedded {
+            $(#[test] fn $hole() { super::$hole(&super::Place::embedded()); })*
+        }
+        mod kafka {
+            $(#[test] fn $hole() { super::$hole(&super::Place::kafka()); })*
+        }
+    };
+}
+
+holes! {
+    hole_1_dual_write,
+    hole_2_no_key,
+    hole_3_cache_and_committed_offsets,
+    hole_4_one_group_for_the_cache,
+    hole_5_late_or_repeated_event,
+    hole_6_staleness_window,
+}
 
 fn create_accounts(accounts: &Http) -> Vec<AccountId> {
     (0..ACCOUNTS).map(|_| create_account(accounts)).collect()
@@ -42,43 +61,43 @@ fn wait_for_card(cards: &Http, id: AccountId) -> String {
 
 /// The seed publishes once after the commit and ignores the error: with Kafka away, or a kill between the two, the event
 /// is lost for ever.
-#[test]
-fn hole_1_dual_write() {
-    let folder = TempDir::new().unwrap();
-    let start = |brokers: &str| {
-        let mut service = Process::start(&binary("account-service"), folder.path(), &[("KAFKA_BROKERS", brokers)]);
+fn hole_1_dual_write(place: &Place) {
+    let start = |settings: &[(&'static str, &str)]| {
+        let mut service = place.start_with(account_service::NAME, settings);
         let accounts = service.ready_service(account_service::NAME);
         (service, accounts)
     };
-    // Kafka is away.
-    let (mut service, accounts) = start("127.0.0.1:1");
+    // The log is away.
+    let (mut service, accounts) = start(&[("KAFKA_BROKERS", "127.0.0.1:1")]);
     let mut ids = create_accounts(&accounts);
     delete_account(&accounts, ids[0]);
     service.kill();
 
-    // Kafka is there, and the kill comes right behind an answer.
-    let kafka = MockKafka::start();
+    // It is there, and the kill comes right behind an answer.
     for _ in 0..3 {
-        let (mut service, accounts) = start(&kafka.brokers());
+        let (mut service, accounts) = start(&[]);
         ids.extend(create_accounts(&accounts));
         service.kill();
     }
-    let (_service, _) = start(&kafka.brokers());
-    let log = kafka.log();
-    wait_until("every event has arrived", || {
-        let view = view_of(&read_all(log.as_ref()));
-        let has = |id: &AccountId, status| view.get(*id).is_some_and(|state| state.status == status);
-        (has(&ids[0], AccountStatus::Deleted) && ids[1..].iter().all(|id| has(id, AccountStatus::Active))).then_some(())
-    });
+    let (mut service, _) = start(&[]);
+    wait_until("the outbox is empty", || (place.databases().outbox_events() == 0).then_some(()));
+    assert!(service.terminate().success(), "{:#?}", service.lines());
+    let events = place.events();
+    let (view, last) = (view_of(&events), last_versions(&events));
+    assert_eq!((view.len(), last.len()), (ids.len() as u64, ids.len()));
+    for (number, id) in ids.iter().enumerate() {
+        let (status, version) = if number == 0 { (AccountStatus::Deleted, 2) } else { (AccountStatus::Active, 1) };
+        assert_eq!((view.get(*id).map(|state| state.status), last[id]), (Some(status), version), "{id}");
+        let told = events.iter().filter(|seen| seen.event.account_id == *id).map(|seen| seen.event.version);
+        assert_eq!(told.collect::<BTreeSet<_>>(), (1..=version).map(Some).collect(), "{id}");
+    }
 }
 
 /// The seed's records have no key and go to whichever partition has had the fewest bytes: two events of one account are
 /// read in any order, and compaction has nothing to go by.
-#[test]
-fn hole_2_no_key() {
+fn hole_2_no_key(place: &Place) {
     const CHANGES: usize = 9;
-    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
-    let service = account_service(folder.path(), kafka.log());
+    let service = place.account_service();
     let ids = create_accounts(service.http());
     std::thread::scope(|scope| {
         for ids in ids.chunks(10) {
@@ -93,12 +112,8 @@ fn hole_2_no_key() {
     });
     ids[..5].iter().for_each(|id| delete_account(service.http(), *id));
 
-    let (log, total) = (kafka.log(), ACCOUNTS * (1 + CHANGES) + 5);
-    wait_until("all is published", || {
-        let ends = log.end_offsets(DEADLINE).unwrap();
-        (ends.values().sum::<u64>() == total as u64).then_some(())
-    });
-    let events = read_all(log.as_ref());
+    let total = ACCOUNTS * (1 + CHANGES) + 5;
+    let events = wait_until("all is published", || Some(place.events()).filter(|events| events.len() == total));
     let last = last_versions(&events);
     let mut partitions_used = BTreeSet::new();
     for id in &ids {
@@ -117,7 +132,7 @@ fn hole_2_no_key() {
     let (whole, compacted) = (view_of(&events), view_of(compacted.into_values()));
     for id in ids {
         let account = service.http().get(&format!("/account?id={id}")).expect(200);
-        let state = whole.get(id).unwrap();
+        let state = whole.get(id).expect("it is in the view");
         assert_eq!(
             (json!(state.status.as_str()), json!(state.version)),
             (account["status"].clone(), account["version"].clone())
@@ -128,21 +143,13 @@ fn hole_2_no_key() {
 
 /// The seed's consumer resumes behind its group's last commit with an empty cache: every account from before is "not
 /// found" after a restart.
-#[test]
-fn hole_3_cache_and_committed_offsets() {
-    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
-    let service = account_service(&folder.path().join("accounts"), kafka.log());
-    let ids = create_accounts(service.http());
-    let brokers = kafka.brokers();
-    let start = || Process::start(&binary("card-service"), folder.path(), &[("KAFKA_BROKERS", &brokers)]);
-    let mut cards = start();
-    cards.ready_service(card_service::NAME);
-    wait_until("the group has committed all events", || {
-        (kafka.committed(card_service::DEFAULT_GROUP) == ACCOUNTS as u64).then_some(())
-    });
-    cards.kill();
+fn hole_3_cache_and_committed_offsets(place: &Place) {
+    let services = place.start_services();
+    let ids = create_accounts(&services.accounts);
+    place.wait_until_group_has_committed(ACCOUNTS as u64);
+    services.kill();
 
-    let mut cards = start();
+    let mut cards = place.start(card_service::NAME);
     let cards = cards.service(card_service::NAME);
     for id in ids {
         wait_until("the account gets a card", || {
@@ -155,15 +162,12 @@ fn hole_3_cache_and_committed_offsets() {
 }
 
 /// The seed's instances share one group for the cache: each sees some partitions, so each lacks most accounts.
-#[test]
-fn hole_4_one_group_for_the_cache() {
-    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
-    let service = account_service(folder.path(), kafka.log());
-    let instances = ["one", "two"].map(|name| card_service(&folder.path().join(name), kafka.log()));
+fn hole_4_one_group_for_the_cache(place: &Place) {
+    let service = place.account_service();
+    let instances = ["one", "two"].map(|name| place.card_service(name, place.log()));
     let before = create_accounts(service.http());
-    wait_until("the group has shared out the work once", || {
-        (kafka.committed(card_service::DEFAULT_GROUP) == ACCOUNTS as u64).then_some(())
-    });
+    // That is, it has shared out the work once.
+    place.wait_until_group_has_committed(ACCOUNTS as u64);
     // By now both are members, with partitions of their own.
     let after = create_accounts(service.http());
     for id in before.into_iter().chain(after) {
@@ -172,19 +176,18 @@ fn hole_4_one_group_for_the_cache() {
 }
 
 /// In the seed's cache the last event to arrive wins, so one that is late or repeated brings a deleted account back.
-#[test]
-fn hole_5_late_or_repeated_event() {
+fn hole_5_late_or_repeated_event(place: &Place) {
     use AccountStatus::{Active, Blocked, Deleted};
-    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
-    let cards = card_service(folder.path(), kafka.log());
+    place.take_keyless_records();
+    let cards = place.card_service("cards", place.log());
     // An id in the given partition, so that one event behind the others tells that they have been read.
     let id_in = |partition| {
         let ids = std::iter::repeat_with(|| AccountId(Uuid::new_v4()));
         let there = |id: &AccountId| partition_of_key(id.to_string().as_bytes(), PARTITIONS) == partition;
-        ids.take(10_000).find(there).unwrap()
+        ids.take(10_000).find(there).expect("one in so many")
     };
     let (deleted, blocked, marker) = (id_in(0), id_in(0), id_in(0));
-    kafka.publish(&[
+    place.publish(&[
         record(deleted, 1, Active),
         record(deleted, 2, Deleted),
         record(deleted, 1, Active),
@@ -203,22 +206,21 @@ fn hole_5_late_or_repeated_event() {
     let markers: Vec<_> = (0..PARTITIONS).map(id_in).collect();
     let mut late: Vec<_> = (0..20).map(|_| seed_record(deleted, EventType::StatusChanged, Active)).collect();
     late.extend(markers.iter().map(|marker| record(*marker, 1, Active)));
-    kafka.publish(&late);
+    place.publish(&late);
     markers.iter().for_each(|marker| drop(wait_for_card(cards.http(), *marker)));
     assert_refused(cards.http(), deleted, DELETED);
 }
 
 /// In the seed a card can be made between the deletion and the event's arrival, and it and all others stay live.
-#[test]
-fn hole_6_staleness_window() {
-    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
-    let accounts = account_service(folder.path(), kafka.log());
-    let feed = Arc::new(HeldFeed::new(kafka.log()));
-    let cards = card_service(folder.path(), Arc::clone(&feed) as _);
+fn hole_6_staleness_window(place: &Place) {
+    let accounts = place.account_service();
+    let feed = Arc::new(HeldFeed::new(place.log()));
+    let cards = place.card_service("cards", Arc::clone(&feed) as _);
     let (id, other) = (create_account(accounts.http()), create_account(accounts.http()));
     let card = wait_for_card(cards.http(), id);
     let kept = wait_for_card(cards.http(), other);
-    wait_until("the card closer is at work", || (kafka.committed(card_service::DEFAULT_GROUP) == 2).then_some(()));
+    // That is, the card closer is at work.
+    place.wait_until_group_has_committed(2);
     let card_at = |card: &str| cards.http().get(&format!("/card?id={card}")).expect(200);
     let records = || cards.http().get("/readyz").expect(200)["view"]["records"].clone();
 

@@ -1,23 +1,22 @@
-//! `kill -9` of the all-in-one under load, twenty times in one data folder.
+//! `kill -9` of the all-in-one under load, twenty times on the same databases and event log.
 //!
 //! Each round writes until a random number of requests is acknowledged, and kills. Then it starts the binary again, waits
 //! until the relay has published what the crash left in the outbox, looks at it through HTTP, stops it, and compares the
-//! files with what was acknowledged, and with each other.
+//! databases and the event log with what was acknowledged, and with each other.
 
 mod acknowledged;
-mod files;
+mod found;
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
 use account_events::AccountStatus;
-use tempfile::TempDir;
-use test_harness::{Process, binary, wait_until};
+use test_harness::wait_until;
 
 use self::acknowledged::Writer;
-use self::files::Files;
+use self::found::Found;
+use crate::place::Place;
 use crate::random::{Random, seed};
 use crate::requests::{create_card, error};
 
@@ -35,21 +34,21 @@ const SAMPLES: usize = 12;
 #[test]
 fn what_is_acknowledged_survives_twenty_kills() {
     let (mut random, started) = (Random::new(seed()), Instant::now());
-    let folder = TempDir::new().unwrap();
+    let place = Place::durable();
     let mut writers: Vec<_> = (0..WRITERS).map(|_| Writer::new(random.next())).collect();
     let mut acknowledged = 0;
     for round in 1..=ROUNDS {
         let kill_after = random.below(MAX_ACKNOWLEDGED);
-        acknowledged += write_until_killed(folder.path(), &mut writers, kill_after);
-        recover(folder.path(), &writers, &mut random);
-        Files::read(&folder.path().join("data")).check(&mut writers, round);
+        acknowledged += write_until_killed(&place, &mut writers, kill_after);
+        recover(&place, &writers, &mut random);
+        Found::read(&place).check(&mut writers, round);
     }
     eprintln!("{ROUNDS} kills, {acknowledged} requests acknowledged, {:?}", started.elapsed());
 }
 
 /// Lets the writers write, kills the process after `kill_after` requests, and returns how many were acknowledged.
-fn write_until_killed(folder: &Path, writers: &mut [Writer], kill_after: usize) -> usize {
-    let mut tandem = Process::start(&binary("tandem"), folder, &[]);
+fn write_until_killed(place: &Place, writers: &mut [Writer], kill_after: usize) -> usize {
+    let mut tandem = place.start_all_in_one();
     let (accounts, cards) = (tandem.service(account_service::NAME), tandem.service(card_service::NAME));
     let (killed, (acknowledge, acknowledged)) = (AtomicBool::new(false), channel());
     std::thread::scope(|scope| {
@@ -72,12 +71,12 @@ fn write_until_killed(folder: &Path, writers: &mut [Writer], kill_after: usize) 
 }
 
 /// Starts the process again, lets it publish all that is left, asks for some cards, and stops it.
-fn recover(folder: &Path, writers: &[Writer], random: &mut Random) {
-    let data = folder.join("data");
-    let mut tandem = Process::start(&binary("tandem"), folder, &[]);
+fn recover(place: &Place, writers: &[Writer], random: &mut Random) {
+    let databases = place.databases();
+    let mut tandem = place.start_all_in_one();
     let cards = tandem.ready_service(card_service::NAME);
     tandem.ready_service(account_service::NAME);
-    wait_until("the outbox is empty", || (files::outbox_events(&data) == 0).then_some(()));
+    wait_until("the outbox is empty", || (databases.outbox_events() == 0).then_some(()));
     for _ in 0..SAMPLES {
         let writer = &writers[random.below(WRITERS)];
         let Some((id, status)) = writer.sample(random) else { continue };
@@ -92,6 +91,6 @@ fn recover(folder: &Path, writers: &[Writer], random: &mut Random) {
             ((answer.status, error(&answer)) == expected).then_some(())
         });
     }
-    wait_until("no deleted account has a live card", || (files::live_cards_of_deleted(&data) == 0).then_some(()));
+    wait_until("no deleted account has a live card", || (databases.live_cards_of_deleted() == 0).then_some(()));
     assert!(tandem.terminate().success(), "{:#?}", tandem.lines());
 }

@@ -1,10 +1,10 @@
 //! How the binaries end: SIGTERM and SIGINT let them answer what they have begun, and what was answered is kept.
 
 use tempfile::TempDir;
-use test_harness::{DEADLINE, Http, Process, binary, wait_until};
+use test_harness::{Http, Process, binary, wait_until};
 
 use crate::keep_alive::KeepAlive;
-use crate::mock_kafka::MockKafka;
+use crate::place::Place;
 use crate::requests::{card_of, create_account, create_card, john_doe};
 
 /// Asks `process` to stop while a request to `service` is on its way. Its answer is a 201, and the end a success; returns
@@ -32,8 +32,8 @@ fn stop_in_the_middle(process: &mut Process, service: &Http, signal: i32, path: 
 #[test]
 fn the_all_in_one_answers_what_it_has_begun_and_keeps_it() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        let folder = TempDir::new().unwrap();
-        let start = || Process::start(&binary("tandem"), folder.path(), &[]);
+        let place = Place::durable();
+        let start = || place.start_all_in_one();
         let mut tandem = start();
         let accounts = tandem.ready_service(account_service::NAME);
         tandem.ready_service(card_service::NAME);
@@ -56,12 +56,10 @@ fn the_all_in_one_answers_what_it_has_begun_and_keeps_it() {
 
 #[test]
 fn the_services_answer_what_they_have_begun_and_keep_it() {
-    let kafka = MockKafka::start();
-    let brokers = kafka.brokers();
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        let folder = TempDir::new().unwrap();
-        let start = |name| Process::start(&binary(name), folder.path(), &[("KAFKA_BROKERS", &brokers)]);
-        let (mut account_service, mut card_service) = (start(account_service::NAME), start(card_service::NAME));
+        let place = Place::kafka();
+        let (mut account_service, mut card_service) =
+            (place.start(account_service::NAME), place.start(card_service::NAME));
         let accounts = account_service.ready_service(account_service::NAME);
         let cards = card_service.ready_service(card_service::NAME);
         let known = create_account(&accounts);
@@ -72,14 +70,9 @@ fn the_services_answer_what_they_have_begun_and_keep_it() {
         }
         let card = stop_in_the_middle(&mut card_service, &cards, signal, "/card", &card_of(known).to_string());
 
-        let count = |file: &str, table: &str, id: &str| {
-            let connection = rusqlite::Connection::open(folder.path().join("data").join(file)).unwrap();
-            connection.busy_timeout(DEADLINE).unwrap();
-            let id: uuid::Uuid = id.parse().unwrap();
-            let sql = format!("SELECT count(*) FROM {table} WHERE id = ?");
-            connection.query_row(&sql, [id.as_bytes()], |row| row.get::<_, i64>(0)).unwrap()
-        };
-        assert_eq!((count("account.db", "accounts", &account), count("card.db", "cards", &card)), (1, 1));
+        let tables = place.databases().tables();
+        assert!(tables.accounts.contains_key(&account.parse().unwrap()), "{account}");
+        assert!(tables.cards.contains_key(&card.parse().unwrap()), "{card}");
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use account_events::{AccountId, AccountStatus, EventType};
+use account_events::{AccountId, AccountStatus};
 use serde_json::Value;
 use tempfile::TempDir;
 use test_harness::{Process, binary, wait_until};
 use uuid::Uuid;
 
-use crate::events::{record, seed_record};
-use crate::mock_kafka::MockKafka;
+use crate::events::record;
+use crate::kafka::Kafka;
+use crate::place::Place;
 use crate::requests::{create_account, create_card};
 
 /// More events than lines anybody wants.
@@ -49,8 +50,8 @@ fn expect_json_lines(process: &Process) {
 
 #[test]
 fn the_all_in_one_logs_the_seeds_lines_as_json() {
-    let folder = TempDir::new().unwrap();
-    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[]);
+    let place = Place::durable();
+    let mut tandem = place.start_all_in_one();
     tandem.ready_service(card_service::NAME);
     let id = create_account(&tandem.ready_service(account_service::NAME));
     expect_seed_lines(&tandem, id);
@@ -60,10 +61,8 @@ fn the_all_in_one_logs_the_seeds_lines_as_json() {
 
 #[test]
 fn the_services_log_the_seeds_lines_as_json() {
-    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
-    let brokers = kafka.brokers();
-    let start = |name| Process::start(&binary(name), folder.path(), &[("KAFKA_BROKERS", &brokers)]);
-    let (mut account_service, mut card_service) = (start(account_service::NAME), start(card_service::NAME));
+    let place = Place::kafka();
+    let (mut account_service, mut card_service) = (place.start(account_service::NAME), place.start(card_service::NAME));
     card_service.ready_service(card_service::NAME);
     let id = create_account(&account_service.ready_service(account_service::NAME));
     expect_seed_lines(&card_service, id);
@@ -74,14 +73,13 @@ fn the_services_log_the_seeds_lines_as_json() {
 
 #[test]
 fn a_replay_logs_a_few_lines_and_says_how_many_it_left_out() {
-    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
+    let place = Place::kafka();
     let ids: Vec<_> = (0..EVENTS).map(|_| AccountId(Uuid::new_v4())).collect();
-    let record = |id: &AccountId| seed_record(*id, EventType::Created, AccountStatus::Active);
-    kafka.publish(&ids.iter().map(record).collect::<Vec<_>>());
+    let record = |id: &AccountId| record(*id, 1, AccountStatus::Active);
+    place.publish(&ids.iter().map(record).collect::<Vec<_>>());
 
     let started = std::time::Instant::now();
-    let brokers = kafka.brokers();
-    let mut card_service = Process::start(&binary(card_service::NAME), folder.path(), &[("KAFKA_BROKERS", &brokers)]);
+    let mut card_service = place.start(card_service::NAME);
     let cards = card_service.ready_service(card_service::NAME);
     for id in [ids[0], ids[ids.len() - 1]] {
         create_card(&cards, id).expect(201);
@@ -102,14 +100,15 @@ fn a_replay_logs_a_few_lines_and_says_how_many_it_left_out() {
 
 #[test]
 fn a_rebuild_that_takes_its_time_shows_how_far_it_is() {
-    let kafka = MockKafka::start();
+    // Always the mock: no other Kafka is slow at will.
+    let kafka = Kafka::mock();
     let ids: Vec<_> = (0..30).map(|_| AccountId(Uuid::new_v4())).collect();
     let records: Vec<_> = ids.iter().map(|id| record(*id, 1, AccountStatus::Active)).collect();
     kafka.publish(&records);
     // Asking where the topic ends takes four answers, and so does opening a reader: more than two seconds.
     kafka.set_round_trip_time(Duration::from_millis(600));
     let folder = TempDir::new().unwrap();
-    let mut cards = Process::start(&binary("card-service"), folder.path(), &[("KAFKA_BROKERS", &kafka.brokers())]);
+    let mut cards = Process::start(&binary("card-service"), folder.path(), &[("KAFKA_BROKERS", &kafka.brokers)]);
     let progress = wait_until("progress is logged", || {
         cards.logged().into_iter().find(|line| message(line) == "the account view is being rebuilt")
     });

@@ -4,10 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use test_harness::{Http, Process, binary, wait_until};
+use test_harness::{Http, wait_until};
 
-use crate::mock_kafka::MockKafka;
+use crate::place::Place;
 use crate::requests::{create_account, create_card};
 
 /// `curl` as far as the flow uses it, on a machine that has nothing but bash.
@@ -36,29 +35,25 @@ curl() {
 "#;
 
 #[test]
-fn the_flow_of_the_readme_works_on_the_all_in_one() {
-    let folder = TempDir::new().unwrap();
-    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[]);
+fn the_flow_of_the_readme_works_on_the_all_in_one_embedded() {
+    let place = Place::embedded();
+    let mut tandem = place.start_all_in_one();
     check_flow(&tandem.ready_service(account_service::NAME), &tandem.ready_service(card_service::NAME));
 }
 
 #[test]
 fn the_flow_of_the_readme_works_on_the_all_in_one_and_kafka() {
-    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
-    let brokers = kafka.brokers();
-    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[("KAFKA_BROKERS", &brokers)]);
+    let place = Place::kafka();
+    let mut tandem = place.start_all_in_one();
     check_flow(&tandem.ready_service(account_service::NAME), &tandem.ready_service(card_service::NAME));
-    assert!(!folder.path().join("data/event-log.db").exists(), "its own event log is not used");
+    assert!(!place.folder().join("data/event-log.db").exists(), "its own event log is not used");
 }
 
 #[test]
 fn the_flow_of_the_readme_works_on_two_processes_and_kafka() {
-    let (folder, kafka) = (TempDir::new().unwrap(), MockKafka::start());
-    let brokers = kafka.brokers();
-    let settings = [("KAFKA_BROKERS", brokers.as_str())];
-    let mut account_service = Process::start(&binary(account_service::NAME), folder.path(), &settings);
-    let mut card_service = Process::start(&binary(card_service::NAME), folder.path(), &settings);
-    check_flow(&account_service.ready_service(account_service::NAME), &card_service.ready_service(card_service::NAME));
+    let place = Place::kafka();
+    let services = place.start_services();
+    check_flow(&services.accounts, &services.cards);
 }
 
 /// Runs it with the stand-in, and with curl itself where there is one.

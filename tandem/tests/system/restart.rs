@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use tempfile::TempDir;
-use test_harness::{DEADLINE, Http, Process, binary, wait_until};
+use test_harness::{DEADLINE, Http, wait_until};
 
 use crate::keep_alive::KeepAlive;
+use crate::place::Place;
 use crate::random::{Random, seed};
 use crate::requests::{free_port, john_doe};
 
@@ -24,16 +24,16 @@ const CARDS: u64 = 5_000;
 
 #[test]
 fn no_account_is_unknown_after_a_restart_with_100_000() {
-    let (mut random, folder) = (Random::new(seed()), TempDir::new().unwrap());
+    let (mut random, place) = (Random::new(seed()), Place::durable());
     let started = Instant::now();
-    let ids = create_accounts(&folder);
+    let ids = create_accounts(&place);
     eprintln!("{} accounts made in {:?}", ids.len(), started.elapsed());
 
     let card_port = free_port(&mut random);
     let address = SocketAddr::from(([127, 0, 0, 1], card_port));
     let started = Instant::now();
     let port = card_port.to_string();
-    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[("CARD_PORT", &port)]);
+    let mut tandem = place.start_all_in_one_with(&[("CARD_PORT", &port)]);
     let (made, refused) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..ASKERS {
@@ -49,8 +49,8 @@ fn no_account_is_unknown_after_a_restart_with_100_000() {
 }
 
 /// Starts the all-in-one, makes the accounts, and stops it. Returns their ids.
-fn create_accounts(folder: &TempDir) -> Vec<String> {
-    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[]);
+fn create_accounts(place: &Place) -> Vec<String> {
+    let mut tandem = place.start_all_in_one();
     let address = tandem.ready_service(account_service::NAME).address();
     let body = john_doe().to_string();
     let create = || {
@@ -66,6 +66,8 @@ fn create_accounts(folder: &TempDir) -> Vec<String> {
         let creators: Vec<_> = (0..CREATORS).map(|_| scope.spawn(create)).collect();
         creators.into_iter().flat_map(|creator| creator.join().expect("no panic")).collect()
     });
+    let databases = place.databases();
+    wait_until("the outbox is empty", || (databases.outbox_events() == 0).then_some(()));
     assert!(tandem.terminate().success(), "{:#?}", tandem.lines());
     ids
 }

@@ -1,18 +1,21 @@
 //! Reading as a member of a consumer group.
 //!
-//! A record's offset is stored for the next commit once the record has been handed over, never before: what a crash or a
-//! rebalance interrupts is handed out again.
+//! What is committed is how far librdkafka has handed over, which is behind the markers of transactions too, and only once
+//! the caller has said that all of it has taken effect: what a crash or a rebalance interrupts is handed out again. A
+//! marker comes after the commit of the record before it, for this reader does not wait for a transaction's end. So the
+//! group's position is moved behind markers alone when nothing else comes, or its lag would never be 0.
 
 use std::time::Duration;
 
-use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::KafkaSettings;
 use super::client::{Events, create, log_error};
 use super::reader::{CONSUMER_TUNING, as_record, take};
-use crate::{GroupReader, LogError, RecordRef};
+use crate::{GroupReader, LogError, Positions, RecordRef};
 
 /// How many records one poll hands over at most. They are what a crash makes the group do again.
 const BATCH_RECORDS: usize = 1_024;
@@ -24,6 +27,10 @@ const REQUEST_TIMEOUT_MS: &str = "10000";
 
 pub(super) struct KafkaGroupReader {
     consumer: BaseConsumer<Events>,
+    /// Whether records were handed over since the caller's last commit. While they are, only the caller may commit.
+    handed_over: bool,
+    /// The positions as they were last committed.
+    committed: Positions,
 }
 
 impl KafkaGroupReader {
@@ -39,25 +46,58 @@ impl KafkaGroupReader {
         ];
         let consumer: BaseConsumer<Events> = create(settings, "group reader", &tuning, &fixed)?;
         consumer.subscribe(&[&settings.topic]).map_err(|error| log_error("joining the group", &error))?;
-        Ok(KafkaGroupReader { consumer })
+        Ok(KafkaGroupReader { consumer, handed_over: false, committed: Positions::new() })
     }
+
+    /// Commits where this member stands in the partitions it holds. Those it has read nothing of yet are left out.
+    fn commit_positions(&mut self) -> KafkaResult<()> {
+        let positions = self.consumer.position()?;
+        self.consumer.commit(&positions, CommitMode::Sync)?;
+        self.committed = known(&positions);
+        Ok(())
+    }
+
+    /// Commits the markers that came behind what the caller has committed. It keeps nobody waiting: if it fails, the next
+    /// commit makes up for it.
+    fn commit_markers(&mut self) {
+        let Ok(positions) = self.consumer.position() else { return };
+        let reached = known(&positions);
+        if reached.is_empty() || reached == self.committed {
+            return;
+        }
+        if let Err(error) = self.consumer.commit(&positions, CommitMode::Async) {
+            tracing::debug!(%error, "the group's position was not moved behind markers");
+        }
+        self.committed = reached;
+    }
+}
+
+/// The positions that there are. As values: a list of librdkafka's own would keep the consumer from being closed.
+fn known(positions: &TopicPartitionList) -> Positions {
+    let position = |element: TopicPartitionListElem<'_>| match element.offset() {
+        Offset::Offset(offset) => Some((element.partition() as u32, offset as u64)),
+        _none => None,
+    };
+    positions.elements().into_iter().filter_map(position).collect()
 }
 
 impl GroupReader for KafkaGroupReader {
     fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
-        let consumer = &self.consumer;
-        take(consumer, timeout, BATCH_RECORDS, &mut |message| {
+        let count = take(&self.consumer, timeout, BATCH_RECORDS, &mut |message| {
+            // Even if this poll fails further on.
+            self.handed_over = true;
             apply(as_record(message));
-            // Refused when the partition has just been taken away: its next owner gets the record again.
-            if let Err(error) = consumer.store_offset_from_message(message) {
-                tracing::debug!(%error, partition = message.partition(), "an offset was not stored");
-            }
-        })
+        })?;
+        if !self.handed_over {
+            self.commit_markers();
+        }
+        Ok(count)
     }
 
     fn commit(&mut self) -> Result<(), LogError> {
         use RDKafkaErrorCode as Code;
-        let Err(error) = self.consumer.commit_consumer_state(CommitMode::Sync) else { return Ok(()) };
+        self.handed_over = false;
+        let Err(error) = self.commit_positions() else { return Ok(()) };
         match error.rdkafka_error_code() {
             // There is nothing new to commit.
             Some(Code::NoOffset) => Ok(()),

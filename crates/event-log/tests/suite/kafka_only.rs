@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::places::{MockKafka, PATIENCE, Place, RealKafka};
-use event_log::{EventLog, KafkaLog, KafkaSettings, LogError, Positions, Record};
+use event_log::{EventLog, GroupReader, KafkaLog, KafkaSettings, LogError, Positions, Record};
 
 fn record(value: &str) -> Record {
     Record { key: Some(b"k".to_vec()), value: Some(value.into()), headers: Vec::new() }
@@ -124,4 +125,60 @@ fn a_failed_batch_moves_no_position() {
     assert_eq!(publisher.position(), Some(1));
     publisher.publish(&[record("2")], 2).unwrap();
     assert_eq!(log.publisher(&name).unwrap().position(), Some(2));
+}
+
+/// The group's position in each partition, as an operator's tools show it.
+fn committed(settings: &KafkaSettings, group: &str) -> Positions {
+    let mut config = ClientConfig::new();
+    let consumer: BaseConsumer =
+        config.set("bootstrap.servers", &settings.brokers).set("group.id", group).create().unwrap();
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition_range(&settings.topic, 0, 2);
+    let position = |offset| if let Offset::Offset(offset) = offset { offset as u64 } else { 0 };
+    let answer = consumer.committed_offsets(asked, PATIENCE).unwrap();
+    answer.elements().iter().map(|element| (element.partition() as u32, position(element.offset()))).collect()
+}
+
+#[test]
+fn a_group_that_has_committed_has_no_lag_and_one_that_has_not_keeps_its_place() {
+    let Some(place) = RealKafka::new() else { return };
+    let (log, settings) = (place.open(), place.settings());
+    // Not the name of the publisher, whose position is a group's too.
+    let group = format!("{}-closers", settings.topic);
+    let mut publisher = log.publisher(&settings.topic).unwrap();
+    let mut member = log.group_reader(&group).unwrap();
+    let mut position = 0;
+    let mut publish = || {
+        for _ in 0..5 {
+            position += 1;
+            publisher.publish(&[record("v")], position).unwrap();
+        }
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let mut read = 0;
+    let mut read_to = |member: &mut dyn GroupReader, target: usize| {
+        while read < target {
+            assert!(Instant::now() < deadline, "{read} records in {PATIENCE:?}");
+            read += member.poll(Duration::from_millis(50), &mut |_| {}).unwrap();
+        }
+    };
+    publish();
+    read_to(member.as_mut(), 5);
+    member.commit().unwrap();
+    // Whether or not the last marker was there by then.
+    let ends = log.end_offsets(PATIENCE).unwrap();
+    while committed(&settings, &group) != ends {
+        assert!(Instant::now() < deadline, "{:?} of {ends:?}", committed(&settings, &group));
+        assert_eq!(member.poll(Duration::from_millis(50), &mut |_| {}).unwrap(), 0);
+    }
+
+    publish();
+    read_to(member.as_mut(), 10);
+    for _ in 0..10 {
+        assert_eq!(member.poll(Duration::from_millis(50), &mut |_| {}).unwrap(), 0);
+    }
+    assert_eq!(committed(&settings, &group), ends, "nobody has said that they have taken effect");
+    member.commit().unwrap();
+    let ends = log.end_offsets(PATIENCE).unwrap();
+    assert_eq!(committed(&settings, &group), ends, "the polls before have gone behind the last marker");
 }

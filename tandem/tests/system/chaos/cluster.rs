@@ -7,6 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use test_harness::{Http, Process, binary, wait_until};
 
+use crate::kafka::Kafka;
 use crate::random::Random;
 
 const ACCOUNT_INSTANCES: usize = 2;
@@ -15,8 +16,6 @@ const CARD_INSTANCES: usize = 3;
 pub(super) struct Cluster {
     pub(super) accounts: Vec<Instance>,
     pub(super) cards: Vec<Instance>,
-    pub(super) brokers: String,
-    pub(super) topic: String,
     pub(super) database: String,
     _folder: TempDir,
 }
@@ -33,28 +32,18 @@ pub(super) struct Instance {
 
 impl Cluster {
     /// Starts all of it at once, and waits until all of it is ready.
-    pub(super) fn start(brokers: String, database: String) -> Self {
+    pub(super) fn start(kafka: &Kafka, database: String) -> Self {
         let folder = TempDir::new().expect("a folder");
-        // A folder's random name, for want of another source of one.
-        let topic = folder.path().file_name().expect("a name").to_string_lossy().replace('.', "");
-        let topic = format!("tandem-chaos-{topic}");
-        let settings = vec![
-            ("KAFKA_BROKERS", brokers.clone()),
-            ("KAFKA_TOPIC", topic.clone()),
-            ("DATABASE_URL", database.clone()),
-        ];
+        let mut settings = kafka.settings();
+        settings.push(("DATABASE_URL", database.clone()));
         let start = |service, number: usize| {
             let folder = folder.path().join(format!("{service}-{number}"));
             std::fs::create_dir(&folder).expect("a folder");
-            let mut settings = settings.clone();
-            if service == card_service::NAME {
-                settings.push(("KAFKA_GROUP_ID", topic.clone()));
-            }
-            Instance::start(service, folder, settings)
+            Instance::start(service, folder, settings.clone())
         };
         let accounts = (0..ACCOUNT_INSTANCES).map(|number| start(account_service::NAME, number)).collect();
         let cards = (0..CARD_INSTANCES).map(|number| start(card_service::NAME, number)).collect();
-        let cluster = Cluster { accounts, cards, brokers, topic, database, _folder: folder };
+        let cluster = Cluster { accounts, cards, database, _folder: folder };
         cluster.all().for_each(Instance::wait_until_ready);
         cluster
     }

@@ -17,6 +17,8 @@ pub(super) struct Account {
     pub(super) version: Version,
     /// The version of its last event: a change of the name is none.
     pub(super) told: Version,
+    /// How many events it has had.
+    pub(super) events: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,13 +48,17 @@ pub(super) struct Writer {
 }
 
 impl Account {
+    pub(super) fn created() -> Self {
+        Account { status: AccountStatus::Active, version: 1, told: 1, events: 1 }
+    }
+
     /// The account with another status, or, without one, another name.
     fn changed(self, status: Option<AccountStatus>) -> Self {
         let version = self.version + 1;
         match status {
             None => Account { version, ..self },
             Some(status) if status == self.status => self,
-            Some(status) => Account { status, version, told: version },
+            Some(status) => Account { status, version, told: version, events: self.events + 1 },
         }
     }
 }
@@ -102,7 +108,7 @@ impl Writer {
         };
         let account = answer.expect(201);
         let id = account["id"].as_str().and_then(|id| id.parse().ok()).expect("an id");
-        let new = Account { status: AccountStatus::Active, version: 1, told: 1 };
+        let new = Account::created();
         assert!(self.accounts.insert(id, new).is_none(), "an id is given once: {account}");
         true
     }

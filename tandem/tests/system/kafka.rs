@@ -1,0 +1,161 @@
+//! The Kafka of a test: librdkafka's mock cluster inside the test process, or, where `TANDEM_TEST_KAFKA_BROKERS` names one,
+//! Apache Kafka with a topic and a group of the test's own.
+//!
+//! The mock answers the requests of a transaction and does nothing with them: no offset of a transaction is stored, and
+//! nobody is fenced. So a relay that is restarted begins at the oldest event that is still in the outbox. A group's first
+//! member waits three seconds for others, and an empty fetch is answered after its whole wait, whatever comes meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use account_events::AccountEvent;
+use event_log::{EventLog, Headers, KafkaLog, KafkaSettings, Record, RecordRef};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+use tempfile::TempDir;
+use test_harness::{DEADLINE, wait_until};
+
+use crate::events::Seen;
+
+/// The environment variable that moves the tests to Apache Kafka.
+pub(crate) const BROKERS: &str = "TANDEM_TEST_KAFKA_BROKERS";
+
+/// What a topic has that is made without saying more.
+pub(crate) const PARTITIONS: u32 = 3;
+
+/// The topic's name where none is configured (api.md).
+const DEFAULT_TOPIC: &str = "account-events";
+
+pub(crate) struct Kafka {
+    /// `None` if it is Apache Kafka.
+    mock: Option<MockCluster<'static, DefaultProducerContext>>,
+    pub(crate) brokers: String,
+    pub(crate) topic: String,
+    pub(crate) group: String,
+}
+
+impl Kafka {
+    /// Apache Kafka, if there is one.
+    pub(crate) fn real() -> Option<Self> {
+        let name = unique_name();
+        Some(Kafka { mock: None, brokers: std::env::var(BROKERS).ok()?, topic: name.clone(), group: name })
+    }
+
+    /// The mock cluster, with one broker and the seed's topic.
+    pub(crate) fn mock() -> Self {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic(DEFAULT_TOPIC, PARTITIONS as i32, 1).expect("a topic");
+        let (topic, group) = (DEFAULT_TOPIC.to_owned(), card_service::DEFAULT_GROUP.to_owned());
+        Kafka { brokers: cluster.bootstrap_servers(), mock: Some(cluster), topic, group }
+    }
+
+    pub(crate) fn is_mock(&self) -> bool {
+        self.mock.is_some()
+    }
+
+    /// Has every answer of the mock take this long.
+    pub(crate) fn set_round_trip_time(&self, time: Duration) {
+        self.mock.as_ref().expect("the mock").broker_round_trip_time(1, time).expect("a broker");
+    }
+
+    /// For the environment of a process. The mock's topic and group are those that need no saying.
+    pub(crate) fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = vec![("KAFKA_BROKERS", self.brokers.clone())];
+        if !self.is_mock() {
+            settings.extend([("KAFKA_TOPIC", self.topic.clone()), ("KAFKA_GROUP_ID", self.group.clone())]);
+        }
+        settings
+    }
+
+    /// Makes the topic as the seed's own set-up does: one that takes records without a key, and deletes old ones.
+    pub(crate) fn make_topic_that_deletes(&self) {
+        if self.is_mock() {
+            return;
+        }
+        let admin: AdminClient<DefaultClientContext> =
+            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("a client");
+        let topic = NewTopic::new(&self.topic, PARTITIONS as i32, TopicReplication::Fixed(1));
+        let topic = topic.set("cleanup.policy", "delete");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let made = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()));
+        assert_eq!(made.expect("brokers that answer"), [Ok(self.topic.clone())]);
+    }
+
+    /// The topic, for a service in this process, or for the test to look at. It is made if it is missing.
+    pub(crate) fn log(&self) -> Arc<dyn EventLog> {
+        let extra = if self.is_mock() { vec![("fetch.wait.max.ms".to_owned(), "20".to_owned())] } else { Vec::new() };
+        let settings = KafkaSettings { brokers: self.brokers.clone(), topic: self.topic.clone(), extra };
+        let log = KafkaLog::open(settings).expect("settings that librdkafka takes");
+        log.prepare().expect("a topic");
+        Arc::new(log)
+    }
+
+    /// Publishes `records`.
+    pub(crate) fn publish(&self, records: &[Record]) {
+        let mut publisher = self.log().publisher(&format!("{}-test", self.topic)).expect("Kafka takes publishers");
+        publisher.publish(records, 1).expect("Kafka takes records");
+    }
+
+    /// The position of the card closers' group in each partition.
+    pub(crate) fn committed(&self) -> BTreeMap<u32, u64> {
+        let consumer = self.consumer(&self.group);
+        let mut asked = TopicPartitionList::new();
+        asked.add_partition_range(&self.topic, 0, PARTITIONS as i32 - 1);
+        let committed = consumer.committed_offsets(asked, DEADLINE).expect("the group's offsets");
+        let offset = |offset| if let Offset::Offset(offset) = offset { offset as u64 } else { 0 };
+        committed.elements().iter().map(|element| (element.partition() as u32, offset(element.offset()))).collect()
+    }
+
+    /// The topic as foreign consumers see it who read what is committed, each partition in order.
+    pub(crate) fn read_committed(&self) -> Vec<Seen> {
+        let (consumer, topic) = (self.consumer("foreign"), &self.topic);
+        let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the topic is there");
+        let (mut assigned, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
+        for partition in metadata.topics()[0].partitions() {
+            let (_, end) = consumer.fetch_watermarks(topic, partition.id(), DEADLINE).expect("where it ends");
+            ends.insert(partition.id(), end);
+            assigned.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("a partition");
+        }
+        consumer.assign(&assigned).expect("the partitions");
+        let mut seen = Vec::new();
+        wait_until("all of the topic is read", || {
+            while let Some(message) = consumer.poll(Duration::from_millis(20)) {
+                let message = message.expect("the topic can be read");
+                let record = RecordRef {
+                    partition: message.partition() as u32,
+                    offset: message.offset() as u64,
+                    key: message.key(),
+                    value: message.payload(),
+                    headers: message.headers().map_or(Headers::Empty, Headers::Kafka),
+                };
+                seen.push(Seen::of(record, AccountEvent::decode(record).expect("an account event")));
+            }
+            // Behind the markers of transactions too.
+            let reached = consumer.position().expect("positions");
+            let is_read = |(partition, end): (&i32, &i64)| {
+                let reached = reached.find_partition(topic, *partition).map(|element| element.offset());
+                *end == 0 || matches!(reached, Some(Offset::Offset(reached)) if reached >= *end)
+            };
+            ends.iter().all(is_read).then_some(())
+        });
+        seen
+    }
+
+    fn consumer(&self, group: &str) -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("group.id", group).set("enable.auto.commit", "false");
+        config.set("isolation.level", "read_committed").create().expect("a consumer")
+    }
+}
+
+/// A name that no other test uses: a folder's random one, for want of another source of one.
+pub(crate) fn unique_name() -> String {
+    let folder = TempDir::new().expect("a folder");
+    let name = folder.path().file_name().expect("a name").to_string_lossy().replace('.', "");
+    format!("tandem-test-{name}")
+}
