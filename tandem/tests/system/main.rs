@@ -4,12 +4,14 @@
 //! One test binary, so that everything is linked once. Kafka is librdkafka's mock cluster inside the test process; its
 //! limits are named in `mock_kafka`. Nothing here waits for a fixed time: a condition is waited for, with a deadline.
 
+mod cluster;
 mod events;
 mod in_process;
 mod keep_alive;
 mod mock_kafka;
 mod random;
 mod requests;
+mod servers;
 
 mod banner;
 mod chaos;
@@ -17,6 +19,7 @@ mod holes;
 mod kill;
 mod lifecycle;
 mod log_lines;
+mod outages;
 mod readme_flow;
 mod restart;
 mod settings;
