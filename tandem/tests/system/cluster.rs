@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use test_harness::{Http, Process, binary, wait_until};
 
-pub(crate) use self::load::{Load, StopOnDrop, Writer, under_load};
+pub(crate) use self::load::{Card, Load, StopOnDrop, Writer, under_load};
 pub(crate) use self::settled::{Isolation, Tables, count, read_topic, settle};
 use crate::random::Random;
 
@@ -83,6 +83,11 @@ impl Cluster {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Instance> {
         self.accounts.iter().chain(&self.cards)
+    }
+
+    /// Those that are there.
+    pub(crate) fn there(&self) -> impl Iterator<Item = &Instance> {
+        self.all().filter(|instance| instance.http().is_some())
     }
 
     /// The account instance that publishes. There must be load.

@@ -5,5 +5,7 @@
 //! `TANDEM_TEST_SERVERS`, with which they start one of their own (`dev/servers env` prints all three).
 
 mod broker_down;
+mod brokers_in_turn;
 mod database_away;
 mod publisher_paused;
+mod upgrade;
