@@ -8,4 +8,5 @@ mod broker_down;
 mod brokers_in_turn;
 mod database_away;
 mod publisher_paused;
+mod topic_made_anew;
 mod upgrade;

@@ -3,6 +3,10 @@
 //! The position is the committed offset of the consumer group that has the publisher's name, on the topic's partition 0.
 //! Kafka commits it in the same transaction as the records, so the two never disagree. No consumer is ever in that group.
 //!
+//! A topic that is deleted and made anew takes the next batch as if nothing had happened. But offsets begin at 0 again, so
+//! before each commit they are compared with those before. If they went back, the batch is not committed and the position is
+//! set to 0: whoever publishes next sees that the log has nothing of what was published, and makes up for it.
+//!
 //! The producer is polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a commit
 //! waits for it.
 
@@ -59,7 +63,7 @@ impl KafkaPublisher {
     ) -> Result<KafkaPublisher, LogError> {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
-        partition_count(client, &settings.topic, deadline)?;
+        let partitions = partition_count(client, &settings.topic, deadline)?;
         let tuning = [
             ("linger.ms", "0"),
             ("message.timeout.ms", PUBLISH_TIMEOUT_MS),
@@ -79,6 +83,16 @@ impl KafkaPublisher {
             .init_transactions(time_left(deadline))
             .map_err(|error| publish_error(&producer, "fencing earlier publishers", &error))?;
         let (group, position) = committed_position(settings, name, deadline)?;
+        let mut is_empty = true;
+        for partition in 0..partitions as i32 {
+            let (_, end) = client
+                .fetch_watermarks(&settings.topic, partition, time_left(deadline))
+                .map_err(|error| log_error("asking where the topic ends", &error))?;
+            producer.context().note_end(partition, end);
+            is_empty &= end == 0;
+        }
+        // A position in a topic without records is that of one that was there before.
+        let position = position.filter(|_| !is_empty);
         Ok(KafkaPublisher { producer, topic: settings.topic.clone(), group, position, spent: false })
     }
 
@@ -100,9 +114,26 @@ impl KafkaPublisher {
         if let Some(error) = producer.context().take_failed_delivery() {
             return Err(publish_error(producer, "sending the records", &error));
         }
+        if let Some(how) = producer.context().lost_records() {
+            return Err(LogError::Unavailable(format!("the topic has lost records, or was made anew: {how}")));
+        }
         producer
             .commit_transaction(time_left(deadline))
             .map_err(|error| publish_error(producer, "committing the transaction", &error))
+    }
+
+    /// Sets the position to 0. The brokers forget it with a topic that is deleted, but not what is committed while it goes.
+    fn forget_position(&self) {
+        let deadline = Instant::now() + ABORT_TIMEOUT;
+        let mut offsets = TopicPartitionList::new();
+        let forgotten = offsets
+            .add_partition_offset(&self.topic, POSITION_PARTITION, Offset::Offset(0))
+            .and_then(|()| self.producer.begin_transaction())
+            .and_then(|()| self.producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
+            .and_then(|()| self.producer.commit_transaction(time_left(deadline)));
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "the position in the topic that was lost is not set back");
+        }
     }
 
     /// Hands one record to librdkafka, and waits where its queue is full.
@@ -181,6 +212,9 @@ impl Publisher for KafkaPublisher {
             Err(_) => {
                 self.spent = true;
                 self.abort();
+                if self.producer.context().lost_records().is_some() {
+                    self.forget_position();
+                }
             }
         }
         result
