@@ -7,6 +7,8 @@
 mod broker_down;
 mod brokers_in_turn;
 mod database_away;
+mod many_at_once;
 mod publisher_paused;
+mod same_account;
 mod topic_made_anew;
 mod upgrade;
