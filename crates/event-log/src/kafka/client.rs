@@ -71,6 +71,11 @@ impl Events {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner).ends.insert(partition, end);
     }
 
+    /// Below what no partition should end, by partition.
+    pub(super) fn known_ends(&self) -> BTreeMap<i32, i64> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).ends.clone()
+    }
+
     /// How records were lost that were there before those delivered, if so.
     pub(super) fn lost_records(&self) -> Option<String> {
         let (partition, offset, end) = self.delivered.lock().unwrap_or_else(PoisonError::into_inner).behind?;

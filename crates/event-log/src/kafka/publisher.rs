@@ -43,6 +43,12 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 const DRAIN_PAUSE: Duration = Duration::from_micros(100);
 /// How long to wait before the committed position is asked for again (its partition is on the move, say).
 const POSITION_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How often a publisher with nothing to publish looks whether the topic still has its records.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the brokers may take to say so.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many times in a row the topic must look shorter than it was: a new leader may not know at once how far it has got.
+const SHORTER_IN_A_ROW: u32 = 2;
 /// The partition whose committed offset holds the position. Every topic has it.
 const POSITION_PARTITION: i32 = 0;
 
@@ -53,6 +59,10 @@ pub(super) struct KafkaPublisher {
     position: Option<u64>,
     /// Set after an error. Whether the batch was committed is known to the brokers only: a new publisher asks them.
     spent: bool,
+    /// When to look whether the topic has its records.
+    next_check: Instant,
+    /// How many times in a row it had not.
+    shorter: u32,
 }
 
 impl KafkaPublisher {
@@ -93,7 +103,16 @@ impl KafkaPublisher {
         }
         // A position in a topic without records is that of one that was there before.
         let position = position.filter(|_| !is_empty);
-        Ok(KafkaPublisher { producer, topic: settings.topic.clone(), group, position, spent: false })
+        let next_check = Instant::now() + CHECK_INTERVAL;
+        Ok(KafkaPublisher {
+            producer,
+            topic: settings.topic.clone(),
+            group,
+            position,
+            spent: false,
+            next_check,
+            shorter: 0,
+        })
     }
 
     fn transact(&self, records: &[Record], position: i64, deadline: Instant) -> Result<(), LogError> {
@@ -120,6 +139,23 @@ impl KafkaPublisher {
         producer
             .commit_transaction(time_left(deadline))
             .map_err(|error| publish_error(producer, "committing the transaction", &error))
+    }
+
+    /// The partition that is shorter than it was, or not there. What the brokers do not say now they say another time.
+    fn shorter_partition(&self) -> Option<i32> {
+        let deadline = Instant::now() + CHECK_TIMEOUT;
+        for (partition, end) in self.producer.context().known_ends() {
+            match self.producer.client().fetch_watermarks(&self.topic, partition, time_left(deadline)) {
+                Ok((_, found)) if found < end => return Some(partition),
+                Ok(_) => {}
+                Err(error) => {
+                    let unknown = [RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::UnknownPartition];
+                    let gone = error.rdkafka_error_code().is_some_and(|code| unknown.contains(&code));
+                    return gone.then_some(partition);
+                }
+            }
+        }
+        None
     }
 
     /// Sets the position to 0. The brokers forget it with a topic that is deleted, but not what is committed while it goes.
@@ -218,6 +254,26 @@ impl Publisher for KafkaPublisher {
             }
         }
         result
+    }
+
+    fn check(&mut self) -> Result<(), LogError> {
+        if self.spent || Instant::now() < self.next_check {
+            return Ok(());
+        }
+        self.next_check = Instant::now() + CHECK_INTERVAL;
+        let Some(partition) = self.shorter_partition() else {
+            self.shorter = 0;
+            return Ok(());
+        };
+        self.shorter += 1;
+        if self.shorter < SHORTER_IN_A_ROW {
+            return Ok(());
+        }
+        self.spent = true;
+        self.forget_position();
+        Err(LogError::Unavailable(format!(
+            "the topic is gone, or was made anew: partition {partition} is shorter than it was"
+        )))
     }
 }
 

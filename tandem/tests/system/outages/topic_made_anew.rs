@@ -1,6 +1,6 @@
 //! The topic is deleted under load: once so that the services make it anew themselves, once with an empty one put in its
 //! place at once. The account service notices, and publishes the state of every account; views that are built from the new
-//! topic are complete, and those that run go on in it. No request fails.
+//! topic are complete, and those that run go on in it. No request fails. And once more when nothing is published at all.
 
 use std::time::{Duration, Instant};
 
@@ -55,6 +55,11 @@ fn a_topic_made_anew_has_every_account_soon_and_all_views_follow_it() {
     writers.iter().for_each(Writer::check_none_failed);
 
     settle(&cluster);
+    let begun = Instant::now();
+    delete_topic(&cluster, true);
+    fresh[2].restart();
+    settle(&cluster);
+    eprintln!("a topic made anew while nothing was published had every account after {:?}", begun.elapsed());
     settle_views(&cluster);
     let tables = Tables::read(&cluster.database);
     tables.check(&writers);
@@ -63,11 +68,11 @@ fn a_topic_made_anew_has_every_account_soon_and_all_views_follow_it() {
     tables.check_views(&cluster, &mut random);
 }
 
-/// Two instances of each service, and two more of the card service that are started later.
+/// Two instances of each service, and three more of the card service that are started later.
 fn planned(servers: (String, String)) -> Cluster {
     let (account, card) = (account_service::NAME, card_service::NAME);
     let binaries = |service, count| vec![test_harness::binary(service); count];
-    Cluster::plan("anew", servers, &binaries(account, 2), &binaries(card, 4))
+    Cluster::plan("anew", servers, &binaries(account, 2), &binaries(card, 5))
 }
 
 fn delete_topic(cluster: &Cluster, and_make_it_at_once: bool) {
