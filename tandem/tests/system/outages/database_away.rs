@@ -53,6 +53,12 @@ fn without_its_database_every_request_is_answered_in_time_and_all_goes_on_by_its
     let mut random = Random::new(seed());
     let cluster = Cluster::start("database", (brokers, servers.postgres()), 2, 2);
     let mut writers: Vec<_> = (0..3).map(|_| Writer::new(random.next())).collect();
+    // No request need be spent on finding out.
+    servers.tell(&["stop", "postgres"]);
+    wait_until_unready(&cluster);
+    servers.tell(&["start", "postgres"]);
+    wait_until_ready(&cluster);
+
     let mut probed = Writer::new(random.next());
     let probes = probes(&cluster, &mut probed);
     under_load(&cluster, &mut writers, PACE, |load| {
@@ -181,17 +187,25 @@ fn while_probed(probes: &[Probe], work: impl FnOnce()) {
 
 /// Waits until everything is answered as it should be.
 fn all_well(cluster: &Cluster, probes: &[Probe], load: &Load) {
+    wait_until_ready(cluster);
+    wait_for_more(probes, |probe| Some(&probe.answered));
+    load.wait_for(20);
+}
+
+fn wait_until_ready(cluster: &Cluster) {
     for instance in cluster.all() {
         wait_until("the instance is ready", || (instance.readyz()["status"] == "ready").then_some(()));
     }
-    wait_for_more(probes, |probe| Some(&probe.answered));
-    load.wait_for(20);
 }
 
 /// Waits until all that needs the database is refused, all else is still answered, and `/readyz` says why.
 fn all_refused(cluster: &Cluster, probes: &[Probe]) {
     wait_for_more(probes, |probe| probe.needs_database.then_some(&probe.refused));
     wait_for_more(probes, |probe| (!probe.needs_database).then_some(&probe.answered));
+    wait_until_unready(cluster);
+}
+
+fn wait_until_unready(cluster: &Cluster) {
     for instance in cluster.all() {
         wait_until("the instance says that it is not ready", || {
             let readyz = instance.readyz();
