@@ -5,7 +5,7 @@
 //! connection that is of no more use, so the service recovers by itself.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio::runtime::Handle;
@@ -28,6 +28,9 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 /// The same bounds for the server's end, in milliseconds: a statement that waits for a lock, and a transaction whose
 /// client is paused or gone and which would keep its locks from everyone else.
 const SERVER_TIMEOUTS: &str = "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=5000";
+
+/// How long a session is not used until it is tried: so soon an instance that writes nothing notices that it could not.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
 
 /// Read connections of an instance: as many look-ups as run at once.
 const READ_CONNECTIONS: usize = 8;
@@ -142,12 +145,13 @@ pub struct Session<S> {
     database: Postgres,
     runtime: Handle,
     current: Option<S>,
+    used: Instant,
 }
 
 impl<S: AsRef<Client>> Session<S> {
     /// None yet. To be called inside a Tokio runtime, which then drives the connections.
     pub fn new(database: Postgres) -> Self {
-        Session { database, runtime: Handle::current(), current: None }
+        Session { database, runtime: Handle::current(), current: None, used: Instant::now() }
     }
 
     /// Runs `work`, on a session that `open` makes if there is none, within [`DEADLINE`] altogether.
@@ -156,7 +160,8 @@ impl<S: AsRef<Client>> Session<S> {
         open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>,
         work: impl AsyncFnOnce(&S) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Session { database, runtime, current } = self;
+        let Session { database, runtime, current, used } = self;
+        *used = Instant::now();
         runtime.block_on(within_deadline(async {
             let session = match current.take() {
                 Some(session) if !session.as_ref().is_closed() => session,
@@ -166,6 +171,14 @@ impl<S: AsRef<Client>> Session<S> {
             *current = Some(session);
             Ok(result)
         }))
+    }
+
+    /// To be called while there is nothing to do: tells now and then whether the server answers.
+    pub fn check(&mut self, open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>) -> Result<(), StoreError> {
+        if self.used.elapsed() < IDLE_CHECK {
+            return Ok(());
+        }
+        self.run(open, async |session| Ok(session.as_ref().batch_execute("").await?))
     }
 }
 

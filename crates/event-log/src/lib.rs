@@ -68,6 +68,12 @@ pub trait Publisher: Send {
     /// a synced commit). After an error some may be there, and this publisher takes no more: open a new one, and its
     /// position tells.
     fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError>;
+
+    /// To be called while there is nothing to publish: fails, as [`publish`](Publisher::publish) does, if the log is found
+    /// to have lost what was published. It looks now and then, and only where a log can lose something.
+    fn check(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
 }
 
 /// Reads every partition.

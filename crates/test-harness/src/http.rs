@@ -7,6 +7,10 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Request};
 
+/// How long a connection may rest before it is used again: a server that closes it at the same moment would look like one
+/// that does not answer, and these servers close it after ten seconds.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(5);
+
 /// One service, at one address. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Http {
@@ -33,6 +37,7 @@ impl Http {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(20)))
+            .max_idle_age(MAX_IDLE_AGE)
             .allow_non_standard_methods(true)
             .build();
         Http { agent: config.into(), address }

@@ -122,6 +122,7 @@ impl Relay {
                 None if stopping => return Ok(Ended::Stopping),
                 None => {
                     self.outbox.tidy()?;
+                    publisher.check()?;
                     self.signal.wait(FALLBACK_POLL);
                 }
             }

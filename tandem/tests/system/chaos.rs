@@ -4,32 +4,21 @@
 //! It needs real servers: librdkafka's mock cluster fences nobody. Without `TANDEM_TEST_KAFKA_BROKERS` and
 //! `TANDEM_TEST_POSTGRES_URL` (`dev/servers env` prints them) there is nothing to see here.
 
-mod cluster;
-mod load;
-
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use account_events::AccountStatus;
-use test_harness::{Http, POSTGRES_URL, postgres_database, wait_until, with_postgres};
+use test_harness::{postgres_database, wait_until, with_postgres};
 
-use self::cluster::{Cluster, Instance};
-use self::load::Writer;
-use crate::events::{Seen, last_versions};
-use crate::kafka::Kafka;
+use crate::cluster::{Cluster, Instance, Isolation, Load, Tables, Writer, read_topic, settle, under_load};
 use crate::random::{Random, seed};
 use crate::requests::{create_card, error};
-use crate::tables::{Databases, Tables};
+use crate::servers;
 
 /// Threads that write at the same time.
 const WRITERS: usize = 8;
 
 /// Acknowledged requests before each of the [`Trouble`]s, and while an instance is away.
 const ACKNOWLEDGED: usize = 200;
-
-/// Accounts that each card instance is asked about at the end.
-const SAMPLES: usize = 40;
 
 #[derive(Debug, Clone, Copy)]
 enum Trouble {
@@ -52,28 +41,16 @@ const TROUBLES: [Trouble; 6] = [
 
 #[test]
 fn instances_on_postgres_and_kafka_survive_each_others_ends() {
-    let (Some(kafka), Ok(server)) = (Kafka::real(), std::env::var(POSTGRES_URL)) else { return };
+    let Some((brokers, server)) = servers::shared() else { return };
     let (mut random, started) = (Random::new(seed()), Instant::now());
-    let cluster = Cluster::start(&kafka, postgres_database(&server));
+    let cluster = Cluster::start("chaos", (brokers, postgres_database(&server)), 2, 3);
     eprintln!("{:?}: all are ready", started.elapsed());
     let mut writers: Vec<_> = (0..WRITERS).map(|_| Writer::new(random.next())).collect();
-    let mut operator =
-        Operator { cluster: &cluster, writer: Writer::new(random.next()), acknowledged: &AtomicUsize::new(0) };
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // Also where this thread fails, or the others would never end.
-        let _stopped = StopOnDrop(&stop);
-        for writer in &mut writers {
-            let (cluster, acknowledged, stop) = (&cluster, operator.acknowledged, &stop);
-            scope.spawn(move || {
-                let _stopped = StopOnDrop(stop);
-                while !stop.load(Ordering::Acquire) {
-                    acknowledged.fetch_add(usize::from(writer.write(cluster)), Ordering::Relaxed);
-                }
-            });
-        }
+    let operator = Writer::new(random.next());
+    let (operator, acknowledged) = under_load(&cluster, &mut writers, Duration::ZERO, |load| {
+        let mut operator = Operator { cluster: &cluster, writer: operator, load };
         for trouble in shuffled(&mut random) {
-            operator.wait_for_load();
+            load.wait_for(ACKNOWLEDGED);
             let (begun, away) = (Instant::now(), operator.make(trouble, &mut random));
             operator.probe();
             eprintln!(
@@ -82,26 +59,18 @@ fn instances_on_postgres_and_kafka_survive_each_others_ends() {
                 begun.elapsed()
             );
         }
-        operator.wait_for_load();
+        load.wait_for(ACKNOWLEDGED);
+        (operator.writer, load.acknowledged())
     });
-    let acknowledged = operator.acknowledged.load(Ordering::Relaxed);
     eprintln!("{:?}: {acknowledged} requests acknowledged", started.elapsed());
-    writers.push(operator.writer);
+    writers.push(operator);
     settle(&cluster);
     eprintln!("{:?}: settled", started.elapsed());
-    let tables = Databases::Postgres(cluster.database.clone()).tables();
+    let tables = Tables::read(&cluster.database);
     tables.check(&writers);
-    tables.check_topic(&kafka.read_committed());
+    tables.check_topic(&read_topic(&cluster, Isolation::Committed));
     tables.check_views(&cluster, &mut random);
     eprintln!("{:?}: {} accounts, {} cards", started.elapsed(), tables.accounts.len(), tables.cards.len());
-}
-
-struct StopOnDrop<'a>(&'a AtomicBool);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
-    }
 }
 
 fn shuffled(random: &mut Random) -> [Trouble; TROUBLES.len()] {
@@ -117,15 +86,10 @@ struct Operator<'a> {
     cluster: &'a Cluster,
     /// Has accounts that nobody else writes to.
     writer: Writer,
-    acknowledged: &'a AtomicUsize,
+    load: &'a Load,
 }
 
 impl Operator<'_> {
-    fn wait_for_load(&self) {
-        let target = self.acknowledged.load(Ordering::Relaxed) + ACKNOWLEDGED;
-        wait_until("requests are acknowledged", || (self.acknowledged.load(Ordering::Relaxed) >= target).then_some(()));
-    }
-
     /// Makes trouble and ends it. Returns how long it took until all went on that could.
     fn make(&mut self, trouble: Trouble, random: &mut Random) -> Duration {
         let one_of_cards = &self.cluster.cards[random.below(self.cluster.cards.len())];
@@ -137,7 +101,7 @@ impl Operator<'_> {
                 publisher.kill();
                 self.probe();
                 let away = begun.elapsed();
-                self.wait_for_load();
+                self.load.wait_for(ACKNOWLEDGED);
                 publisher.restart();
                 away
             }
@@ -147,7 +111,7 @@ impl Operator<'_> {
                 let http = publisher.pause();
                 self.probe();
                 let away = begun.elapsed();
-                self.wait_for_load();
+                self.load.wait_for(ACKNOWLEDGED);
                 publisher.resume(http);
                 away
             }
@@ -155,7 +119,7 @@ impl Operator<'_> {
                 one_of_cards.kill();
                 self.probe();
                 let away = begun.elapsed();
-                self.wait_for_load();
+                self.load.wait_for(ACKNOWLEDGED);
                 one_of_cards.restart();
                 self.check_known(one_of_cards);
                 away
@@ -189,7 +153,7 @@ impl Operator<'_> {
             with_postgres(&self.cluster.database, async |client| client.query_opt(sql, &[&id.0]).await)
         });
         eprintln!("{:?} from the pause until the account is closed", begun.elapsed());
-        self.wait_for_load();
+        self.load.wait_for(ACKNOWLEDGED);
         let http = instance.resume(http);
         let answer = wait_until("the instance that was paused answers", || {
             Some(create_card(&http, id)).filter(|answer| answer.status != 503)
@@ -218,86 +182,6 @@ impl Operator<'_> {
         for account in &self.writer.accounts {
             let answer = create_card(&http, account.id);
             assert!(matches!(answer.status, 201 | 403 | 503), "{account:?}: {}", answer.body);
-        }
-    }
-}
-
-fn count(database: &str, sql: &str) -> i64 {
-    with_postgres(database, async |client| Ok(client.query_one(sql, &[]).await?.get(0)))
-}
-
-/// Waits until all has been published, read and closed.
-fn settle(cluster: &Cluster) {
-    let database = &cluster.database;
-    cluster.all().for_each(Instance::wait_until_ready);
-    let rows = Databases::Postgres(database.clone());
-    wait_until("the outbox is empty", || (rows.outbox_events() == 0).then_some(()));
-    let accounts = count(database, "SELECT count(*) FROM account.accounts");
-    for instance in &cluster.cards {
-        wait_until("the view has every account", || {
-            (instance.readyz()["view"]["accounts"].as_i64() == Some(accounts)).then_some(())
-        });
-    }
-    wait_until("no deleted account has a live card", || (rows.live_cards_of_deleted() == 0).then_some(()));
-}
-
-impl Tables {
-    /// Everything acknowledged is there, and nothing else but what may have been done without an answer.
-    fn check(&self, writers: &[Writer]) {
-        let mut strangers = self.accounts.clone();
-        for account in writers.iter().flat_map(|writer| &writer.accounts) {
-            let found = strangers.remove(&account.id);
-            let found = found.unwrap_or_else(|| panic!("{account:?} was acknowledged and is lost"));
-            let perhaps = account.perhaps.map(|status| (status, account.version + 1));
-            assert!(found == (account.status, account.version) || Some(found) == perhaps, "{account:?}: {found:?}");
-        }
-        let unknown: usize = writers.iter().map(|writer| writer.unknown_accounts).sum();
-        assert!(strangers.len() <= unknown, "{unknown} creations were not answered: {strangers:?}");
-        assert!(strangers.values().all(|found| *found == (AccountStatus::Active, 1)), "{strangers:?}");
-        for card in writers.iter().flat_map(|writer| &writer.cards) {
-            let found = self.cards.get(&card.id).unwrap_or_else(|| panic!("{card:?} was acknowledged and is lost"));
-            let closed = self.accounts[&card.account].0 == AccountStatus::Deleted;
-            let may_be = card.deleted || card.perhaps_deleted || closed;
-            let must_be = card.deleted || closed;
-            assert!(found.0 == card.account && (found.1 || !must_be) && (!found.1 || may_be), "{card:?}: {found:?}");
-        }
-    }
-
-    /// The topic tells of every version of every account, in order, and nothing twice.
-    fn check_topic(&self, events: &[Seen]) {
-        assert_eq!(last_versions(events).len(), self.accounts.len(), "every account has its events");
-        let mut told = BTreeMap::<_, Vec<_>>::new();
-        for Seen { event, .. } in events {
-            told.entry(event.account_id).or_default().push((event.version.expect("checked above"), event.status));
-        }
-        for (id, (status, version)) in &self.accounts {
-            let versions: Vec<_> = told[id].iter().map(|(version, _)| *version).collect();
-            assert_eq!(versions, (1..=*version).collect::<Vec<_>>(), "{id}");
-            assert_eq!(told[id].last(), Some(&(*version, *status)), "{id}");
-        }
-    }
-
-    /// Each instance answers by each account's status.
-    fn check_views(&self, cluster: &Cluster, random: &mut Random) {
-        let accounts: Vec<_> = self.accounts.iter().collect();
-        for instance in &cluster.cards {
-            let view = &instance.readyz()["view"];
-            assert_eq!(
-                (view["accounts"].as_u64(), view["quarantined"].as_u64()),
-                (Some(accounts.len() as u64), Some(0))
-            );
-            // Connections that rested for long are closed.
-            let http = Http::new(instance.http().expect("it is there").address());
-            for _ in 0..SAMPLES {
-                let (id, (status, _)) = random.pick(&accounts).expect("there are accounts");
-                let expected = match status {
-                    AccountStatus::Active => (201, ""),
-                    AccountStatus::Blocked => (403, "cannot create card for inactive account"),
-                    AccountStatus::Deleted => (403, "cannot create card for deleted account"),
-                };
-                let answer = create_card(&http, **id);
-                assert_eq!((answer.status, error(&answer)), expected, "{id}");
-            }
         }
     }
 }

@@ -4,12 +4,14 @@
 //! One test binary, so that everything is linked once. `place` says which databases and which event log the tests run on.
 //! Nothing here waits for a fixed time: a condition is waited for, with a deadline.
 
+mod cluster;
 mod events;
 mod kafka;
 mod keep_alive;
 mod place;
 mod random;
 mod requests;
+mod servers;
 mod tables;
 
 mod banner;
@@ -20,6 +22,7 @@ mod kafka_tools;
 mod kill;
 mod lifecycle;
 mod log_lines;
+mod outages;
 mod readme_flow;
 mod restart;
 mod resync;

@@ -1,15 +1,15 @@
 //! What all clients of librdkafka have in common: settings, errors, and what they log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
+use rdkafka::{ClientContext, Message};
 
 use super::KafkaSettings;
 use crate::LogError;
@@ -25,11 +25,22 @@ pub(super) struct Events {
     trouble: Mutex<BTreeSet<i32>>,
     /// The first delivery that failed since it was last asked for.
     failed_delivery: Mutex<Option<KafkaError>>,
+    /// What is known of each partition's records, by deliveries.
+    delivered: Mutex<Delivered>,
+}
+
+/// Where records were put.
+#[derive(Default)]
+struct Delivered {
+    /// No record that is delivered from now on has a lower offset, by partition.
+    ends: BTreeMap<i32, i64>,
+    /// A record that had: its partition, its offset, and the offset that was expected at least.
+    behind: Option<(i32, i64, i64)>,
 }
 
 impl Events {
     pub(super) fn new(role: &'static str) -> Events {
-        Events { role, trouble: Mutex::default(), failed_delivery: Mutex::default() }
+        Events { role, trouble: Mutex::default(), failed_delivery: Mutex::default(), delivered: Mutex::default() }
     }
 
     /// Logs the error if it is a new one.
@@ -53,6 +64,22 @@ impl Events {
     /// The first delivery that failed since the last call.
     pub(super) fn take_failed_delivery(&self) -> Option<KafkaError> {
         self.failed_delivery.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes where a partition ends before anything is delivered to it.
+    pub(super) fn note_end(&self, partition: i32, end: i64) {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).ends.insert(partition, end);
+    }
+
+    /// Below what no partition should end, by partition.
+    pub(super) fn known_ends(&self) -> BTreeMap<i32, i64> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).ends.clone()
+    }
+
+    /// How records were lost that were there before those delivered, if so.
+    pub(super) fn lost_records(&self) -> Option<String> {
+        let (partition, offset, end) = self.delivered.lock().unwrap_or_else(PoisonError::into_inner).behind?;
+        Some(format!("partition {partition} gave offset {offset} to a record and had {end} before"))
     }
 }
 
@@ -78,9 +105,21 @@ impl ProducerContext for Events {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            let mut failed = self.failed_delivery.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.get_or_insert_with(|| error.clone());
+        match result {
+            Err((error, _)) => {
+                let mut failed = self.failed_delivery.lock().unwrap_or_else(PoisonError::into_inner);
+                failed.get_or_insert_with(|| error.clone());
+            }
+            // The brokers do not remember the offset of a record that was sent again long after they took it.
+            Ok(message) if message.offset() < 0 => {}
+            Ok(message) => {
+                let (partition, offset) = (message.partition(), message.offset());
+                let mut delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
+                let end = delivered.ends.insert(partition, offset + 1).unwrap_or(0);
+                if offset < end {
+                    delivered.behind = Some((partition, offset, end));
+                }
+            }
         }
     }
 }

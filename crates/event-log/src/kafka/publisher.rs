@@ -3,6 +3,10 @@
 //! The position is the committed offset of the consumer group that has the publisher's name, on the topic's partition 0.
 //! Kafka commits it in the same transaction as the records, so the two never disagree. No consumer is ever in that group.
 //!
+//! A topic that is deleted and made anew takes the next batch as if nothing had happened. But offsets begin at 0 again, so
+//! before each commit they are compared with those before. If they went back, the batch is not committed and the position is
+//! set to 0: whoever publishes next sees that the log has nothing of what was published, and makes up for it.
+//!
 //! The producer is polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a commit
 //! waits for it.
 
@@ -39,6 +43,12 @@ const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 const DRAIN_PAUSE: Duration = Duration::from_micros(100);
 /// How long to wait before the committed position is asked for again (its partition is on the move, say).
 const POSITION_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How often a publisher with nothing to publish looks whether the topic still has its records.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long the brokers may take to say so.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many times in a row the topic must look shorter than it was: a new leader may not know at once how far it has got.
+const SHORTER_IN_A_ROW: u32 = 2;
 /// The partition whose committed offset holds the position. Every topic has it.
 const POSITION_PARTITION: i32 = 0;
 
@@ -49,6 +59,10 @@ pub(super) struct KafkaPublisher {
     position: Option<u64>,
     /// Set after an error. Whether the batch was committed is known to the brokers only: a new publisher asks them.
     spent: bool,
+    /// When to look whether the topic has its records.
+    next_check: Instant,
+    /// How many times in a row it had not.
+    shorter: u32,
 }
 
 impl KafkaPublisher {
@@ -59,7 +73,7 @@ impl KafkaPublisher {
     ) -> Result<KafkaPublisher, LogError> {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
-        partition_count(client, &settings.topic, deadline)?;
+        let partitions = partition_count(client, &settings.topic, deadline)?;
         let tuning = [
             ("linger.ms", "0"),
             ("message.timeout.ms", PUBLISH_TIMEOUT_MS),
@@ -79,7 +93,26 @@ impl KafkaPublisher {
             .init_transactions(time_left(deadline))
             .map_err(|error| publish_error(&producer, "fencing earlier publishers", &error))?;
         let (group, position) = committed_position(settings, name, deadline)?;
-        Ok(KafkaPublisher { producer, topic: settings.topic.clone(), group, position, spent: false })
+        let mut is_empty = true;
+        for partition in 0..partitions as i32 {
+            let (_, end) = client
+                .fetch_watermarks(&settings.topic, partition, time_left(deadline))
+                .map_err(|error| log_error("asking where the topic ends", &error))?;
+            producer.context().note_end(partition, end);
+            is_empty &= end == 0;
+        }
+        // A position in a topic without records is that of one that was there before.
+        let position = position.filter(|_| !is_empty);
+        let next_check = Instant::now() + CHECK_INTERVAL;
+        Ok(KafkaPublisher {
+            producer,
+            topic: settings.topic.clone(),
+            group,
+            position,
+            spent: false,
+            next_check,
+            shorter: 0,
+        })
     }
 
     fn transact(&self, records: &[Record], position: i64, deadline: Instant) -> Result<(), LogError> {
@@ -100,9 +133,43 @@ impl KafkaPublisher {
         if let Some(error) = producer.context().take_failed_delivery() {
             return Err(publish_error(producer, "sending the records", &error));
         }
+        if let Some(how) = producer.context().lost_records() {
+            return Err(LogError::Unavailable(format!("the topic has lost records, or was made anew: {how}")));
+        }
         producer
             .commit_transaction(time_left(deadline))
             .map_err(|error| publish_error(producer, "committing the transaction", &error))
+    }
+
+    /// The partition that is shorter than it was, or not there. What the brokers do not say now they say another time.
+    fn shorter_partition(&self) -> Option<i32> {
+        let deadline = Instant::now() + CHECK_TIMEOUT;
+        for (partition, end) in self.producer.context().known_ends() {
+            match self.producer.client().fetch_watermarks(&self.topic, partition, time_left(deadline)) {
+                Ok((_, found)) if found < end => return Some(partition),
+                Ok(_) => {}
+                Err(error) => {
+                    let unknown = [RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::UnknownPartition];
+                    let gone = error.rdkafka_error_code().is_some_and(|code| unknown.contains(&code));
+                    return gone.then_some(partition);
+                }
+            }
+        }
+        None
+    }
+
+    /// Sets the position to 0. The brokers forget it with a topic that is deleted, but not what is committed while it goes.
+    fn forget_position(&self) {
+        let deadline = Instant::now() + ABORT_TIMEOUT;
+        let mut offsets = TopicPartitionList::new();
+        let forgotten = offsets
+            .add_partition_offset(&self.topic, POSITION_PARTITION, Offset::Offset(0))
+            .and_then(|()| self.producer.begin_transaction())
+            .and_then(|()| self.producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
+            .and_then(|()| self.producer.commit_transaction(time_left(deadline)));
+        if let Err(error) = forgotten {
+            tracing::warn!(%error, "the position in the topic that was lost is not set back");
+        }
     }
 
     /// Hands one record to librdkafka, and waits where its queue is full.
@@ -181,9 +248,32 @@ impl Publisher for KafkaPublisher {
             Err(_) => {
                 self.spent = true;
                 self.abort();
+                if self.producer.context().lost_records().is_some() {
+                    self.forget_position();
+                }
             }
         }
         result
+    }
+
+    fn check(&mut self) -> Result<(), LogError> {
+        if self.spent || Instant::now() < self.next_check {
+            return Ok(());
+        }
+        self.next_check = Instant::now() + CHECK_INTERVAL;
+        let Some(partition) = self.shorter_partition() else {
+            self.shorter = 0;
+            return Ok(());
+        };
+        self.shorter += 1;
+        if self.shorter < SHORTER_IN_A_ROW {
+            return Ok(());
+        }
+        self.spent = true;
+        self.forget_position();
+        Err(LogError::Unavailable(format!(
+            "the topic is gone, or was made anew: partition {partition} is shorter than it was"
+        )))
     }
 }
 

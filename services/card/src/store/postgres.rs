@@ -68,6 +68,10 @@ impl Committer for Writer {
         let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, closed, cards };
         self.session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
     }
+
+    fn idle(&mut self) -> Result<(), StoreError> {
+        self.session.check(WriteSession::open)
+    }
 }
 
 /// A connection with its statements.

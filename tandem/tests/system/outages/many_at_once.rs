@@ -1,0 +1,46 @@
+//! Starts: five instances of each service at once on an empty database, and one on a database of a later version.
+
+use std::process::Command;
+use std::time::Instant;
+
+use tempfile::TempDir;
+use test_harness::{binary, output_of, postgres_database, with_postgres};
+
+use crate::cluster::{Cluster, Writer, under_load};
+use crate::random::{Random, seed};
+use crate::servers;
+
+/// Instances of each service.
+const INSTANCES: usize = 5;
+
+/// A version of a schema that no binary knows.
+const LATER: i32 = 1_000;
+
+#[test]
+fn five_instances_of_each_service_come_up_at_once_and_one_that_is_too_old_says_so() {
+    let Some((brokers, server)) = servers::shared() else { return };
+    let (mut random, started) = (Random::new(seed()), Instant::now());
+    let database = postgres_database(&server);
+    {
+        let cluster = Cluster::start("many", (brokers.clone(), database.clone()), INSTANCES, INSTANCES);
+        eprintln!("{INSTANCES} instances of each service were ready after {:?}", started.elapsed());
+        let mut writers: Vec<_> = (0..INSTANCES).map(|_| Writer::new(random.next())).collect();
+        under_load(&cluster, &mut writers, std::time::Duration::ZERO, |load| load.wait_for(200));
+        writers.iter().for_each(Writer::check_none_failed);
+    }
+    for (service, schema) in [(account_service::NAME, "account"), (card_service::NAME, "card")] {
+        with_postgres(&database, async |client| {
+            client.batch_execute(&format!("UPDATE {schema}.schema_version SET version = {LATER}")).await
+        });
+        let folder = TempDir::new().expect("a folder");
+        let mut command = Command::new(binary(service));
+        command.current_dir(&folder).env_clear();
+        command.envs([("PORT", "0"), ("KAFKA_BROKERS", &brokers), ("DATABASE_URL", &database)]);
+        let output = output_of(&mut command);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        let expected = format!("the database has schema version {LATER} of {schema}, and this binary knows up to ");
+        assert!(said.contains(&expected) && said.contains("start the newer binary"), "{said}");
+    }
+}
