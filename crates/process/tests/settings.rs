@@ -1,10 +1,10 @@
 //! Settings as an operator gives them, right and wrong.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::net::IpAddr;
 
 use clap::{Parser, ValueEnum};
-use process::{NoSettings, bind_address, log_level, try_parse_from};
+use process::{NoSettings, Variables, bind_address, log_level, try_parse_from};
 
 /// Serves things.
 #[derive(Debug, PartialEq, Parser)]
@@ -39,8 +39,8 @@ enum Mode {
 
 fn try_parse(args: &str, environment: &[(&str, &str)], dot_env: &str) -> Result<Settings, NoSettings> {
     let args = ["program"].into_iter().chain(args.split_whitespace()).map(OsString::from);
-    let lookup = |name: &OsStr| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-    try_parse_from(args, lookup, dot_env)
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    try_parse_from(args, &Variables::new(environment, dot_env)?)
 }
 
 fn wrong(args: &str, environment: &[(&str, &str)], dot_env: &str) -> String {

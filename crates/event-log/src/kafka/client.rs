@@ -12,7 +12,12 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 
 use super::KafkaSettings;
+use super::properties::{canonical, creation_error};
 use crate::LogError;
+
+/// What a producer ends with when a newer one has taken over.
+const TAKEOVERS: [RDKafkaErrorCode; 3] =
+    [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
 
 /// How many events of a client that is not polled are dropped in one go. Beyond that the next call goes on.
 const EVENTS_DROPPED_A_CALL: usize = 10_000;
@@ -25,11 +30,13 @@ pub(super) struct Events {
     trouble: Mutex<BTreeSet<i32>>,
     /// The first delivery that failed since it was last asked for.
     failed_delivery: Mutex<Option<KafkaError>>,
+    /// Why the last connection that failed for security's sake did: errors say no more than that brokers are not there.
+    insecurity: Mutex<Option<String>>,
 }
 
 impl Events {
     pub(super) fn new(role: &'static str) -> Events {
-        Events { role, trouble: Mutex::default(), failed_delivery: Mutex::default() }
+        Events { role, trouble: Mutex::default(), failed_delivery: Mutex::default(), insecurity: Mutex::default() }
     }
 
     /// Logs the error if it is a new one.
@@ -50,15 +57,48 @@ impl Events {
         }
     }
 
+    /// Says behind `error` why brokers do not let this client in, if they do not.
+    pub(super) fn with_insecurity(&self, error: LogError) -> LogError {
+        let reason = self.insecurity.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (error, reason) {
+            (LogError::Unavailable(text), Some(reason)) => LogError::Unavailable(format!("{text}: {reason}")),
+            (error, _) => error,
+        }
+    }
+
     /// The first delivery that failed since the last call.
     pub(super) fn take_failed_delivery(&self) -> Option<KafkaError> {
         self.failed_delivery.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
+/// Whether a line is about a producer that a newer one has taken over from: an ordinary end, and whoever publishes is told.
+/// librdkafka says `Fatal error: `, its text for the code, and why.
+fn is_takeover(message: &str) -> bool {
+    TAKEOVERS.iter().any(|code| {
+        // `Fenced (Local: This instance ...)`
+        let text = code.to_string();
+        let text = text.split_once(" (").and_then(|(_name, text)| text.strip_suffix(')'));
+        text.is_some_and(|text| message.starts_with(&format!("Fatal error: {text}")))
+    })
+}
+
+/// Why a broker did not let this client in, if that is what the line says: `[thrd:...]: host:port/id: SSL handshake
+/// failed: ...`.
+fn as_insecurity(facility: &str, message: &str) -> Option<String> {
+    let is_one = facility == "FAIL" && (message.contains(": SSL ") || message.contains(": SASL "));
+    is_one.then(|| message.split_once("]: ").map_or(message, |(_thread, reason)| reason).trim().to_owned())
+}
+
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if let Some(reason) = as_insecurity(facility, message) {
+            *self.insecurity.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+        }
         match level {
+            _ if facility == "FATAL" && is_takeover(message) => {
+                tracing::debug!(client = self.role, facility, "{message}")
+            }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(client = self.role, facility, "{message}");
             }
@@ -68,7 +108,9 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.note_trouble(&error, reason);
+        if !is_takeover(reason) {
+            self.note_trouble(&error, reason);
+        }
     }
 }
 
@@ -93,20 +135,16 @@ pub(super) fn create<T: FromClientConfigAndContext<Events>>(
     fixed: &[(&str, &str)],
 ) -> Result<T, LogError> {
     let mut config = ClientConfig::new();
-    config.set("client.id", "tandem");
-    for (name, value) in tuning {
-        config.set(*name, *value);
+    let extra = settings.extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let tuned = [("client.id", "tandem")].into_iter().chain(tuning.iter().copied());
+    let fixed = [("bootstrap.servers", settings.brokers.as_str())].into_iter().chain(fixed.iter().copied());
+    for (name, value) in tuned.chain(extra).chain(fixed) {
+        config.set(canonical(name), value);
     }
-    for (name, value) in &settings.extra {
-        config.set(name, value);
+    if config.get("debug").is_some() {
+        config.set_log_level(RDKafkaLogLevel::Debug);
     }
-    config.set("bootstrap.servers", &settings.brokers);
-    for (name, value) in fixed {
-        config.set(*name, *value);
-    }
-    config
-        .create_with_context(Events::new(role))
-        .map_err(|error| LogError::Refused(format!("Kafka's client does not take its settings: {error}")))
+    config.create_with_context(Events::new(role)).map_err(|error| creation_error(&settings.extra, &error))
 }
 
 /// Throws away what a client that is never polled was told since the last time, so that it does not pile up.
@@ -122,7 +160,7 @@ pub(super) fn drain_events(client: &BaseConsumer<Events>) {
 pub(super) fn partition_count(client: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<u32, LogError> {
     let metadata = client
         .fetch_metadata(Some(topic), time_left(deadline))
-        .map_err(|error| log_error("asking for the topic's partitions", &error))?;
+        .map_err(|error| client.context().with_insecurity(log_error("asking for the topic's partitions", &error)))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     match found {
         Some(found) if found.error().is_none() && !found.partitions().is_empty() => Ok(found.partitions().len() as u32),
@@ -144,7 +182,7 @@ pub(super) fn log_error(doing: &str, error: &KafkaError) -> LogError {
     use RDKafkaErrorCode as Code;
     let text = format!("{doing}: {error}");
     match error.rdkafka_error_code() {
-        Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => LogError::Fenced(text),
+        Some(code) if TAKEOVERS.contains(&code) => LogError::Fenced(text),
         Some(
             Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
@@ -157,5 +195,37 @@ pub(super) fn log_error(doing: &str, error: &KafkaError) -> LogError {
             | Code::UnsupportedVersion,
         ) => LogError::Refused(text),
         _ => LogError::Unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_takeover_is_told_from_what_is_really_fatal() {
+        for takeover in [
+            "Fatal error: Local: This instance has been fenced by a newer instance: Producer fenced by newer instance: Failed",
+            "Fatal error: Broker: Producer attempted an operation with an old epoch: Failed to end transaction",
+        ] {
+            assert!(is_takeover(takeover), "{takeover}");
+        }
+        for fatal in [
+            "Fatal error: Broker: Broker received an out of order sequence number: Local: This instance has been fenced",
+            "Local: This instance has been fenced by a newer instance",
+        ] {
+            assert!(!is_takeover(fatal), "{fatal}");
+        }
+    }
+
+    #[test]
+    fn why_brokers_let_nobody_in_is_said_without_the_thread() {
+        let line =
+            "[thrd:sasl_ssl://a:1/bootstrap]: sasl_ssl://a:1/bootstrap: SASL authentication error: no (after 5ms)";
+        let reason = "sasl_ssl://a:1/bootstrap: SASL authentication error: no (after 5ms)";
+        assert_eq!(as_insecurity("FAIL", line).as_deref(), Some(reason));
+        let refused =
+            "[thrd:sasl_ssl://a:1/bootstrap]: sasl_ssl://a:1/bootstrap: Connect to ipv4#a:1 failed: Connection refused";
+        assert_eq!(as_insecurity("FAIL", refused), None);
     }
 }

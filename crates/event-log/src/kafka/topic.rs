@@ -29,7 +29,7 @@ pub(super) fn make_if_missing(
     let topic = &settings.topic;
     let metadata = client
         .fetch_metadata(Some(topic), time_left(deadline))
-        .map_err(|error| log_error("asking for the topic", &error))?;
+        .map_err(|error| client.context().with_insecurity(log_error("asking for the topic", &error)))?;
     let missing = metadata.topics().iter().filter(|found| found.name() == topic).all(|found| {
         found.partitions().is_empty()
             && found
