@@ -9,6 +9,7 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::ProducerContext;
 
 use super::KafkaSettings;
@@ -21,6 +22,8 @@ const TAKEOVERS: [RDKafkaErrorCode; 3] =
 
 /// How many events of a client that is not polled are dropped in one go. Beyond that the next call goes on.
 const EVENTS_DROPPED_A_CALL: usize = 10_000;
+/// How long to listen for them each time. A poll that does not wait ends at the first line for the log.
+const DRAIN_TIME: Duration = Duration::from_millis(1);
 
 /// Hears what librdkafka says about one client. The same trouble is logged once until it is over: an outage is one line,
 /// not one a second for hours.
@@ -57,15 +60,6 @@ impl Events {
         }
     }
 
-    /// Says behind `error` why brokers do not let this client in, if they do not.
-    pub(super) fn with_insecurity(&self, error: LogError) -> LogError {
-        let reason = self.insecurity.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match (error, reason) {
-            (LogError::Unavailable(text), Some(reason)) => LogError::Unavailable(format!("{text}: {reason}")),
-            (error, _) => error,
-        }
-    }
-
     /// The first delivery that failed since the last call.
     pub(super) fn take_failed_delivery(&self) -> Option<KafkaError> {
         self.failed_delivery.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -83,18 +77,8 @@ fn is_takeover(message: &str) -> bool {
     })
 }
 
-/// Why a broker did not let this client in, if that is what the line says: `[thrd:...]: host:port/id: SSL handshake
-/// failed: ...`.
-fn as_insecurity(facility: &str, message: &str) -> Option<String> {
-    let is_one = facility == "FAIL" && (message.contains(": SSL ") || message.contains(": SASL "));
-    is_one.then(|| message.split_once("]: ").map_or(message, |(_thread, reason)| reason).trim().to_owned())
-}
-
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        if let Some(reason) = as_insecurity(facility, message) {
-            *self.insecurity.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
-        }
         match level {
             _ if facility == "FATAL" && is_takeover(message) => {
                 tracing::debug!(client = self.role, facility, "{message}")
@@ -108,9 +92,13 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if !is_takeover(reason) {
-            self.note_trouble(&error, reason);
+        if is_takeover(reason) {
+            return;
         }
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
+            *self.insecurity.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
+        self.note_trouble(&error, reason);
     }
 }
 
@@ -147,20 +135,37 @@ pub(super) fn create<T: FromClientConfigAndContext<Events>>(
     config.create_with_context(Events::new(role)).map_err(|error| creation_error(&settings.extra, &error))
 }
 
-/// Throws away what a client that is never polled was told since the last time, so that it does not pile up.
+/// Hears what a client that is never polled was told since the last time, so that it does not pile up.
 pub(super) fn drain_events(client: &BaseConsumer<Events>) {
     for _ in 0..EVENTS_DROPPED_A_CALL {
-        if client.poll(Duration::ZERO).is_none() {
+        if client.poll(DRAIN_TIME).is_none() {
             return;
         }
     }
 }
 
+/// What the brokers know of the topic. An error says why they do not let us in, if that is it: librdkafka's own says no more
+/// than that they are not there.
+pub(super) fn fetch_topic(
+    client: &BaseConsumer<Events>,
+    topic: &str,
+    doing: &str,
+    deadline: Instant,
+) -> Result<Metadata, LogError> {
+    let fetched = client.fetch_metadata(Some(topic), time_left(deadline));
+    if fetched.is_err() {
+        drain_events(client);
+    }
+    let mut insecurity = client.context().insecurity.lock().unwrap_or_else(PoisonError::into_inner);
+    fetched.inspect(|_| *insecurity = None).map_err(|error| match (log_error(doing, &error), &*insecurity) {
+        (LogError::Unavailable(text), Some(reason)) => LogError::Unavailable(format!("{text}: {reason}")),
+        (error, _) => error,
+    })
+}
+
 /// How many partitions the topic has.
 pub(super) fn partition_count(client: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<u32, LogError> {
-    let metadata = client
-        .fetch_metadata(Some(topic), time_left(deadline))
-        .map_err(|error| client.context().with_insecurity(log_error("asking for the topic's partitions", &error)))?;
+    let metadata = fetch_topic(client, topic, "asking for the topic's partitions", deadline)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     match found {
         Some(found) if found.error().is_none() && !found.partitions().is_empty() => Ok(found.partitions().len() as u32),
@@ -216,16 +221,5 @@ mod tests {
         ] {
             assert!(!is_takeover(fatal), "{fatal}");
         }
-    }
-
-    #[test]
-    fn why_brokers_let_nobody_in_is_said_without_the_thread() {
-        let line =
-            "[thrd:sasl_ssl://a:1/bootstrap]: sasl_ssl://a:1/bootstrap: SASL authentication error: no (after 5ms)";
-        let reason = "sasl_ssl://a:1/bootstrap: SASL authentication error: no (after 5ms)";
-        assert_eq!(as_insecurity("FAIL", line).as_deref(), Some(reason));
-        let refused =
-            "[thrd:sasl_ssl://a:1/bootstrap]: sasl_ssl://a:1/bootstrap: Connect to ipv4#a:1 failed: Connection refused";
-        assert_eq!(as_insecurity("FAIL", refused), None);
     }
 }

@@ -17,12 +17,11 @@ use crate::LogError;
 const HAS_TLS: bool = cfg!(feature = "kafka-tls");
 
 /// Names that librdkafka takes for others: what is set by one of them and by the other would depend on chance.
-const ALIASES: [(&str, &str); 12] = [
+const ALIASES: [(&str, &str); 11] = [
     ("acks", "request.required.acks"),
     ("bootstrap.servers", "metadata.broker.list"),
     ("compression.type", "compression.codec"),
     ("delivery.timeout.ms", "message.timeout.ms"),
-    ("enable.auto.commit", "auto.commit.enable"),
     ("linger.ms", "queue.buffering.max.ms"),
     ("max.in.flight", "max.in.flight.requests.per.connection"),
     ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
@@ -33,7 +32,7 @@ const ALIASES: [(&str, &str); 12] = [
 ];
 
 /// What cannot be set, and why: each by its [`canonical`] name. The clients fix the most of these.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 21] = [
     ("metadata.broker.list", "KAFKA_BROKERS says where Kafka is"),
     ("request.required.acks", LOSES_EVENTS),
     ("enable.idempotence", LOSES_EVENTS),
@@ -44,6 +43,7 @@ const REFUSED: [(&str, &str); 20] = [
     ("allow.auto.create.topics", "the topic is made compacted, not as the brokers make topics by themselves"),
     ("group.id", "KAFKA_GROUP_ID names the card services' group"),
     ("group.instance.id", "all clients of a process would go by it, and the brokers refuse transactions with it"),
+    ("enable.auto.commit", COMMITS),
     ("auto.commit.enable", COMMITS),
     ("auto.commit.interval.ms", COMMITS),
     ("enable.auto.offset.store", COMMITS),
@@ -55,6 +55,8 @@ const REFUSED: [(&str, &str); 20] = [
     ("enable.partition.eof", "the end of a partition would be taken for trouble"),
     ("log.level", "LOG_LEVEL says how much is logged"),
 ];
+/// The ways to prove who a client is that need no library besides OpenSSL.
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
 /// Files that are looked at here first: librdkafka says of a missing one that OpenSSL's "system lib" failed.
 const PEM_FILES: [&str; 3] = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location"];
 /// What librdkafka takes for a file's name to look for it by itself.
@@ -101,7 +103,9 @@ fn check_one(name: &str, value: &str) -> Result<(), String> {
             Err(format!("unknown setting {variable}: neither Tandem nor librdkafka, which calls it {name}, has one"))
         }
         Err(KafkaError::ClientConfig(..)) if !HAS_TLS && needs_tls(name, value) => Err(without_tls(&variable)),
-        Err(KafkaError::ClientConfig(_, reason, ..)) => Err(format!("invalid value for {variable}: {reason}")),
+        Err(KafkaError::ClientConfig(_, reason, ..)) => {
+            Err(format!("invalid value for {variable}: {}", one_line(&reason)))
+        }
         // It quotes the value.
         Err(KafkaError::Nul(_)) => Err(format!("invalid value for {variable}: there is a NUL in it")),
         Err(error) => Err(format!("invalid value for {variable}: {error}")),
@@ -112,7 +116,7 @@ fn needs_tls(name: &str, value: &str) -> bool {
     let value = value.to_lowercase();
     match canonical(name) {
         "security.protocol" => value.ends_with("ssl"),
-        "sasl.mechanisms" => value.starts_with("scram-") || value == "oauthbearer",
+        "sasl.mechanisms" => value.starts_with("scram-"),
         name => name.starts_with("ssl.") || name.contains(".ssl."),
     }
 }
@@ -126,14 +130,16 @@ fn check_security(extra: &[(String, String)]) -> Result<(), String> {
     let find = |wanted: &str| extra.iter().find(|(name, _)| canonical(name) == wanted);
     let protocol = find("security.protocol").map_or("plaintext".to_owned(), |(_, value)| value.to_lowercase());
     let (has_sasl, has_tls) = (protocol.starts_with("sasl"), protocol.ends_with("ssl"));
-    // With any other mechanism librdkafka says what it needs.
-    let has_password = find("sasl.mechanisms").is_none_or(|(_, mechanism)| {
-        mechanism.eq_ignore_ascii_case("plain") || mechanism.to_lowercase().starts_with("scram-")
-    });
-    let needed: &[_] = if has_password { &["sasl.mechanism", "sasl.username", "sasl.password"] } else { &[] };
+    let needed = ["sasl.mechanism", "sasl.username", "sasl.password"];
     if let Some(missing) = needed.iter().find(|name| has_sasl && find(canonical(name)).is_none()) {
         let missing = kafka_variable(missing);
         return Err(format!("{missing} is not set, and KAFKA_SECURITY_PROTOCOL={protocol} needs it"));
+    }
+    if let Some((name, mechanism)) = find("sasl.mechanisms")
+        && !MECHANISMS.contains(&mechanism.as_str())
+    {
+        let (variable, known) = (kafka_variable(name), MECHANISMS.join(", "));
+        return Err(format!("invalid value for {variable}: expected {known}, and not {mechanism}"));
     }
     for (name, path) in extra.iter().filter(|(name, path)| PEM_FILES.contains(&name.as_str()) && path != SEARCH) {
         File::open(path)
@@ -168,12 +174,36 @@ fn check_clients(settings: &KafkaSettings) -> Result<(), LogError> {
 /// What librdkafka has against these settings together, with the variables that it speaks of.
 pub(super) fn creation_error(extra: &[(String, String)], error: &KafkaError) -> LogError {
     let reason = match error {
-        KafkaError::ClientConfig(_, reason, ..) => reason.clone(),
-        error => error.to_string(),
+        // Its own text quotes the value.
+        KafkaError::ClientConfig(_, reason, ..) => one_line(reason),
+        error => one_line(&error.to_string()),
     };
-    let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
     let is_named = |name: &str| reason.contains(name) || reason.contains(canonical(name));
     let named: Vec<_> = extra.iter().filter(|(name, _)| is_named(name)).map(|(name, _)| kafka_variable(name)).collect();
     let variables = if named.is_empty() { String::new() } else { format!("{}: ", named.join(", ")) };
     LogError::Refused(format!("{variables}Kafka's client does not take its settings: {reason}"))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aliases_are_what_librdkafka_takes_for_others() {
+        for (alias, name) in ALIASES {
+            let value = match alias {
+                alias if alias.ends_with(".type") => "lz4",
+                alias if alias.starts_with("sasl.") || alias.ends_with(".servers") => "somebody",
+                _ => "3",
+            };
+            let config = ClientConfig::new().set(alias, value).create_native_config();
+            // What is not in this build cannot be read either.
+            let Ok(config) = config else { continue };
+            assert_eq!(config.get(name).unwrap(), value, "{alias}");
+        }
+    }
 }
