@@ -19,4 +19,5 @@ mod lifecycle;
 mod log_lines;
 mod readme_flow;
 mod restart;
+mod secured_kafka;
 mod settings;

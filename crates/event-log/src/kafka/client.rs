@@ -66,14 +66,14 @@ impl Events {
     }
 }
 
-/// Whether a line is about a producer that a newer one has taken over from: an ordinary end, and whoever publishes is told.
-/// librdkafka says `Fatal error: `, its text for the code, and why.
-fn is_takeover(message: &str) -> bool {
+/// Whether librdkafka speaks of a producer that a newer one has taken over from: an ordinary end, and whoever publishes is
+/// told. It says so once as the transaction's failure, and once as the client's.
+fn is_takeover(text: &str) -> bool {
     TAKEOVERS.iter().any(|code| {
         // `Fenced (Local: This instance ...)`
-        let text = code.to_string();
-        let text = text.split_once(" (").and_then(|(_name, text)| text.strip_suffix(')'));
-        text.is_some_and(|text| message.starts_with(&format!("Fatal error: {text}")))
+        let name_and_text = code.to_string();
+        let own_text = name_and_text.split_once(" (").and_then(|(_name, text)| text.strip_suffix(')'));
+        own_text.is_some_and(|own_text| text.contains(own_text))
     })
 }
 
@@ -92,7 +92,7 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if is_takeover(reason) {
+        if is_takeover(&error.to_string()) || is_takeover(reason) {
             return;
         }
         if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
@@ -210,14 +210,16 @@ mod tests {
     #[test]
     fn a_takeover_is_told_from_what_is_really_fatal() {
         for takeover in [
-            "Fatal error: Local: This instance has been fenced by a newer instance: Producer fenced by newer instance: Failed",
+            "[thrd:main]: Fatal error: Local: This instance has been fenced by a newer instance: Failed to add offsets",
+            "[thrd:main]: Fatal transaction error: Failed: Local: This instance has been fenced by a newer instance (_FENCED)",
             "Fatal error: Broker: Producer attempted an operation with an old epoch: Failed to end transaction",
+            &KafkaError::Global(RDKafkaErrorCode::Fenced).to_string(),
         ] {
             assert!(is_takeover(takeover), "{takeover}");
         }
         for fatal in [
-            "Fatal error: Broker: Broker received an out of order sequence number: Local: This instance has been fenced",
-            "Local: This instance has been fenced by a newer instance",
+            "[thrd:main]: Fatal error: Broker: Broker received an out of order sequence number: Failed to send",
+            &KafkaError::Global(RDKafkaErrorCode::Fatal).to_string(),
         ] {
             assert!(!is_takeover(fatal), "{fatal}");
         }
