@@ -39,11 +39,11 @@ pub struct KafkaArgs {
     #[arg(long, env = "KAFKA_TOPIC", default_value = "account-events")]
     pub kafka_topic: String,
 
-    /// How to talk to the brokers; ssl and sasl_ssl need a build with --features kafka-tls [default: plaintext]
+    /// How to talk to the brokers; ssl and sasl_ssl need a build with the feature kafka-tls [default: plaintext]
     #[arg(long, env = "KAFKA_SECURITY_PROTOCOL", ignore_case = true)]
     pub kafka_security_protocol: Option<SecurityProtocol>,
 
-    /// How to prove who this is, where the protocol is one of sasl; SCRAM needs a build with --features kafka-tls
+    /// How to prove who this is, where the protocol is one of sasl; SCRAM needs a build with the feature kafka-tls
     #[arg(long, env = "KAFKA_SASL_MECHANISM", ignore_case = true)]
     pub kafka_sasl_mechanism: Option<SaslMechanism>,
 

@@ -80,7 +80,7 @@ fn is_takeover(text: &str) -> bool {
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
-            _ if facility == "FATAL" && is_takeover(message) => {
+            _ if is_takeover(message) => {
                 tracing::debug!(client = self.role, facility, "{message}")
             }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
