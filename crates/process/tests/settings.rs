@@ -127,8 +127,9 @@ struct WithKafka {
 fn properties(args: &str, environment: &[(&str, &str)], dot_env: &str) -> Vec<(String, String)> {
     let args = ["program"].into_iter().chain(args.split_whitespace()).map(OsString::from);
     let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    let variables = Variables::new(environment, dot_env).unwrap();
-    try_parse_from::<WithKafka>(args, &variables).unwrap().kafka.properties(&variables).unwrap()
+    let variables = Variables::new(environment, dot_env).expect("a file that can be read");
+    let settings: WithKafka = try_parse_from(args, &variables).expect("good settings");
+    settings.kafka.properties(&variables).expect("UTF-8")
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
