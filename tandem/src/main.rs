@@ -8,27 +8,27 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use database::DatabaseUrl;
 use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, KafkaLog, KafkaSettings};
-use process::Clock;
+use process::{Clock, Variables};
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::{Command, Settings};
 
 fn main() -> ExitCode {
-    let settings: Settings = process::parse();
+    let (settings, variables) = process::parse::<Settings>();
     process::run(&settings.common.log_level.clone(), async |shutdown| match settings.command {
         Some(Command::Resync) => resync::resync(&account_database(&settings), shutdown).await,
-        None => serve(settings, shutdown).await,
+        None => serve(settings, variables, shutdown).await,
     })
 }
 
-async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
     let bind_addr = settings.common.bind_addr;
     let account_listener = process::listen(bind_addr, settings.account_port, "ACCOUNT_PORT").await?;
     let card_listener = process::listen(bind_addr, settings.card_port, "CARD_PORT").await?;
-    let log = open_log(&settings)?;
+    let log = open_log(&settings, &variables)?;
     let account = account_service::Config {
         database: account_database(&settings),
         cors: settings.cors_allow_origin.clone(),
@@ -71,13 +71,21 @@ fn database_file(settings: &Settings, name: &str) -> DatabaseUrl {
 }
 
 /// The embedded event log, unless Kafka is configured.
-fn open_log(settings: &Settings) -> anyhow::Result<Arc<dyn EventLog>> {
+fn open_log(settings: &Settings, variables: &Variables) -> anyhow::Result<Arc<dyn EventLog>> {
+    let extra = settings.kafka.properties(variables)?;
     Ok(match &settings.kafka.kafka_brokers {
         Some(brokers) => {
             let (brokers, topic) = (brokers.clone(), settings.kafka.kafka_topic.clone());
-            Arc::new(KafkaLog::open(KafkaSettings { brokers, topic, extra: Vec::new() })?)
+            Arc::new(KafkaLog::open(KafkaSettings { brokers, topic, extra })?)
         }
         None => {
+            // Whoever sets it means to use Kafka: events in a file instead would go unnoticed.
+            if let Some((name, _)) = extra.first() {
+                bail!(
+                    "{} is set, but KAFKA_BROKERS, which says where Kafka is, is not",
+                    event_log::kafka_variable(name)
+                );
+            }
             let folder = &settings.common.data_dir;
             std::fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make the folder {}, which DATA_DIR names", folder.display()))?;

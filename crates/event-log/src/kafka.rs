@@ -5,16 +5,19 @@
 //! - `reader` reads all partitions and belongs to no group. It reads uncommitted: every record tells of a row that is
 //!   already committed, even one in a transaction that is aborted later (design.md, "Reading what is not yet committed").
 //! - `group_reader` is an ordinary group member.
+//! - `properties` checks what an operator sets of librdkafka's own settings.
 //! - `topic` makes the topic, or says what is wrong with the one that is there.
 //!
 //! Nothing here needs a broker to be there when it is opened: services start, and serve, with Kafka down.
 
 mod client;
 mod group_reader;
+mod properties;
 mod publisher;
 mod reader;
 mod topic;
 
+use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 use std::time::{Duration, Instant};
@@ -23,6 +26,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use self::client::{Events, create, drain_events, log_error, partition_count, time_left};
 use self::group_reader::KafkaGroupReader;
+pub use self::properties::kafka_variable;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
 use crate::{EventLog, GroupReader, LogError, Positions, Publisher, Reader};
@@ -40,15 +44,27 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which Kafka, and which topic there.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct KafkaSettings {
     /// Bootstrap servers, `host:port` separated by commas.
     pub brokers: String,
     /// The topic's name.
     pub topic: String,
     /// More settings of librdkafka by their own names: security, and tuning. What this log's guarantees rest on (`acks`,
-    /// the partitioner, what is committed when) cannot be changed by them.
+    /// the partitioner, what is committed when) is refused.
     pub extra: Vec<(String, String)>,
+}
+
+impl Debug for KafkaSettings {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        // Values may be secrets.
+        let extra: Vec<_> = self.extra.iter().map(|(name, _)| name).collect();
+        out.debug_struct("KafkaSettings")
+            .field("brokers", &self.brokers)
+            .field("topic", &self.topic)
+            .field("extra", &extra)
+            .finish()
+    }
 }
 
 /// A topic in Kafka.
@@ -70,6 +86,7 @@ impl KafkaLog {
                 settings.topic
             )));
         }
+        properties::check(&settings)?;
         let client = create(&settings, "metadata", &[], &[("isolation.level", "read_uncommitted")])?;
         Ok(KafkaLog { settings, client: Arc::new(client), looked_at: Mutex::new(false) })
     }

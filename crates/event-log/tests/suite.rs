@@ -1,5 +1,6 @@
 //! One suite for both event logs: each case runs on the embedded log, on librdkafka's mock cluster, and on a real Kafka
-//! where `TANDEM_TEST_KAFKA_BROKERS` names one.
+//! where `TANDEM_TEST_KAFKA_BROKERS` names one, or `TANDEM_TEST_KAFKA_TLS_BROKERS` one that is reached by TLS with a
+//! password (`dev/servers env` prints what else that takes; this must be built with the feature `kafka-tls` then).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 #[path = "suite/cases.rs"]
@@ -10,6 +11,8 @@ mod embedded_damage;
 mod embedded_only;
 #[path = "suite/kafka_only.rs"]
 mod kafka_only;
+#[path = "suite/kafka_properties.rs"]
+mod kafka_properties;
 #[path = "suite/places.rs"]
 mod places;
 
@@ -27,6 +30,13 @@ macro_rules! suite {
         mod real_kafka {
             $(#[test] fn $case() {
                 if let Some(place) = super::places::RealKafka::new() {
+                    super::cases::$case(&place);
+                }
+            })*
+        }
+        mod secured_kafka {
+            $(#[test] fn $case() {
+                if let Some(place) = super::places::RealKafka::secured() {
                     super::cases::$case(&place);
                 }
             })*

@@ -22,15 +22,3 @@ pub struct CommonArgs {
     #[arg(long, env = "LOG_LEVEL", default_value = "info", value_parser = log_level)]
     pub log_level: String,
 }
-
-/// Where Kafka is.
-#[derive(Debug, Clone, Args)]
-pub struct KafkaArgs {
-    /// Kafka's brokers, as host:port with commas between them
-    #[arg(long, env = "KAFKA_BROKERS")]
-    pub kafka_brokers: Option<String>,
-
-    /// The topic of account events; made if it is missing, with 3 partitions and cleanup.policy=compact
-    #[arg(long, env = "KAFKA_TOPIC", default_value = "account-events")]
-    pub kafka_topic: String,
-}

@@ -5,17 +5,19 @@
 mod args;
 mod banner;
 mod clock;
+mod kafka_args;
 mod run;
 mod sampled_log;
 mod settings;
 mod shutdown;
 mod telemetry;
 
-pub use args::{CommonArgs, KafkaArgs};
+pub use args::CommonArgs;
 pub use banner::print_banner;
 pub use clock::Clock;
+pub use kafka_args::{KafkaArgs, SaslMechanism, Secret, SecurityProtocol};
 pub use run::{listen, run};
 pub use sampled_log::{MAX_LINES_PER_SECOND, SampledLog};
-pub use settings::{ENV_FILE, NoSettings, bind_address, parse, try_parse_from};
+pub use settings::{ENV_FILE, NoSettings, Variables, bind_address, parse, try_parse_from};
 pub use shutdown::shutdown_on_signals;
 pub use telemetry::{TelemetryError, init_logs, log_level};

@@ -4,6 +4,7 @@
 //! compose files and shells set what they mean to leave out. The process's own environment is read and never changed:
 //! what `.env` says reaches the settings, and nothing else.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -30,15 +31,58 @@ pub enum NoSettings {
     Wrong(String),
 }
 
-/// The settings of this process. Prints help, the version or one line about what is wrong, and exits, if there are none.
-pub fn parse<T: Parser>() -> T {
-    let dot_env = match fs::read_to_string(ENV_FILE) {
-        Ok(text) => Ok(text),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(NoSettings::Wrong(format!("{ENV_FILE} cannot be read: {error}"))),
-    };
-    match dot_env.and_then(|dot_env| try_parse_from(env::args_os(), |name| env::var_os(name), &dot_env)) {
-        Ok(settings) => settings,
+/// The environment variables that are set to something, and the lines of `.env` where the environment has nothing.
+#[derive(Default)]
+pub struct Variables(BTreeMap<OsString, Found>);
+
+/// A value, and where it was found: text that follows the variable's name.
+type Found = (OsString, &'static str);
+
+impl Variables {
+    /// Those that `environment` and the text of an `.env` file come to; on failure the line that cannot be read.
+    pub fn new(
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        dot_env: &str,
+    ) -> Result<Variables, NoSettings> {
+        let mut variables = Variables::default();
+        let file = read_dot_env(dot_env).map_err(NoSettings::Wrong)?;
+        let file = file.into_iter().map(|(name, value)| (name.into(), (value.into(), " (in .env)")));
+        let environment = environment.into_iter().map(|(name, value)| (name, (value, "")));
+        for (name, found) in environment.chain(file).filter(|(_, (value, _))| !value.is_empty()) {
+            variables.0.entry(name).or_insert(found);
+        }
+        Ok(variables)
+    }
+
+    /// Those of this process.
+    fn of_process() -> Result<Variables, NoSettings> {
+        let dot_env = match fs::read_to_string(ENV_FILE) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(NoSettings::Wrong(format!("{ENV_FILE} cannot be read: {error}"))),
+        };
+        Variables::new(env::vars_os(), &dot_env)
+    }
+
+    fn get(&self, name: &OsStr) -> Option<&Found> {
+        self.0.get(name)
+    }
+
+    /// Those whose names begin with `prefix`, by the rest of the name.
+    pub(crate) fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a OsStr)> {
+        self.0
+            .iter()
+            .filter_map(move |(name, (value, _))| Some((name.to_str()?.strip_prefix(prefix)?, value.as_os_str())))
+    }
+}
+
+/// The settings of this process, and the variables that they came from. Prints help, the version or one line about what is
+/// wrong, and exits, if there are none.
+pub fn parse<T: Parser>() -> (T, Variables) {
+    let parsed =
+        Variables::of_process().and_then(|variables| Ok((try_parse_from(env::args_os(), &variables)?, variables)));
+    match parsed {
+        Ok(parsed) => parsed,
         Err(NoSettings::Asked(text)) => {
             let _gone = stdout().write_all(text.as_bytes());
             exit(0)
@@ -50,23 +94,14 @@ pub fn parse<T: Parser>() -> T {
     }
 }
 
-/// The settings that `args` (the program's name first), the variables that `environment` looks up and the text of an
-/// `.env` file come to. Has no effect on the process.
+/// The settings that `args` (the program's name first) and `variables` come to. Has no effect on the process.
 pub fn try_parse_from<T: Parser>(
     args: impl IntoIterator<Item = OsString>,
-    environment: impl Fn(&OsStr) -> Option<OsString>,
-    dot_env: &str,
+    variables: &Variables,
 ) -> Result<T, NoSettings> {
     let args: Vec<OsString> = args.into_iter().collect();
-    let file = read_dot_env(dot_env).map_err(NoSettings::Wrong)?;
     let mut named = Vec::new();
-    let command = with_environment(T::command(), &mut named, &|name| {
-        let set = environment(name).filter(|value| !value.is_empty());
-        set.map(|value| (value, "")).or_else(|| {
-            let entry = file.iter().find(|(key, value)| key.as_str() == name && !value.is_empty())?;
-            Some((OsString::from(&entry.1), " (in .env)"))
-        })
-    });
+    let command = with_variables(T::command(), &mut named, variables);
     let parsed = command.try_get_matches_from(&args).and_then(|matches| T::from_arg_matches(&matches));
     parsed.map_err(|error| match error.use_stderr() {
         true => NoSettings::Wrong(one_line(&error, &named, &args)),
@@ -92,34 +127,31 @@ struct Named {
     is_secret: bool,
 }
 
-/// A value, and where it was found.
-type Lookup<'a> = &'a dyn Fn(&OsStr) -> Option<(OsString, &'static str)>;
-
-/// `command`, taking what `lookup` finds where a flag is not given.
+/// `command`, taking what is found in `variables` where a flag is not given.
 ///
 /// clap would read the process's environment by itself, and take a variable set to nothing for a value. So its own
 /// reading is switched off, and what was found stands in as the default.
-fn with_environment(command: Command, named: &mut Vec<Named>, lookup: Lookup<'_>) -> Command {
+fn with_variables(command: Command, named: &mut Vec<Named>, variables: &Variables) -> Command {
     let mut command = command.mut_args(|arg| {
         let Some(variable) = arg.get_env().map(OsStr::to_owned) else { return arg };
-        let found = lookup(&variable);
+        let found = variables.get(&variable);
         named.push(Named {
             flag: arg.get_long().map(|long| format!("--{long}")).unwrap_or_default(),
             variable: variable.to_string_lossy().into_owned(),
-            found: found.as_ref().map(|(_, place)| *place),
+            found: found.map(|(_, place)| *place),
             is_secret: arg.is_hide_env_values_set(),
         });
         let arg = with_help(arg.env(Resettable::Reset), &variable.to_string_lossy());
         match found {
             Some((value, _)) => {
                 let hide = arg.is_hide_env_values_set();
-                arg.default_value(value).required(false).hide_default_value(hide)
+                arg.default_value(value.clone()).required(false).hide_default_value(hide)
             }
             None => arg,
         }
     });
     for subcommand in command.get_subcommands_mut() {
-        *subcommand = with_environment(std::mem::take(subcommand), named, lookup);
+        *subcommand = with_variables(std::mem::take(subcommand), named, variables);
     }
     command
 }

@@ -1,10 +1,10 @@
 //! Settings as an operator gives them, right and wrong.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::net::IpAddr;
 
 use clap::{Parser, ValueEnum};
-use process::{NoSettings, bind_address, log_level, try_parse_from};
+use process::{KafkaArgs, NoSettings, Variables, bind_address, log_level, try_parse_from};
 
 /// Serves things.
 #[derive(Debug, PartialEq, Parser)]
@@ -39,8 +39,8 @@ enum Mode {
 
 fn try_parse(args: &str, environment: &[(&str, &str)], dot_env: &str) -> Result<Settings, NoSettings> {
     let args = ["program"].into_iter().chain(args.split_whitespace()).map(OsString::from);
-    let lookup = |name: &OsStr| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-    try_parse_from(args, lookup, dot_env)
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    try_parse_from(args, &Variables::new(environment, dot_env)?)
 }
 
 fn wrong(args: &str, environment: &[(&str, &str)], dot_env: &str) -> String {
@@ -115,4 +115,96 @@ fn help_and_version_are_for_stdout() {
     assert!(help.contains("The port [env: PORT] [default: 8081]"), "{help}");
     assert!(help.contains("[env: KAFKA_TOPIC]") && !help.contains("77"), "{help}");
     assert_eq!(try_parse("--version", &[], ""), Err(NoSettings::Asked("process 1.2.3\n".to_owned())));
+}
+
+#[derive(Debug, Parser)]
+struct WithKafka {
+    #[command(flatten)]
+    kafka: KafkaArgs,
+}
+
+/// What librdkafka is to be told.
+fn properties(args: &str, environment: &[(&str, &str)], dot_env: &str) -> Vec<(String, String)> {
+    let args = ["program"].into_iter().chain(args.split_whitespace()).map(OsString::from);
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let variables = Variables::new(environment, dot_env).expect("a file that can be read");
+    let settings: WithKafka = try_parse_from(args, &variables).expect("good settings");
+    settings.kafka.properties(&variables).expect("UTF-8")
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[test]
+fn security_is_told_in_librdkafkas_words_whatever_the_case() {
+    let environment = [
+        ("KAFKA_SECURITY_PROTOCOL", "Sasl_SSL"),
+        ("KAFKA_SASL_MECHANISM", "scram-sha-256"),
+        ("KAFKA_SASL_USERNAME", "me"),
+        ("KAFKA_SASL_PASSWORD", "s3cret"),
+        ("KAFKA_SSL_CA_LOCATION", "/ca.pem"),
+    ];
+    let expected = pairs(&[
+        ("security.protocol", "sasl_ssl"),
+        ("sasl.mechanism", "SCRAM-SHA-256"),
+        ("sasl.username", "me"),
+        ("sasl.password", "s3cret"),
+        ("ssl.ca.location", "/ca.pem"),
+    ]);
+    assert_eq!(properties("", &environment, ""), expected);
+    let file: String = environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    assert_eq!(properties("", &[], &file), expected);
+    let by_flag = properties("--kafka-security-protocol ssl", &environment, "");
+    assert_eq!(by_flag[0], ("security.protocol".to_owned(), "ssl".to_owned()));
+    assert_eq!(properties("", &[("KAFKA_BROKERS", "a:1"), ("KAFKA_TOPIC", "t"), ("KAFKA_GROUP_ID", "g")], ""), []);
+}
+
+#[test]
+fn any_other_variable_with_the_prefix_is_a_setting_of_librdkafkas() {
+    let environment =
+        [("KAFKA_SOCKET_TIMEOUT_MS", "9000"), ("KAFKA_LINGER_MS", ""), ("XKAFKA_ACKS", "0"), ("KAFKA", "x")];
+    let file = "KAFKA_SOCKET_TIMEOUT_MS=1\nKAFKA_LINGER_MS=2\nKAFKA_CLIENT_ID='a b'\n";
+    let expected = pairs(&[("client.id", "a b"), ("linger.ms", "2"), ("socket.timeout.ms", "9000")]);
+    assert_eq!(properties("", &environment, file), expected);
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_called_kafka_is_left_alone() {
+    let kubernetes = [
+        ("KAFKA_SERVICE_HOST", "10.0.0.1"),
+        ("KAFKA_SERVICE_PORT", "9092"),
+        ("KAFKA_SERVICE_PORT_TCP_CLIENT", "9092"),
+        ("KAFKA_PORT", "tcp://10.0.0.1:9092"),
+        ("KAFKA_PORT_9092_TCP", "tcp://10.0.0.1:9092"),
+        ("KAFKA_PORT_9092_TCP_PROTO", "tcp"),
+        ("KAFKA_PORT_9092_TCP_PORT", "9092"),
+        ("KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1"),
+        ("KAFKA_UI_SERVICE_HOST", "fd00::1"),
+        ("KAFKA_UI_PORT_80_TCP_ADDR", "fd00::1"),
+    ];
+    assert_eq!(properties("", &kubernetes, ""), []);
+    // Nobody but a person sets these.
+    for (variable, name) in [
+        (("KAFKA_PORT", "9092"), "port"),
+        (("KAFKA_SERVICE_HOST", "kafka"), "service.host"),
+        (("KAFKA_SERVICE_PORTS", "9092"), "service.ports"),
+        (("KAFKA_PORT_9092", "tcp"), "port.9092"),
+        (("KAFKA_PORT_9092_TCP_NAME", "x"), "port.9092.tcp.name"),
+        (("KAFKA_SUPPORT_1_TCP", "x"), "support.1.tcp"),
+    ] {
+        assert_eq!(properties("", &[variable], ""), pairs(&[(name, variable.1)]));
+    }
+}
+
+#[test]
+fn kafkas_password_is_never_shown() {
+    let variables = Variables::new([("KAFKA_SASL_PASSWORD".into(), "s3cret".into())], "").unwrap();
+    let parse = |args: &[&str]| try_parse_from::<WithKafka>(args.iter().map(OsString::from), &variables);
+    let Err(NoSettings::Asked(help)) = parse(&["program", "--help"]) else { panic!() };
+    assert!(help.contains("KAFKA_SASL_PASSWORD") && !help.contains("s3cret"), "{help}");
+    let settings = format!("{:?}", parse(&["program"]).unwrap());
+    assert!(settings.contains("kafka_sasl_password") && !settings.contains("s3cret"), "{settings}");
+    let Err(NoSettings::Wrong(line)) = parse(&["program", "--kafka-topic"]) else { panic!() };
+    assert!(!line.contains("s3cret"), "{line}");
 }

@@ -10,7 +10,7 @@ use clap::Parser;
 use database::DatabaseUrl;
 use event_log::{KafkaLog, KafkaSettings};
 use http_server::CorsOrigin;
-use process::{Clock, CommonArgs, KafkaArgs};
+use process::{Clock, CommonArgs, KafkaArgs, Variables};
 use tokio_util::sync::CancellationToken;
 
 /// The card service: makes cards for active accounts, which it knows from their events on Kafka.
@@ -49,11 +49,12 @@ struct Settings {
 }
 
 fn main() -> ExitCode {
-    let settings: Settings = process::parse();
-    process::run(&settings.common.log_level.clone(), |shutdown| serve(settings, shutdown))
+    let (settings, variables) = process::parse::<Settings>();
+    process::run(&settings.common.log_level.clone(), |shutdown| serve(settings, variables, shutdown))
 }
 
-async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let extra = settings.kafka.properties(&variables)?;
     let Some(brokers) = settings.kafka.kafka_brokers else {
         bail!(
             "KAFKA_BROKERS is not set, and {NAME} needs Kafka; without Kafka start the all-in-one: cargo run --release -p tandem"
@@ -62,7 +63,7 @@ async fn serve(settings: Settings, shutdown: CancellationToken) -> anyhow::Resul
     let data_dir = settings.common.data_dir;
     let database = settings.database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("card.db")));
     let listener = process::listen(settings.common.bind_addr, settings.port, "PORT").await?;
-    let log = KafkaLog::open(KafkaSettings { brokers, topic: settings.kafka.kafka_topic, extra: Vec::new() })?;
+    let log = KafkaLog::open(KafkaSettings { brokers, topic: settings.kafka.kafka_topic, extra })?;
     let address = listener.local_addr()?;
     process::print_banner(
         "Tandem card service",

@@ -26,4 +26,5 @@ mod outages;
 mod readme_flow;
 mod restart;
 mod resync;
+mod secured_kafka;
 mod settings;

@@ -57,7 +57,7 @@ fn the_flow_of_the_readme_works_on_two_processes_and_kafka() {
 }
 
 /// Runs it with the stand-in, and with curl itself where there is one.
-fn check_flow(accounts: &Http, cards: &Http) {
+pub(crate) fn check_flow(accounts: &Http, cards: &Http) {
     // A relay that has just started may still be on its way to Kafka.
     let first = create_account(accounts);
     wait_until("the first event has come through", || (create_card(cards, first).status == 201).then_some(()));

@@ -10,7 +10,19 @@ use test_harness::{Process, binary, output_of};
 
 const BINARIES: [&str; 3] = ["tandem", "account-service", "card-service"];
 
-const COMMON: [&str; 6] = ["KAFKA_BROKERS", "KAFKA_TOPIC", "BIND_ADDR", "DATA_DIR", "LOG_LEVEL", "CORS_ALLOW_ORIGIN"];
+const COMMON: [&str; 11] = [
+    "KAFKA_BROKERS",
+    "KAFKA_TOPIC",
+    "KAFKA_SECURITY_PROTOCOL",
+    "KAFKA_SASL_MECHANISM",
+    "KAFKA_SASL_USERNAME",
+    "KAFKA_SASL_PASSWORD",
+    "KAFKA_SSL_CA_LOCATION",
+    "BIND_ADDR",
+    "DATA_DIR",
+    "LOG_LEVEL",
+    "CORS_ALLOW_ORIGIN",
+];
 
 /// What a binary takes besides [`COMMON`].
 fn own_settings(name: &str) -> &'static [&'static str] {
@@ -127,6 +139,53 @@ fn the_env_file_is_read_and_the_environment_wins_over_it() {
     tandem.ready_service(account_service::NAME);
     assert!(tandem.terminate().success());
     assert!(made("of-the-environment"));
+}
+
+#[test]
+fn a_wrong_setting_of_kafkas_is_named_in_one_line() {
+    let folder = TempDir::new().unwrap();
+    let given = [("PORT", "0"), ("ACCOUNT_PORT", "0"), ("CARD_PORT", "0"), ("KAFKA_BROKERS", "127.0.0.1:1")];
+    let half = [("KAFKA_SECURITY_PROTOCOL", "sasl_plaintext"), ("KAFKA_SASL_PASSWORD", "s3cret")];
+    for name in BINARIES {
+        for (settings, words) in [
+            (&[("KAFKA_SECURITY_PROTOCOL", "tls")][..], &["KAFKA_SECURITY_PROTOCOL", "tls", "sasl_ssl"][..]),
+            (&[("KAFKA_SASL_MECHANISM", "MD5")], &["KAFKA_SASL_MECHANISM", "MD5", "SCRAM-SHA-512"]),
+            (&half, &["KAFKA_SASL_MECHANISM is not set"]),
+            (&[("KAFKA_NO_SUCH_THING", "1")], &["unknown setting KAFKA_NO_SUCH_THING"]),
+            (&[("KAFKA_SOCKET_TIMEOUT_MS", "soon")], &["invalid", "KAFKA_SOCKET_TIMEOUT_MS"]),
+            (&[("KAFKA_MAX_POLL_INTERVAL_MS", "9000")], &["KAFKA_MAX_POLL_INTERVAL_MS", "session.timeout.ms"]),
+            (&[("KAFKA_ACKS", "1")], &["KAFKA_ACKS cannot be set: "]),
+            (&[("KAFKA_BOOTSTRAP_SERVERS", "a:1")], &["KAFKA_BOOTSTRAP_SERVERS cannot be set: ", "KAFKA_BROKERS"]),
+        ] {
+            let line = refusal(name, folder.path(), &[], &[&given, settings].concat());
+            assert!(words.iter().all(|word| line.contains(word)) && !line.contains("s3cret"), "{name}: {line}");
+        }
+        std::fs::write(folder.path().join(".env"), "KAFKA_ISOLATION_LEVEL=read_committed\n").unwrap();
+        let line = refusal(name, folder.path(), &[], &given);
+        assert!(line.contains("KAFKA_ISOLATION_LEVEL cannot be set: "), "{name}: {line}");
+        std::fs::remove_file(folder.path().join(".env")).unwrap();
+    }
+    // Whoever misspells where Kafka is does not want the embedded event log.
+    let line = refusal("tandem", folder.path(), &[], &[("KAFKA_BROKER", "kafka:9092"), given[1], given[2]]);
+    assert!(line.contains("KAFKA_BROKER is set") && line.contains("KAFKA_BROKERS"), "{line}");
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_called_kafka_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let kubernetes = [
+        ("KAFKA_SERVICE_HOST", "10.0.0.1"),
+        ("KAFKA_SERVICE_PORT", "9092"),
+        ("KAFKA_PORT", "tcp://10.0.0.1:9092"),
+        ("KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1"),
+    ];
+    let mut tandem = Process::start(&binary("tandem"), folder.path(), &kubernetes);
+    tandem.ready_service(account_service::NAME);
+    assert!(tandem.terminate().success());
+    let with_kafka = [&kubernetes[..], &[("KAFKA_BROKERS", "127.0.0.1:1")]].concat();
+    let mut accounts = Process::start(&binary(account_service::NAME), folder.path(), &with_kafka);
+    accounts.ready_service(account_service::NAME);
+    assert!(accounts.terminate().success());
 }
 
 #[test]

@@ -8,14 +8,22 @@ use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel}
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
+use rdkafka::metadata::Metadata;
 use rdkafka::producer::ProducerContext;
 use rdkafka::{ClientContext, Message};
 
 use super::KafkaSettings;
+use super::properties::{canonical, creation_error};
 use crate::LogError;
+
+/// What a producer ends with when a newer one has taken over.
+const TAKEOVERS: [RDKafkaErrorCode; 3] =
+    [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
 
 /// How many events of a client that is not polled are dropped in one go. Beyond that the next call goes on.
 const EVENTS_DROPPED_A_CALL: usize = 10_000;
+/// How long to listen for them each time. A poll that does not wait ends at the first line for the log.
+const DRAIN_TIME: Duration = Duration::from_millis(1);
 
 /// Hears what librdkafka says about one client. The same trouble is logged once until it is over: an outage is one line,
 /// not one a second for hours.
@@ -27,6 +35,8 @@ pub(super) struct Events {
     failed_delivery: Mutex<Option<KafkaError>>,
     /// What is known of each partition's records, by deliveries.
     delivered: Mutex<Delivered>,
+    /// Why the last connection that failed for security's sake did: errors say no more than that brokers are not there.
+    insecurity: Mutex<Option<String>>,
 }
 
 /// Where records were put.
@@ -40,7 +50,13 @@ struct Delivered {
 
 impl Events {
     pub(super) fn new(role: &'static str) -> Events {
-        Events { role, trouble: Mutex::default(), failed_delivery: Mutex::default(), delivered: Mutex::default() }
+        Events {
+            role,
+            trouble: Mutex::default(),
+            failed_delivery: Mutex::default(),
+            delivered: Mutex::default(),
+            insecurity: Mutex::default(),
+        }
     }
 
     /// Logs the error if it is a new one.
@@ -83,9 +99,23 @@ impl Events {
     }
 }
 
+/// Whether librdkafka speaks of a producer that a newer one has taken over from: an ordinary end, and whoever publishes is
+/// told. It says so once as the transaction's failure, and once as the client's.
+fn is_takeover(text: &str) -> bool {
+    TAKEOVERS.iter().any(|code| {
+        // `Fenced (Local: This instance ...)`
+        let name_and_text = code.to_string();
+        let own_text = name_and_text.split_once(" (").and_then(|(_name, text)| text.strip_suffix(')'));
+        own_text.is_some_and(|own_text| text.contains(own_text))
+    })
+}
+
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
+            _ if is_takeover(message) => {
+                tracing::debug!(client = self.role, facility, "{message}")
+            }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(client = self.role, facility, "{message}");
             }
@@ -95,6 +125,12 @@ impl ClientContext for Events {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if is_takeover(&error.to_string()) || is_takeover(reason) {
+            return;
+        }
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
+            *self.insecurity.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
         self.note_trouble(&error, reason);
     }
 }
@@ -132,36 +168,49 @@ pub(super) fn create<T: FromClientConfigAndContext<Events>>(
     fixed: &[(&str, &str)],
 ) -> Result<T, LogError> {
     let mut config = ClientConfig::new();
-    config.set("client.id", "tandem");
-    for (name, value) in tuning {
-        config.set(*name, *value);
+    let extra = settings.extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let tuned = [("client.id", "tandem")].into_iter().chain(tuning.iter().copied());
+    let fixed = [("bootstrap.servers", settings.brokers.as_str())].into_iter().chain(fixed.iter().copied());
+    for (name, value) in tuned.chain(extra).chain(fixed) {
+        config.set(canonical(name), value);
     }
-    for (name, value) in &settings.extra {
-        config.set(name, value);
+    if config.get("debug").is_some() {
+        config.set_log_level(RDKafkaLogLevel::Debug);
     }
-    config.set("bootstrap.servers", &settings.brokers);
-    for (name, value) in fixed {
-        config.set(*name, *value);
-    }
-    config
-        .create_with_context(Events::new(role))
-        .map_err(|error| LogError::Refused(format!("Kafka's client does not take its settings: {error}")))
+    config.create_with_context(Events::new(role)).map_err(|error| creation_error(&settings.extra, &error))
 }
 
-/// Throws away what a client that is never polled was told since the last time, so that it does not pile up.
+/// Hears what a client that is never polled was told since the last time, so that it does not pile up.
 pub(super) fn drain_events(client: &BaseConsumer<Events>) {
     for _ in 0..EVENTS_DROPPED_A_CALL {
-        if client.poll(Duration::ZERO).is_none() {
+        if client.poll(DRAIN_TIME).is_none() {
             return;
         }
     }
 }
 
+/// What the brokers know of the topic. An error says why they do not let us in, if that is it: librdkafka's own says no more
+/// than that they are not there.
+pub(super) fn fetch_topic(
+    client: &BaseConsumer<Events>,
+    topic: &str,
+    doing: &str,
+    deadline: Instant,
+) -> Result<Metadata, LogError> {
+    let fetched = client.fetch_metadata(Some(topic), time_left(deadline));
+    if fetched.is_err() {
+        drain_events(client);
+    }
+    let mut insecurity = client.context().insecurity.lock().unwrap_or_else(PoisonError::into_inner);
+    fetched.inspect(|_| *insecurity = None).map_err(|error| match (log_error(doing, &error), &*insecurity) {
+        (LogError::Unavailable(text), Some(reason)) => LogError::Unavailable(format!("{text}: {reason}")),
+        (error, _) => error,
+    })
+}
+
 /// How many partitions the topic has.
 pub(super) fn partition_count(client: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<u32, LogError> {
-    let metadata = client
-        .fetch_metadata(Some(topic), time_left(deadline))
-        .map_err(|error| log_error("asking for the topic's partitions", &error))?;
+    let metadata = fetch_topic(client, topic, "asking for the topic's partitions", deadline)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     match found {
         Some(found) if found.error().is_none() && !found.partitions().is_empty() => Ok(found.partitions().len() as u32),
@@ -183,7 +232,7 @@ pub(super) fn log_error(doing: &str, error: &KafkaError) -> LogError {
     use RDKafkaErrorCode as Code;
     let text = format!("{doing}: {error}");
     match error.rdkafka_error_code() {
-        Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => LogError::Fenced(text),
+        Some(code) if TAKEOVERS.contains(&code) => LogError::Fenced(text),
         Some(
             Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
@@ -196,5 +245,28 @@ pub(super) fn log_error(doing: &str, error: &KafkaError) -> LogError {
             | Code::UnsupportedVersion,
         ) => LogError::Refused(text),
         _ => LogError::Unavailable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_takeover_is_told_from_what_is_really_fatal() {
+        for takeover in [
+            "[thrd:main]: Fatal error: Local: This instance has been fenced by a newer instance: Failed to add offsets",
+            "[thrd:main]: Fatal transaction error: Failed: Local: This instance has been fenced by a newer instance (_FENCED)",
+            "Fatal error: Broker: Producer attempted an operation with an old epoch: Failed to end transaction",
+            &KafkaError::Global(RDKafkaErrorCode::Fenced).to_string(),
+        ] {
+            assert!(is_takeover(takeover), "{takeover}");
+        }
+        for fatal in [
+            "[thrd:main]: Fatal error: Broker: Broker received an out of order sequence number: Failed to send",
+            &KafkaError::Global(RDKafkaErrorCode::Fatal).to_string(),
+        ] {
+            assert!(!is_takeover(fatal), "{fatal}");
+        }
     }
 }

@@ -35,16 +35,7 @@ pub(super) struct KafkaGroupReader {
 
 impl KafkaGroupReader {
     pub(super) fn open(settings: &KafkaSettings, group: &str) -> Result<KafkaGroupReader, LogError> {
-        let mut tuning = CONSUMER_TUNING.to_vec();
-        tuning.extend([("session.timeout.ms", SESSION_TIMEOUT_MS), ("socket.timeout.ms", REQUEST_TIMEOUT_MS)]);
-        let fixed = [
-            ("group.id", group),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("auto.offset.reset", "earliest"),
-            ("isolation.level", "read_uncommitted"),
-        ];
-        let consumer: BaseConsumer<Events> = create(settings, "group reader", &tuning, &fixed)?;
+        let consumer = consumer(settings, group)?;
         consumer.subscribe(&[&settings.topic]).map_err(|error| log_error("joining the group", &error))?;
         Ok(KafkaGroupReader { consumer, handed_over: false, committed: Positions::new() })
     }
@@ -79,6 +70,20 @@ fn known(positions: &TopicPartitionList) -> Positions {
         _none => None,
     };
     positions.elements().into_iter().filter_map(position).collect()
+}
+
+/// The consumer of a member of `group` that has not joined it yet.
+pub(super) fn consumer(settings: &KafkaSettings, group: &str) -> Result<BaseConsumer<Events>, LogError> {
+    let mut tuning = CONSUMER_TUNING.to_vec();
+    tuning.extend([("session.timeout.ms", SESSION_TIMEOUT_MS), ("socket.timeout.ms", REQUEST_TIMEOUT_MS)]);
+    let fixed = [
+        ("group.id", group),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "earliest"),
+        ("isolation.level", "read_uncommitted"),
+    ];
+    create(settings, "group reader", &tuning, &fixed)
 }
 
 impl GroupReader for KafkaGroupReader {

@@ -74,21 +74,7 @@ impl KafkaPublisher {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
         let partitions = partition_count(client, &settings.topic, deadline)?;
-        let tuning = [
-            ("linger.ms", "0"),
-            ("message.timeout.ms", PUBLISH_TIMEOUT_MS),
-            ("socket.timeout.ms", PUBLISH_TIMEOUT_MS),
-            ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
-            ("reconnect.backoff.max.ms", RECONNECT_BACKOFF_MAX_MS),
-            ("retry.backoff.ms", RETRY_BACKOFF_MS),
-        ];
-        let fixed = [
-            ("transactional.id", name),
-            ("enable.idempotence", "true"),
-            ("acks", "all"),
-            ("partitioner", "murmur2_random"),
-        ];
-        let producer: BaseProducer<Events> = create(settings, "publisher", &tuning, &fixed)?;
+        let producer = producer(settings, name)?;
         producer
             .init_transactions(time_left(deadline))
             .map_err(|error| publish_error(&producer, "fencing earlier publishers", &error))?;
@@ -275,6 +261,25 @@ impl Publisher for KafkaPublisher {
             "the topic is gone, or was made anew: partition {partition} is shorter than it was"
         )))
     }
+}
+
+/// The producer of the publisher called `name`. Nothing is asked of the brokers yet.
+pub(super) fn producer(settings: &KafkaSettings, name: &str) -> Result<BaseProducer<Events>, LogError> {
+    let tuning = [
+        ("linger.ms", "0"),
+        ("message.timeout.ms", PUBLISH_TIMEOUT_MS),
+        ("socket.timeout.ms", PUBLISH_TIMEOUT_MS),
+        ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
+        ("reconnect.backoff.max.ms", RECONNECT_BACKOFF_MAX_MS),
+        ("retry.backoff.ms", RETRY_BACKOFF_MS),
+    ];
+    let fixed = [
+        ("transactional.id", name),
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("partitioner", "murmur2_random"),
+    ];
+    create(settings, "publisher", &tuning, &fixed)
 }
 
 /// Reads the position back, and makes what it takes to write it.

@@ -54,14 +54,7 @@ impl KafkaReader {
         from: &Positions,
         until: Instant,
     ) -> Result<KafkaReader, LogError> {
-        let fixed = [
-            ("group.id", UNUSED_GROUP),
-            ("enable.auto.commit", "false"),
-            ("enable.auto.offset.store", "false"),
-            ("auto.offset.reset", "earliest"),
-            ("isolation.level", "read_uncommitted"),
-        ];
-        let consumer = create(settings, "reader", &CONSUMER_TUNING, &fixed)?;
+        let consumer = consumer(settings)?;
         let next_check = Instant::now() + TOPIC_CHECK_INTERVAL;
         let mut reader = KafkaReader { consumer, client, topic: settings.topic.clone(), next: Vec::new(), next_check };
         let count = partition_count(&reader.client, &reader.topic, until)?;
@@ -163,6 +156,18 @@ impl Reader for KafkaReader {
         // Brokers hand out only what all replicas in sync have.
         self.positions()
     }
+}
+
+/// A consumer with nothing to read yet.
+pub(super) fn consumer(settings: &KafkaSettings) -> Result<BaseConsumer<Events>, LogError> {
+    let fixed = [
+        ("group.id", UNUSED_GROUP),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("auto.offset.reset", "earliest"),
+        ("isolation.level", "read_uncommitted"),
+    ];
+    create(settings, "reader", &CONSUMER_TUNING, &fixed)
 }
 
 /// Takes what is there, up to `limit` messages; waits up to `timeout` for the first and not at all for the others. Trouble

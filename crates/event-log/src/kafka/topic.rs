@@ -7,11 +7,11 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::KafkaSettings;
-use super::client::{Events, create, log_error, partition_count, time_left};
+use super::client::{Events, create, fetch_topic, partition_count, time_left};
 use crate::{DEFAULT_PARTITION_COUNT, LogError};
 
 /// As many replicas as the brokers make by default.
@@ -27,9 +27,7 @@ pub(super) fn make_if_missing(
     deadline: Instant,
 ) -> Result<(), LogError> {
     let topic = &settings.topic;
-    let metadata = client
-        .fetch_metadata(Some(topic), time_left(deadline))
-        .map_err(|error| log_error("asking for the topic", &error))?;
+    let metadata = fetch_topic(client, topic, "asking for the topic", deadline)?;
     let missing = metadata.topics().iter().filter(|found| found.name() == topic).all(|found| {
         found.partitions().is_empty()
             && found

@@ -67,14 +67,6 @@ fn a_broker_without_the_admin_interface_is_a_warning() {
 }
 
 #[test]
-fn settings_that_librdkafka_does_not_know_are_refused() {
-    let extra = vec![("no.such.setting".to_owned(), "1".to_owned())];
-    let settings = KafkaSettings { brokers: "127.0.0.1:1".to_owned(), topic: "t".to_owned(), extra };
-    let Err(LogError::Refused(text)) = KafkaLog::open(settings) else { panic!("opened") };
-    assert!(text.contains("no.such.setting"), "{text}");
-}
-
-#[test]
 fn a_missing_topic_is_made_compacted_and_left_alone_after_that() {
     // The place has made its topic and seen no warning; this is the second time.
     let Some(place) = RealKafka::new() else { return };
@@ -181,4 +173,25 @@ fn a_group_that_has_committed_has_no_lag_and_one_that_has_not_keeps_its_place() 
     member.commit().unwrap();
     let ends = log.end_offsets(PATIENCE).unwrap();
     assert_eq!(committed(&settings, &group), ends, "the polls before have gone behind the last marker");
+}
+
+#[test]
+fn brokers_that_let_nobody_in_are_unavailable_and_say_why() {
+    let Some(place) = RealKafka::secured() else { return };
+    let other_ca = std::env::var("TANDEM_TEST_KAFKA_TLS_OTHER_CA").unwrap();
+    for (name, value, reason) in [
+        ("sasl.password", "not it", "SASL authentication error: Authentication failed"),
+        ("ssl.ca.location", other_ca.as_str(), "SSL handshake failed"),
+    ] {
+        let mut settings = place.settings();
+        settings.extra.iter_mut().filter(|(own, _)| own == name).for_each(|(_, own)| *own = value.to_owned());
+        let log = KafkaLog::open(settings).unwrap();
+        let text = match log.end_offsets(Duration::from_secs(2)) {
+            Err(LogError::Unavailable(text)) => text,
+            other => panic!("{name}: {other:?}"),
+        };
+        assert!(text.contains(reason) && !text.contains("not it"), "{name}: {text}");
+        // Whoever publishes or reads asks for the topic first.
+        assert!(log.prepare().is_err_and(|error| error.to_string().contains(reason)), "{name}");
+    }
 }

@@ -1,5 +1,6 @@
 //! Where the suite's cases run.
 
+use std::env;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -64,21 +65,39 @@ impl Place for MockKafka {
     }
 }
 
-/// A topic of its own on the brokers that `TANDEM_TEST_KAFKA_BROKERS` names.
+/// A topic of its own on real brokers.
 pub(crate) struct RealKafka(KafkaSettings);
 
 impl RealKafka {
+    /// On those that `TANDEM_TEST_KAFKA_BROKERS` names.
     pub(crate) fn new() -> Option<RealKafka> {
+        Some(RealKafka::with_topic(env::var("TANDEM_TEST_KAFKA_BROKERS").ok()?, Vec::new()))
+    }
+
+    /// On those that `TANDEM_TEST_KAFKA_TLS_BROKERS` names, by TLS and with a password.
+    pub(crate) fn secured() -> Option<RealKafka> {
+        let brokers = env::var("TANDEM_TEST_KAFKA_TLS_BROKERS").ok()?;
+        let variable = |name: &str| env::var(format!("TANDEM_TEST_KAFKA_TLS_{name}")).unwrap();
+        let extra = [
+            ("security.protocol", "sasl_ssl".to_owned()),
+            ("sasl.mechanism", "SCRAM-SHA-512".to_owned()),
+            ("sasl.username", variable("USER")),
+            ("sasl.password", variable("PASSWORD")),
+            ("ssl.ca.location", variable("CA")),
+        ];
+        Some(RealKafka::with_topic(brokers, extra.map(|(name, value)| (name.to_owned(), value)).to_vec()))
+    }
+
+    fn with_topic(brokers: String, extra: Vec<(String, String)>) -> RealKafka {
         static TOPICS: AtomicU32 = AtomicU32::new(0);
-        let brokers = std::env::var("TANDEM_TEST_KAFKA_BROKERS").ok()?;
         // A folder's random name, for want of another source of one.
         let unique = tempfile::tempdir().unwrap().path().file_name().unwrap().to_string_lossy().replace('.', "");
         let topic = format!("tandem-test-{unique}-{}", TOPICS.fetch_add(1, Ordering::Relaxed));
-        let settings = KafkaSettings { brokers, topic, extra: Vec::new() };
+        let settings = KafkaSettings { brokers, topic, extra };
         let log = KafkaLog::open(settings.clone()).unwrap();
         log.prepare().unwrap();
         assert_eq!(log.topic_warning(PATIENCE).unwrap(), None);
-        Some(RealKafka(settings))
+        RealKafka(settings)
     }
 
     pub(crate) fn settings(&self) -> KafkaSettings {

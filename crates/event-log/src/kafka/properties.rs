@@ -1,0 +1,209 @@
+//! The settings that an operator may make of librdkafka's own, checked with no broker at hand.
+//!
+//! An operator knows each as a variable: `socket.timeout.ms` as `KAFKA_SOCKET_TIMEOUT_MS`. What is wrong is said in one
+//! line that names the variable. Values may be secrets, so none is repeated here; librdkafka itself repeats numbers and
+//! words of its own vocabulary only.
+
+use std::fs::File;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaConfRes;
+
+use super::{KafkaSettings, group_reader, publisher, reader};
+use crate::LogError;
+
+/// Whether TLS, and what else comes with OpenSSL, is in this build.
+const HAS_TLS: bool = cfg!(feature = "kafka-tls");
+
+/// Names that librdkafka takes for others: what is set by one of them and by the other would depend on chance.
+const ALIASES: [(&str, &str); 11] = [
+    ("acks", "request.required.acks"),
+    ("bootstrap.servers", "metadata.broker.list"),
+    ("compression.type", "compression.codec"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("linger.ms", "queue.buffering.max.ms"),
+    ("max.in.flight", "max.in.flight.requests.per.connection"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("retries", "message.send.max.retries"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+    ("sasl.oauthbearer.client.credentials.client.id", "sasl.oauthbearer.client.id"),
+    ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
+];
+
+/// What cannot be set, and why: each by its [`canonical`] name. The clients fix the most of these.
+const REFUSED: [(&str, &str); 21] = [
+    ("metadata.broker.list", "KAFKA_BROKERS says where Kafka is"),
+    ("request.required.acks", LOSES_EVENTS),
+    ("enable.idempotence", LOSES_EVENTS),
+    ("enable.gapless.guarantee", LOSES_EVENTS),
+    ("queuing.strategy", LOSES_EVENTS),
+    ("transactional.id", "it is how one account service at a time publishes, and is named after its database"),
+    ("partitioner", "an account's events would move to another partition, and lose their order"),
+    ("allow.auto.create.topics", "the topic is made compacted, not as the brokers make topics by themselves"),
+    ("group.id", "KAFKA_GROUP_ID names the card services' group"),
+    ("group.instance.id", "all clients of a process would go by it, and the brokers refuse transactions with it"),
+    ("enable.auto.commit", COMMITS),
+    ("auto.commit.enable", COMMITS),
+    ("auto.commit.interval.ms", COMMITS),
+    ("enable.auto.offset.store", COMMITS),
+    ("offset.store.method", COMMITS),
+    ("offset.store.path", COMMITS),
+    ("offset.store.sync.interval.ms", COMMITS),
+    ("auto.offset.reset", "whoever has no position begins at the start, or accounts would be missing"),
+    ("isolation.level", "each client reads as its work needs it"),
+    ("enable.partition.eof", "the end of a partition would be taken for trouble"),
+    ("log.level", "LOG_LEVEL says how much is logged"),
+];
+/// The ways to prove who a client is that need no library besides OpenSSL.
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+/// Files that are looked at here first: librdkafka says of a missing one that OpenSSL's "system lib" failed.
+const PEM_FILES: [&str; 3] = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location"];
+/// What librdkafka takes for a file's name to look for it by itself.
+const SEARCH: &str = "probe";
+const LOSES_EVENTS: &str = "events would be lost, repeated or out of order";
+const COMMITS: &str = "a position is committed only when what is before it has taken effect";
+
+/// The variable by which an operator sets librdkafka's setting `name`.
+pub fn kafka_variable(name: &str) -> String {
+    format!("KAFKA_{}", name.to_uppercase().replace('.', "_"))
+}
+
+/// The one name by which clients are told a setting that has several.
+pub(super) fn canonical(name: &str) -> &str {
+    ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name)
+}
+
+/// Says what is wrong with the settings' extras, in one line; nothing if they are all right.
+pub(super) fn check(settings: &KafkaSettings) -> Result<(), LogError> {
+    let extra = &settings.extra;
+    if extra.is_empty() {
+        return Ok(());
+    }
+    for (place, (name, value)) in extra.iter().enumerate() {
+        check_one(name, value).map_err(LogError::Refused)?;
+        if let Some((other, _)) = extra[..place].iter().find(|(other, _)| canonical(other) == canonical(name)) {
+            let (name, other) = (kafka_variable(name), kafka_variable(other));
+            return Err(LogError::Refused(format!("{name} and {other} are one setting: leave out one of them")));
+        }
+    }
+    check_security(extra).map_err(LogError::Refused)?;
+    check_clients(settings)
+}
+
+fn check_one(name: &str, value: &str) -> Result<(), String> {
+    let variable = kafka_variable(name);
+    if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == canonical(name)) {
+        return Err(format!("{variable} cannot be set: {reason}"));
+    }
+    match ClientConfig::new().set(name, value).create_native_config() {
+        Ok(_) if !HAS_TLS && needs_tls(name, value) => Err(without_tls(&variable)),
+        Ok(_) => Ok(()),
+        Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+            Err(format!("unknown setting {variable}: neither Tandem nor librdkafka, which calls it {name}, has one"))
+        }
+        Err(KafkaError::ClientConfig(..)) if !HAS_TLS && needs_tls(name, value) => Err(without_tls(&variable)),
+        Err(KafkaError::ClientConfig(_, reason, ..)) => {
+            Err(format!("invalid value for {variable}: {}", one_line(&reason)))
+        }
+        // It quotes the value.
+        Err(KafkaError::Nul(_)) => Err(format!("invalid value for {variable}: there is a NUL in it")),
+        Err(error) => Err(format!("invalid value for {variable}: {error}")),
+    }
+}
+
+fn needs_tls(name: &str, value: &str) -> bool {
+    let value = value.to_lowercase();
+    match canonical(name) {
+        "security.protocol" => value.ends_with("ssl"),
+        "sasl.mechanisms" => value.starts_with("scram-"),
+        name => name.starts_with("ssl.") || name.contains(".ssl."),
+    }
+}
+
+fn without_tls(variable: &str) -> String {
+    format!("{variable} asks for what this build leaves out, TLS and SCRAM: build with --features kafka-tls")
+}
+
+/// What librdkafka passes over, though it is never meant: nothing encrypted, or nobody authenticated.
+fn check_security(extra: &[(String, String)]) -> Result<(), String> {
+    let find = |wanted: &str| extra.iter().find(|(name, _)| canonical(name) == wanted);
+    let protocol = find("security.protocol").map_or("plaintext".to_owned(), |(_, value)| value.to_lowercase());
+    let (has_sasl, has_tls) = (protocol.starts_with("sasl"), protocol.ends_with("ssl"));
+    let needed = ["sasl.mechanism", "sasl.username", "sasl.password"];
+    if let Some(missing) = needed.iter().find(|name| has_sasl && find(canonical(name)).is_none()) {
+        let missing = kafka_variable(missing);
+        return Err(format!("{missing} is not set, and KAFKA_SECURITY_PROTOCOL={protocol} needs it"));
+    }
+    if let Some((name, mechanism)) = find("sasl.mechanisms")
+        && !MECHANISMS.contains(&mechanism.as_str())
+    {
+        let (variable, known) = (kafka_variable(name), MECHANISMS.join(", "));
+        return Err(format!("invalid value for {variable}: expected {known}, and not {mechanism}"));
+    }
+    for (name, path) in extra.iter().filter(|(name, path)| PEM_FILES.contains(&name.as_str()) && path != SEARCH) {
+        File::open(path)
+            .map_err(|error| format!("invalid value for {}: {path} cannot be read: {error}", kafka_variable(name)))?;
+    }
+    let is_useless = |(name, _): &&(String, String)| {
+        (name.starts_with("sasl.") && !has_sasl) || (name.starts_with("ssl.") && !has_tls)
+    };
+    match extra.iter().find(is_useless) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let (variable, use_of_it) = match name.starts_with("sasl.") {
+                true => (kafka_variable(name), "sasl_ssl or sasl_plaintext"),
+                false => (kafka_variable(name), "ssl or sasl_ssl"),
+            };
+            Err(format!(
+                "{variable} is set, but KAFKA_SECURITY_PROTOCOL is {protocol}: it has a use with {use_of_it} only"
+            ))
+        }
+    }
+}
+
+/// Makes each kind of client once, with no brokers to connect to: what one setting makes of another comes out only there.
+fn check_clients(settings: &KafkaSettings) -> Result<(), LogError> {
+    let nowhere = KafkaSettings { brokers: String::new(), ..settings.clone() };
+    let name = "tandem-check";
+    publisher::producer(&nowhere, name).map(drop)?;
+    reader::consumer(&nowhere).map(drop)?;
+    group_reader::consumer(&nowhere, name).map(drop)
+}
+
+/// What librdkafka has against these settings together, with the variables that it speaks of.
+pub(super) fn creation_error(extra: &[(String, String)], error: &KafkaError) -> LogError {
+    let reason = match error {
+        // Its own text quotes the value.
+        KafkaError::ClientConfig(_, reason, ..) => one_line(reason),
+        error => one_line(&error.to_string()),
+    };
+    let is_named = |name: &str| reason.contains(name) || reason.contains(canonical(name));
+    let named: Vec<_> = extra.iter().filter(|(name, _)| is_named(name)).map(|(name, _)| kafka_variable(name)).collect();
+    let variables = if named.is_empty() { String::new() } else { format!("{}: ", named.join(", ")) };
+    LogError::Refused(format!("{variables}Kafka's client does not take its settings: {reason}"))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aliases_are_what_librdkafka_takes_for_others() {
+        for (alias, name) in ALIASES {
+            let value = match alias {
+                alias if alias.ends_with(".type") => "lz4",
+                alias if alias.starts_with("sasl.") || alias.ends_with(".servers") => "somebody",
+                _ => "3",
+            };
+            let config = ClientConfig::new().set(alias, value).create_native_config();
+            // What is not in this build cannot be read either.
+            let Ok(config) = config else { continue };
+            assert_eq!(config.get(name).unwrap(), value, "{alias}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Where Kafka is, and how to talk to it: settings of their own for what most need, and any other of librdkafka's by a
+//! variable with a prefix, as in `KAFKA_SOCKET_TIMEOUT_MS` for `socket.timeout.ms`.
+
+use std::fmt::{self, Debug, Formatter};
+use std::net::IpAddr;
+
+use anyhow::anyhow;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+
+use crate::Variables;
+
+/// What the names of Kafka's variables begin with.
+const PREFIX: &str = "KAFKA_";
+
+/// Variables with the prefix that are settings of ours, and so none that librdkafka is told. The group is the card
+/// service's alone, but services may share their variables.
+const OURS: [&str; 8] = [
+    "BROKERS",
+    "TOPIC",
+    "GROUP_ID",
+    "SECURITY_PROTOCOL",
+    "SASL_MECHANISM",
+    "SASL_USERNAME",
+    "SASL_PASSWORD",
+    "SSL_CA_LOCATION",
+];
+
+/// Where Kafka is, and how to talk to it.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Any other setting of librdkafka can be set by an environment variable or a line of .env: \
+    KAFKA_SOCKET_TIMEOUT_MS sets socket.timeout.ms.")]
+pub struct KafkaArgs {
+    /// Kafka's brokers, as host:port with commas between them
+    #[arg(long, env = "KAFKA_BROKERS")]
+    pub kafka_brokers: Option<String>,
+
+    /// The topic of account events; made if it is missing, with 3 partitions and cleanup.policy=compact
+    #[arg(long, env = "KAFKA_TOPIC", default_value = "account-events")]
+    pub kafka_topic: String,
+
+    /// How to talk to the brokers; ssl and sasl_ssl need a build with the feature kafka-tls [default: plaintext]
+    #[arg(long, env = "KAFKA_SECURITY_PROTOCOL", ignore_case = true)]
+    pub kafka_security_protocol: Option<SecurityProtocol>,
+
+    /// How to prove who this is, where the protocol is one of sasl; SCRAM needs a build with the feature kafka-tls
+    #[arg(long, env = "KAFKA_SASL_MECHANISM", ignore_case = true)]
+    pub kafka_sasl_mechanism: Option<SaslMechanism>,
+
+    /// The user that the brokers know this as
+    #[arg(long, env = "KAFKA_SASL_USERNAME")]
+    pub kafka_sasl_username: Option<String>,
+
+    /// That user's password; a flag can be seen by everyone on the machine, so rather set the variable
+    #[arg(long, env = "KAFKA_SASL_PASSWORD", hide_env_values = true)]
+    pub kafka_sasl_password: Option<Secret>,
+
+    /// The PEM file of the certificate authorities that vouch for the brokers [default: those of the system]
+    #[arg(long, env = "KAFKA_SSL_CA_LOCATION")]
+    pub kafka_ssl_ca_location: Option<String>,
+}
+
+/// Whether the brokers are reached by TLS, and whether they ask who this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum SecurityProtocol {
+    /// Unencrypted, and the brokers do not ask who this is.
+    Plaintext,
+    /// TLS.
+    Ssl,
+    /// Unencrypted, and the brokers ask who this is: passwords can be read on the way.
+    SaslPlaintext,
+    /// TLS, and the brokers ask who this is.
+    SaslSsl,
+}
+
+/// How to prove who this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SaslMechanism {
+    /// The brokers are sent the password.
+    #[value(name = "PLAIN")]
+    Plain,
+    /// The brokers are shown that the password is known.
+    #[value(name = "SCRAM-SHA-256")]
+    ScramSha256,
+    /// The same, with longer hashes.
+    #[value(name = "SCRAM-SHA-512")]
+    ScramSha512,
+}
+
+/// Text that is never shown.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Secret(text)
+    }
+}
+
+impl Debug for Secret {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.write_str("(secret)")
+    }
+}
+
+impl KafkaArgs {
+    /// All that librdkafka is to be told besides the brokers and the topic, by librdkafka's own names. Whether it knows
+    /// them is for the event log to find out. `variables` are those that these settings came from.
+    pub fn properties(&self, variables: &Variables) -> anyhow::Result<Vec<(String, String)>> {
+        let name = |value: PossibleValue| value.get_name().to_owned();
+        let own = [
+            (
+                "security.protocol",
+                self.kafka_security_protocol.and_then(|protocol| protocol.to_possible_value()).map(name),
+            ),
+            ("sasl.mechanism", self.kafka_sasl_mechanism.and_then(|mechanism| mechanism.to_possible_value()).map(name)),
+            ("sasl.username", self.kafka_sasl_username.clone()),
+            ("sasl.password", self.kafka_sasl_password.clone().map(|Secret(text)| text)),
+            ("ssl.ca.location", self.kafka_ssl_ca_location.clone()),
+        ];
+        let mut properties: Vec<_> =
+            own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        for (name, value) in variables.with_prefix(PREFIX).filter(|(name, _)| !OURS.contains(name)) {
+            let value = value.to_str().ok_or_else(|| anyhow!("invalid value for {PREFIX}{name}: it is not UTF-8"))?;
+            if !is_kubernetes(name, value) {
+                properties.push((name.to_lowercase().replace('_', "."), value.to_owned()));
+            }
+        }
+        Ok(properties)
+    }
+}
+
+/// Whether Kubernetes has set this one, as it does in every pod for each service of the namespace. Those of a service
+/// called `kafka`, or `kafka-` and something, begin with our prefix: `KAFKA_SERVICE_HOST`, `KAFKA_SERVICE_PORT` (with
+/// `_` and the port's name behind it, too), `KAFKA_PORT`, and `KAFKA_PORT_9092_TCP` with `_PROTO`, `_PORT` and `_ADDR`.
+/// librdkafka has no setting that looks like one of them.
+fn is_kubernetes(name: &str, value: &str) -> bool {
+    const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+    let is_number = |text: &str| text.parse::<u16>().is_ok();
+    let is_url = |text: &str| text.split_once("://").is_some_and(|(protocol, _)| PROTOCOLS.contains(&protocol));
+    let name = format!("_{name}");
+    if name.ends_with("_SERVICE_HOST") {
+        return value.parse::<IpAddr>().is_ok();
+    }
+    if let Some((_, port)) = name.rsplit_once("_SERVICE_PORT") {
+        return (port.is_empty() || port.starts_with('_')) && is_number(value);
+    }
+    if name.ends_with("_PORT") && is_url(value) {
+        return true;
+    }
+    let Some((_, port)) = name.split_once("_PORT_") else { return false };
+    match port.split('_').collect::<Vec<_>>()[..] {
+        [number, protocol, ref what @ ..] => {
+            is_number(number)
+                && PROTOCOLS.contains(&protocol.to_lowercase().as_str())
+                && matches!(what, [] | ["PROTO" | "PORT" | "ADDR"])
+        }
+        _ => false,
+    }
+}
