@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use account_events::AccountStatus;
 use test_harness::{postgres_database, wait_until, with_postgres};
 
-use crate::cluster::{Cluster, Instance, Isolation, Load, Tables, Writer, read_topic, settle, under_load};
+use crate::cluster::{Cluster, Instance, Load, Writer, settle, under_load};
+use crate::kafka::Isolation;
 use crate::random::{Random, seed};
 use crate::requests::{create_card, error};
 use crate::servers;
@@ -66,9 +67,9 @@ fn instances_on_postgres_and_kafka_survive_each_others_ends() {
     writers.push(operator);
     settle(&cluster);
     eprintln!("{:?}: settled", started.elapsed());
-    let tables = Tables::read(&cluster.database);
+    let tables = cluster.tables();
     tables.check(&writers);
-    tables.check_topic(&read_topic(&cluster, Isolation::Committed));
+    tables.check_topic(&cluster.read_topic(Isolation::Committed));
     tables.check_views(&cluster, &mut random);
     eprintln!("{:?}: {} accounts, {} cards", started.elapsed(), tables.accounts.len(), tables.cards.len());
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use test_harness::{Http, Process, binary, wait_until};
 
 pub(crate) use self::load::{Card, Load, StopOnDrop, Writer, under_load};
-pub(crate) use self::settled::{Isolation, Tables, count, read_topic, settle};
+pub(crate) use self::settled::{count, settle};
 use crate::random::Random;
 
 pub(crate) struct Cluster {

@@ -103,7 +103,7 @@ impl Kafka {
 
     /// The position of the card closers' group in each partition.
     pub(crate) fn committed(&self) -> BTreeMap<u32, u64> {
-        let consumer = self.consumer(&self.group);
+        let consumer = consumer(&self.brokers, &self.group, Isolation::Committed);
         let mut asked = TopicPartitionList::new();
         asked.add_partition_range(&self.topic, 0, PARTITIONS as i32 - 1);
         let committed = consumer.committed_offsets(asked, DEADLINE).expect("the group's offsets");
@@ -113,44 +113,59 @@ impl Kafka {
 
     /// The topic as foreign consumers see it who read what is committed, each partition in order.
     pub(crate) fn read_committed(&self) -> Vec<Seen> {
-        let (consumer, topic) = (self.consumer("foreign"), &self.topic);
-        let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the topic is there");
-        let (mut assigned, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
-        for partition in metadata.topics()[0].partitions() {
-            let (_, end) = consumer.fetch_watermarks(topic, partition.id(), DEADLINE).expect("where it ends");
-            ends.insert(partition.id(), end);
-            assigned.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("a partition");
-        }
-        consumer.assign(&assigned).expect("the partitions");
-        let mut seen = Vec::new();
-        wait_until("all of the topic is read", || {
-            while let Some(message) = consumer.poll(Duration::from_millis(20)) {
-                let message = message.expect("the topic can be read");
-                let record = RecordRef {
-                    partition: message.partition() as u32,
-                    offset: message.offset() as u64,
-                    key: message.key(),
-                    value: message.payload(),
-                    headers: message.headers().map_or(Headers::Empty, Headers::Kafka),
-                };
-                seen.push(Seen::of(record, AccountEvent::decode(record).expect("an account event")));
-            }
-            // Behind the markers of transactions too.
-            let reached = consumer.position().expect("positions");
-            let is_read = |(partition, end): (&i32, &i64)| {
-                let reached = reached.find_partition(topic, *partition).map(|element| element.offset());
-                *end == 0 || matches!(reached, Some(Offset::Offset(reached)) if reached >= *end)
-            };
-            ends.iter().all(is_read).then_some(())
-        });
-        seen
+        read_topic(&self.brokers, &self.topic, Isolation::Committed)
     }
+}
 
-    fn consumer(&self, group: &str) -> BaseConsumer {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", &self.brokers).set("group.id", group).set("enable.auto.commit", "false");
-        config.set("isolation.level", "read_committed").create().expect("a consumer")
+/// Which records a consumer is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// What foreign consumers see.
+    Committed,
+    /// All that the brokers keep, records of transactions that were aborted too: what compaction goes by.
+    Uncommitted,
+}
+
+/// The topic, each partition in order.
+pub(crate) fn read_topic(brokers: &str, topic: &str, isolation: Isolation) -> Vec<Seen> {
+    let consumer = consumer(brokers, "foreign", isolation);
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the topic is there");
+    let (mut assigned, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
+    for partition in metadata.topics()[0].partitions() {
+        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), DEADLINE).expect("where it ends");
+        ends.insert(partition.id(), end);
+        assigned.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("a partition");
     }
+    consumer.assign(&assigned).expect("the partitions");
+    let mut seen = Vec::new();
+    wait_until("all of the topic is read", || {
+        while let Some(message) = consumer.poll(Duration::from_millis(20)) {
+            let message = message.expect("the topic can be read");
+            let record = RecordRef {
+                partition: message.partition() as u32,
+                offset: message.offset() as u64,
+                key: message.key(),
+                value: message.payload(),
+                headers: message.headers().map_or(Headers::Empty, Headers::Kafka),
+            };
+            seen.push(Seen::of(record, AccountEvent::decode(record).expect("an account event")));
+        }
+        // Behind the markers of transactions too.
+        let reached = consumer.position().expect("positions");
+        let is_read = |(partition, end): (&i32, &i64)| {
+            let reached = reached.find_partition(topic, *partition).map(|element| element.offset());
+            *end == 0 || matches!(reached, Some(Offset::Offset(reached)) if reached >= *end)
+        };
+        ends.iter().all(is_read).then_some(())
+    });
+    seen
+}
+
+fn consumer(brokers: &str, group: &str, isolation: Isolation) -> BaseConsumer {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", group).set("enable.auto.commit", "false");
+    let isolation = if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" };
+    config.set("isolation.level", isolation).create().expect("a consumer")
 }
 
 /// A name that no other test uses: a folder's random one, for want of another source of one.

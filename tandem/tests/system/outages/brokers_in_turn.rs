@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::Consumer as _;
 use test_harness::{DEADLINE, postgres_database, wait_until};
 
-use crate::cluster::{Cluster, Isolation, Tables, Writer, count, read_topic, settle, under_load};
+use crate::cluster::{Cluster, Writer, count, settle, under_load};
+use crate::kafka::Isolation;
 use crate::random::{Random, seed};
 use crate::servers::{self, Servers, kafka_client};
 
@@ -54,9 +55,9 @@ fn with_each_of_three_brokers_away_in_turn_no_request_fails_and_publishing_goes_
     writers.iter().for_each(Writer::check_none_failed);
 
     settle(&cluster);
-    let tables = Tables::read(&cluster.database);
+    let tables = cluster.tables();
     tables.check(&writers);
-    tables.check_topic(&read_topic(&cluster, Isolation::Committed));
+    tables.check_topic(&cluster.read_topic(Isolation::Committed));
     tables.check_views(&cluster, &mut random);
 }
 

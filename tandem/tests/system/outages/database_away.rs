@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use test_harness::{Http, wait_until};
 use uuid::Uuid;
 
-use crate::cluster::{Cluster, Isolation, Load, StopOnDrop, Tables, Writer, read_topic, settle, under_load};
+use crate::cluster::{Cluster, Load, StopOnDrop, Writer, settle, under_load};
+use crate::kafka::Isolation;
 use crate::random::{Random, seed};
 use crate::requests::{card_of, create_card};
 use crate::servers::{self, Servers};
@@ -86,10 +87,10 @@ fn without_its_database_every_request_is_answered_in_time_and_all_goes_on_by_its
     assert!(slowest <= WRITE_BOUND, "a write was answered after {slowest:?}");
 
     settle(&cluster);
-    let tables = Tables::read(&cluster.database);
+    let tables = cluster.tables();
     writers.push(probed);
     tables.check(&writers);
-    tables.check_topic(&read_topic(&cluster, Isolation::Committed));
+    tables.check_topic(&cluster.read_topic(Isolation::Committed));
     tables.check_views(&cluster, &mut random);
 }
 

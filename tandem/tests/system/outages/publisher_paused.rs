@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use account_events::AccountStatus;
 use test_harness::{postgres_database, wait_until};
 
-use crate::cluster::{Cluster, Instance, Isolation, Load, Tables, Writer, any, count, read_topic, settle, under_load};
+use crate::cluster::{Cluster, Instance, Load, Writer, any, count, settle, under_load};
+use crate::kafka::Isolation;
 use crate::random::{Random, seed};
 use crate::servers;
 
@@ -40,12 +41,12 @@ fn a_publisher_that_stood_still_for_a_minute_puts_nothing_old_behind_something_n
     others.iter().for_each(Writer::check_none_failed);
 
     settle(&cluster);
-    let tables = Tables::read(&cluster.database);
+    let tables = cluster.tables();
     tables.check(&others);
-    tables.check_topic(&read_topic(&cluster, Isolation::Committed));
+    tables.check_topic(&cluster.read_topic(Isolation::Committed));
     tables.check_views(&cluster, &mut changer.random);
     let mut kept = BTreeMap::new();
-    for seen in read_topic(&cluster, Isolation::Uncommitted) {
+    for seen in cluster.read_topic(Isolation::Uncommitted) {
         kept.insert(seen.event.account_id, (seen.event.status, seen.event.version.expect("a version")));
     }
     assert_eq!(kept, tables.accounts, "the last record of each key, which compaction keeps, is the newest");

@@ -10,7 +10,8 @@ use account_events::{AccountId, AccountStatus, Version};
 use serde_json::json;
 use test_harness::{Http, postgres_database};
 
-use crate::cluster::{Cluster, Isolation, Tables, read_topic, settle};
+use crate::cluster::{Cluster, settle};
+use crate::kafka::Isolation;
 use crate::random::{Random, seed};
 use crate::requests::create_account;
 use crate::servers;
@@ -68,7 +69,7 @@ fn two_instances_that_change_one_account_at_once_give_each_change_a_version_of_i
     check_races(&changes);
 
     settle(&cluster);
-    let (tables, events) = (Tables::read(&cluster.database), read_topic(&cluster, Isolation::Committed));
+    let (tables, events) = (cluster.tables(), cluster.read_topic(Isolation::Committed));
     for id in ids {
         let (mut told, mut before) = (vec![(1, AccountStatus::Active)], (1, AccountStatus::Active));
         let mut versions: Vec<_> = changes.iter().filter(|change| change.id == id).filter_map(|c| c.done).collect();

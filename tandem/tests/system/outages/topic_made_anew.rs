@@ -10,8 +10,9 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use test_harness::{DEADLINE, postgres_database, wait_until, with_postgres};
 
-use crate::cluster::{Cluster, Instance, Isolation, Load, Tables, Writer, any, count, read_topic, settle, under_load};
+use crate::cluster::{Cluster, Instance, Load, Writer, any, count, settle, under_load};
 use crate::events::last_versions;
+use crate::kafka::Isolation;
 use crate::random::{Random, seed};
 use crate::requests::{create_card, error};
 use crate::servers;
@@ -61,10 +62,10 @@ fn a_topic_made_anew_has_every_account_soon_and_all_views_follow_it() {
     settle(&cluster);
     eprintln!("a topic made anew while nothing was published had every account after {:?}", begun.elapsed());
     settle_views(&cluster);
-    let tables = Tables::read(&cluster.database);
+    let tables = cluster.tables();
     tables.check(&writers);
     let versions = tables.accounts.iter().map(|(id, (_, version))| (*id, *version)).collect();
-    assert_eq!(last_versions(&read_topic(&cluster, Isolation::Committed)), versions, "the topic has every account");
+    assert_eq!(last_versions(&cluster.read_topic(Isolation::Committed)), versions, "the topic has every account");
     tables.check_views(&cluster, &mut random);
 }
 

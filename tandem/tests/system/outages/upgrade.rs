@@ -10,7 +10,8 @@ use account_events::AccountId;
 use serde_json::Value;
 use test_harness::{binary, postgres_database, wait_until};
 
-use crate::cluster::{Card, Cluster, Instance, Isolation, Tables, Writer, read_topic, settle, under_load};
+use crate::cluster::{Card, Cluster, Instance, Writer, settle, under_load};
+use crate::kafka::Isolation;
 use crate::keep_alive::KeepAlive;
 use crate::random::{Random, seed};
 use crate::requests::{card_of, create_card, john_doe};
@@ -70,9 +71,9 @@ fn in_a_rolling_upgrade_no_request_fails() {
     writers.push(last);
 
     settle(&cluster);
-    let tables = Tables::read(&cluster.database);
+    let tables = cluster.tables();
     tables.check(&writers);
-    tables.check_topic(&read_topic(&cluster, Isolation::Committed));
+    tables.check_topic(&cluster.read_topic(Isolation::Committed));
     tables.check_views(&cluster, &mut random);
     eprintln!("{:?}: {} accounts, {} cards", started.elapsed(), tables.accounts.len(), tables.cards.len());
 }
