@@ -165,6 +165,15 @@ fn a_wrong_setting_of_kafkas_is_named_in_one_line() {
         assert!(line.contains("KAFKA_ISOLATION_LEVEL cannot be set: "), "{name}: {line}");
         std::fs::remove_file(folder.path().join(".env")).unwrap();
     }
+    if cfg!(not(feature = "kafka-tls")) {
+        for name in BINARIES {
+            let line = refusal(name, folder.path(), &[], &[&given[..], &[("KAFKA_SECURITY_PROTOCOL", "ssl")]].concat());
+            assert!(
+                line.contains("KAFKA_SECURITY_PROTOCOL") && line.contains("--features kafka-tls"),
+                "{name}: {line}"
+            );
+        }
+    }
     // Whoever misspells where Kafka is does not want the embedded event log.
     let line = refusal("tandem", folder.path(), &[], &[("KAFKA_BROKER", "kafka:9092"), given[1], given[2]]);
     assert!(line.contains("KAFKA_BROKER is set") && line.contains("KAFKA_BROKERS"), "{line}");
