@@ -16,9 +16,6 @@ use hdrhistogram::Histogram;
 
 mod connections;
 
-/// Threads of the closed loop. One has a core of a small machine busy at some 50,000 requests a second.
-const THREADS: usize = 1;
-
 /// How long an answer may take before the request counts as an error.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -75,18 +72,23 @@ impl Tally {
     }
 }
 
-/// Keeps `connections` busy for as long as `lasting`.
-pub(crate) fn closed_loop(
-    address: SocketAddr,
-    request: &Request,
-    connections: usize,
-    lasting: Duration,
-) -> anyhow::Result<Tally> {
+/// How many connections are kept busy, and for how long.
+#[derive(Clone, Copy)]
+pub(crate) struct Busy {
+    pub(crate) connections: usize,
+    /// Threads that share them. One needs some 10 µs of its core for a request, as the tables tell.
+    pub(crate) threads: usize,
+    pub(crate) lasting: Duration,
+}
+
+/// Keeps connections busy.
+pub(crate) fn closed_loop(address: SocketAddr, request: &Request, busy: Busy) -> anyhow::Result<Tally> {
+    let Busy { connections, threads, lasting } = busy;
     let started = Instant::now();
     let until = started + lasting;
-    let share = |thread| connections / THREADS + usize::from(thread < connections % THREADS);
+    let share = |thread| connections / threads + usize::from(thread < connections % threads);
     let mut tally = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
+        let threads: Vec<_> = (0..threads)
             .map(|thread| scope.spawn(move || connections::keep_busy(address, request, share(thread), until)))
             .collect();
         joined(threads)

@@ -1,6 +1,6 @@
 //! How many accounts a second the account service commits on PostgreSQL, beside what [`Pgbench`] makes of the same server.
 //!
-//! The service is a process of its own, with its relay publishing to Kafka. 64 connections are kept busy by one thread
+//! The service is a process of its own, with its relay publishing to Kafka. 64 connections are kept busy from
 //! here; generator, service, database and broker share the machine, so the processor time of the first two is given too.
 //! Service and peer take turns, each on a database of its own, so that whatever else the machine does meets both.
 
@@ -11,13 +11,14 @@ use database::postgres::Parameter;
 use test_harness::{Http, Process, binary, postgres_database, with_postgres};
 use tokio_postgres::Row;
 
-use crate::load::{self, Request};
+use crate::load::{self, Busy, Request};
 use crate::machine::processor_time;
 use crate::pgbench::Pgbench;
 use crate::servers::Servers;
 use crate::{ACCOUNT, Figure, builds, median};
 
-const CONNECTIONS: usize = 64;
+/// By one thread: the generator is to leave as much of the machine to the service as it can.
+const BUSY: Busy = Busy { connections: 64, threads: 1, lasting: TURN };
 
 /// Turns of each, of which the medians are given.
 const ROUNDS: usize = 5;
@@ -46,10 +47,13 @@ pub(crate) fn measure(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
     let pgbench = Pgbench::new(peers)?;
     let mut service = start(servers, &ours)?;
     let accounts = service.ready_service(account_service::NAME);
-    load::closed_loop(accounts.address(), &Request::post("/account", ACCOUNT), CONNECTIONS, TURN)?;
+    load::closed_loop(accounts.address(), &Request::post("/account", ACCOUNT), BUSY)?;
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
-        println!("accounts on PostgreSQL with {CONNECTIONS} connections, and pgbench: turn {number} of {ROUNDS}");
+        println!(
+            "accounts on PostgreSQL with {} connections, and pgbench: turn {number} of {ROUNDS}",
+            BUSY.connections
+        );
         rounds.push(round(&accounts, service.id(), &ours, &pgbench)?);
     }
     service.terminate();
@@ -70,7 +74,7 @@ fn round(accounts: &Http, service: u32, database: &str, pgbench: &Pgbench) -> an
     let before = last_sequence(database);
     let used = || anyhow::Ok((processor_time(std::process::id())?, processor_time(service)?));
     let (generator_before, service_before) = used()?;
-    let tally = load::closed_loop(accounts.address(), &Request::post("/account", ACCOUNT), CONNECTIONS, TURN)?;
+    let tally = load::closed_loop(accounts.address(), &Request::post("/account", ACCOUNT), BUSY)?;
     let (generator_after, service_after) = used()?;
     ensure!(tally.errors == 0, "{} of the requests failed", tally.errors);
     let requests = tally.latencies.len() as f64;

@@ -26,6 +26,10 @@ fn serve(status: impl Fn() -> u16 + Send + Sync + 'static) -> SocketAddr {
     address
 }
 
+fn busy(connections: usize, milliseconds: u64) -> Busy {
+    Busy { connections, threads: 2, lasting: Duration::from_millis(milliseconds) }
+}
+
 #[test]
 fn a_stall_of_200_ms_every_2_s_shows_in_the_open_loop() {
     let started = Instant::now();
@@ -50,7 +54,7 @@ fn answers_of_another_status_count_apart() {
     let schedule = Schedule { rate: 1_000, seconds: 1, connections: 4 };
     let open = open_loop(address, &Request::post("/", "{}"), schedule, |_| ()).unwrap();
     assert_eq!((open.latencies.len(), open.errors), (500, 500));
-    let closed = closed_loop(address, &Request::post("/", "{}"), 4, Duration::from_millis(200)).unwrap();
+    let closed = closed_loop(address, &Request::post("/", "{}"), busy(4, 200)).unwrap();
     assert!(closed.latencies.len().abs_diff(closed.errors) <= 1, "{} and {}", closed.latencies.len(), closed.errors);
 }
 
@@ -62,7 +66,7 @@ fn nobody_there_is_an_error_and_no_end() {
     let schedule = Schedule { rate: 10, seconds: 1, connections: 1 };
     let open = open_loop(address, &Request::post("/", "{}"), schedule, |_| ()).unwrap();
     assert_eq!((open.latencies.len(), open.errors), (0, 10));
-    let closed = closed_loop(address, &Request::post("/", "{}"), 2, Duration::from_millis(50)).unwrap();
+    let closed = closed_loop(address, &Request::post("/", "{}"), busy(2, 50)).unwrap();
     assert!(closed.latencies.is_empty() && closed.errors > 0);
 }
 
