@@ -35,7 +35,10 @@ struct Options {
 enum What {
     /// The services on Apache Kafka and PostgreSQL, which dev/servers starts: from a commit to the view, and how many
     /// accounts a second; takes about five minutes
-    Servers,
+    Servers {
+        /// Only these
+        part: Option<servers::Part>,
+    },
 }
 
 /// A line of the table.
@@ -55,7 +58,7 @@ fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let mut figures = vec![machine::syncs()?];
     figures.extend(match options.what {
-        Some(What::Servers) => servers::measure()?,
+        Some(What::Servers { part }) => servers::measure(part)?,
         None => all_in_one(options.quick)?,
     });
     print(&figures);

@@ -17,19 +17,36 @@ use crate::{Figure, peers, postgres, visible};
 const SCHEDULE: Schedule = Schedule { rate: 1_000, seconds: 35, connections: 64 };
 const WARM_UP_SECONDS: u32 = 15;
 
-/// All figures that need real servers.
-pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
+/// What there is to measure on them.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// From a commit to the view, and what Kafka and its transactions take of that
+    Visible,
+    /// Accounts a second on PostgreSQL, as a share of what pgbench reaches
+    Postgres,
+}
+
+/// All figures that need real servers, or those of one part.
+pub(crate) fn measure(part: Option<Part>) -> anyhow::Result<Vec<Figure>> {
     let servers = Servers::up()?;
     let mut figures = Vec::new();
+    if part != Some(Part::Postgres) {
+        figures.extend(commit_to_visible(&servers)?);
+        figures.extend(peers::measure(&servers)?);
+    }
+    if part != Some(Part::Visible) {
+        figures.extend(postgres::measure(&servers)?);
+    }
+    Ok(figures)
+}
+
+fn commit_to_visible(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
     let database = || DatabaseUrl::Postgres(postgres_database(&servers.postgres));
     let log: Arc<KafkaLog> = Arc::new(servers.topic("visible")?);
     let setup = visible::Setup { log, account_database: database(), card_database: database() };
     let latencies = visible::run(setup, SCHEDULE, WARM_UP_SECONDS)?;
     let what = "Kafka and PostgreSQL, 1,000 accounts a second";
-    figures.extend(latencies.figures(what, ["at most 5 ms", "at most 25 ms"]));
-    figures.extend(peers::measure(&servers)?);
-    figures.extend(postgres::measure(&servers)?);
-    Ok(figures)
+    Ok(latencies.figures(what, ["at most 5 ms", "at most 25 ms"]))
 }
 
 /// Servers of this clone's `dev/servers`. They are stopped at the end if it was here that they were started; those that ran
