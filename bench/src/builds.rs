@@ -24,9 +24,9 @@ pub(crate) fn test_run() -> anyhow::Result<Figure> {
     Ok(Figure::new("cargo test --workspace, built", format!("{seconds:.0} s"), "at most 180 s"))
 }
 
-/// Builds what [`crate::starts`] starts.
-pub(crate) fn build_tandem() -> anyhow::Result<()> {
-    cargo(&["build", "--release", "--locked", "--package", "tandem"], None).map(drop)
+/// Builds the binary that the package `package` is named after, beside this one.
+pub(crate) fn build(package: &str) -> anyhow::Result<()> {
+    cargo(&["build", "--release", "--locked", "--package", package], None).map(drop)
 }
 
 fn cargo(arguments: &[&str], target: Option<&Path>) -> anyhow::Result<f64> {

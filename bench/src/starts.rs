@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 128;
 const STARTS: usize = 5;
 
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
-    builds::build_tandem()?;
+    builds::build("tandem")?;
     let folder = tempfile::tempdir()?;
     // The first start makes the files; warm are those after it.
     start(folder.path())?;

@@ -1,52 +1,86 @@
-//! Commit to visible: how long after an account is committed the card service's view has it, over the embedded log.
+//! Commit to visible: how long after an account is committed the card service's view has it.
 //!
-//! Both services run in this process as they do in the all-in-one, over HTTP, SQLite and the embedded log. Accounts are
-//! made on a fixed schedule, so a stall shows in all that it delays. Visible is the moment when the record has been applied
+//! Both services run in this process, over HTTP, with whatever log and databases are asked for. Accounts are made on a
+//! fixed schedule, so a stall shows in all that it delays. Visible is the moment when the record has been applied
 //! to the view: the log is wrapped to see it. Committed is the moment when the answer has arrived, or when the relay begins
 //! to publish if that is earlier: the commit itself ends a little before either.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use anyhow::{Context, ensure};
+use database::DatabaseUrl;
 use event_log::{
     EmbeddedLog, EmbeddedSettings, EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record, RecordRef,
 };
 use hdrhistogram::Histogram;
 use process::Clock;
-use serde_json::json;
+use serde_json::Value;
 use test_harness::{Http, wait_until};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::Figure;
+use crate::load::{self, Request, Schedule, micros};
+use crate::{ACCOUNT, Figure, at_quantile};
 
-/// Accounts a second.
-const RATE: u32 = 500;
+/// Accounts a second over the embedded log, for so long, and by more connections than are ever busy at once.
+const EMBEDDED: Schedule = Schedule { rate: 500, seconds: 20, connections: 32 };
 
-/// How long.
-const SECONDS: u32 = 20;
+/// What the services run on.
+pub(crate) struct Setup {
+    pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) account_database: DatabaseUrl,
+    pub(crate) card_database: DatabaseUrl,
+}
 
-/// Connections that make them, more than are ever busy at once.
-const CONNECTIONS: usize = 32;
+/// How long it took, in microseconds.
+pub(crate) struct Latencies {
+    pub(crate) commit_to_visible: Histogram<u64>,
+    /// From when the request was due.
+    pub(crate) due_to_visible: Histogram<u64>,
+    pub(crate) due_to_answered: Histogram<u64>,
+}
 
+impl Latencies {
+    /// As lines of the table; `what` says on what it ran, and `bounds` are those of p50 and p99 from commit to visible.
+    pub(crate) fn figures(&self, what: &str, bounds: [&'static str; 2]) -> Vec<Figure> {
+        let both = |what: &str, histogram: &Histogram<u64>, bounds: [&'static str; 2]| {
+            [(0.5, "p50", bounds[0]), (0.99, "p99", bounds[1])].map(|(quantile, name, bound)| {
+                Figure::new(format!("{what}, {name}"), at_quantile(histogram, quantile), bound)
+            })
+        };
+        let mut figures = Vec::from(both(&format!("commit to visible, {what}"), &self.commit_to_visible, bounds));
+        figures.extend(both("  POST /account sent to visible", &self.due_to_visible, ["", ""]));
+        figures.extend(both("  POST /account sent to answered", &self.due_to_answered, ["", ""]));
+        figures
+    }
+}
+
+/// Over SQLite and the embedded log, as the all-in-one runs.
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
-    println!("making {RATE} accounts a second for {SECONDS} s");
     let folder = tempfile::tempdir()?;
+    let file = |name| DatabaseUrl::Sqlite(folder.path().join(name));
+    let log = EmbeddedLog::open(EmbeddedSettings::at(folder.path().join("event-log.db")))?;
+    let setup = Setup { log: Arc::new(log), account_database: file("account.db"), card_database: file("card.db") };
+    let latencies = run(setup, EMBEDDED, 0)?;
+    Ok(latencies.figures("500 accounts a second", ["at most 2 ms", "at most 20 ms"]))
+}
+
+/// Makes accounts by `schedule`. Those of the first `warm_up` seconds do not count.
+pub(crate) fn run(setup: Setup, schedule: Schedule, warm_up: u32) -> anyhow::Result<Latencies> {
+    println!("making {} accounts a second for {} s", schedule.rate, schedule.seconds);
     let seen = Arc::new(Seen::default());
-    let embedded = EmbeddedLog::open(EmbeddedSettings::at(folder.path().join("event-log.db")))?;
-    let log = Arc::new(WatchedLog { log: Arc::new(embedded), seen: Arc::clone(&seen) });
+    let log = Arc::new(WatchedLog { log: setup.log, seen: Arc::clone(&seen) });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let shutdown = CancellationToken::new();
     let bind = || TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let (account_listener, card_listener) = (runtime.block_on(bind())?, runtime.block_on(bind())?);
     let (accounts, cards) = (account_listener.local_addr()?, card_listener.local_addr()?);
-    let file = |name| database::DatabaseUrl::Sqlite(folder.path().join(name));
-    let account = account_service::Config { database: file("account.db"), cors: None, clock: Clock::system() };
+    let account = account_service::Config { database: setup.account_database, cors: None, clock: Clock::system() };
     let card = card_service::Config {
-        database: file("card.db"),
+        database: setup.card_database,
         group: card_service::DEFAULT_GROUP.to_owned(),
         view_max_age: None,
         cors: None,
@@ -56,76 +90,52 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
         runtime.spawn(account_service::run(account, account_listener, log.clone(), shutdown.clone())),
         runtime.spawn(card_service::run(card, card_listener, log, shutdown.clone())),
     ];
-    let cards = Http::new(cards);
-    wait_until("the card service is ready", || (cards.get("/readyz").status == 200).then_some(()));
+    for service in [accounts, cards].map(Http::new) {
+        wait_until("the services are ready", || (service.get("/readyz").status == 200).then_some(()));
+    }
 
-    let answers = make_accounts(accounts);
-    wait_until("all are visible", || (seen.visible.lock().ok()?.len() == answers.len()).then_some(()));
+    let answers = make_accounts(accounts, schedule)?;
+    wait_until("all are visible", || (lock(&seen.visible).len() >= answers.len()).then_some(()));
     shutdown.cancel();
     for service in services {
         runtime.block_on(service)??;
     }
-    figures(&answers, &seen)
+    latencies(&answers, &seen, Duration::from_secs(warm_up.into()))
 }
 
 /// One POST, as its client saw it.
-struct Answered {
-    account_id: String,
-    intended: Instant,
+struct Answer {
+    account_id: Vec<u8>,
+    due: Instant,
     answered: Instant,
 }
 
-fn make_accounts(address: SocketAddr) -> Vec<Answered> {
-    let next = AtomicU32::new(0);
-    let start = Instant::now() + Duration::from_millis(50);
+fn make_accounts(address: SocketAddr, schedule: Schedule) -> anyhow::Result<Vec<Answer>> {
     let answers = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..CONNECTIONS {
-            let http = Http::new(address);
-            let (next, answers) = (&next, &answers);
-            scope.spawn(move || {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= RATE * SECONDS {
-                        break;
-                    }
-                    let intended = start + Duration::from_secs(1) / RATE * number;
-                    std::thread::sleep(intended.saturating_duration_since(Instant::now()));
-                    let answer = http.post("/account", &json!({"beholder_name": "John Doe", "country_code": "US"}));
-                    let answered = Instant::now();
-                    let account_id = answer.text("id").to_owned();
-                    lock(answers).push(Answered { account_id, intended, answered });
-                }
-            });
-        }
-    });
-    answers.into_inner().unwrap_or_else(PoisonError::into_inner)
+    let tally = load::open_loop(address, &Request::post("/account", ACCOUNT), schedule, |answer| {
+        let body: Value = serde_json::from_slice(answer.body).unwrap_or_default();
+        let account_id = body["id"].as_str().unwrap_or_default().as_bytes().to_vec();
+        lock(&answers).push(Answer { account_id, due: answer.due, answered: answer.answered });
+    })?;
+    ensure!(tally.errors == 0, "{} of the requests failed", tally.errors);
+    Ok(answers.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-fn figures(answers: &[Answered], seen: &Seen) -> anyhow::Result<Vec<Figure>> {
+fn latencies(answers: &[Answer], seen: &Seen, warm_up: Duration) -> anyhow::Result<Latencies> {
     let (published, visible) = (lock(&seen.published), lock(&seen.visible));
-    let mut post = Histogram::<u64>::new(3)?;
-    let mut commit_to_visible = Histogram::<u64>::new(3)?;
-    let mut sent_to_visible = Histogram::<u64>::new(3)?;
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    for answer in answers {
-        let id = answer.account_id.as_bytes();
-        let committed = published[id].min(answer.answered);
-        post.record(micros(answer.answered - answer.intended))?;
-        commit_to_visible.record(micros(visible[id].saturating_duration_since(committed)))?;
-        sent_to_visible.record(micros(visible[id] - answer.intended))?;
+    let histogram = || Histogram::<u64>::new(3);
+    let mut latencies =
+        Latencies { commit_to_visible: histogram()?, due_to_visible: histogram()?, due_to_answered: histogram()? };
+    let counts_from = answers.iter().map(|answer| answer.due).min().context("no account was made")? + warm_up;
+    for Answer { account_id, due, answered } in answers.iter().filter(|answer| answer.due >= counts_from) {
+        let (published, visible) = (published.get(account_id), visible.get(account_id));
+        let (published, visible) = published.zip(visible).context("an account was never published")?;
+        let committed = *published.min(answered);
+        latencies.due_to_answered.record(micros(*answered - *due))?;
+        latencies.commit_to_visible.record(micros(visible.saturating_duration_since(committed)))?;
+        latencies.due_to_visible.record(micros(*visible - *due))?;
     }
-    let at = |histogram: &Histogram<u64>, quantile| {
-        format!("{:.2} ms", histogram.value_at_quantile(quantile) as f64 / 1_000.0)
-    };
-    Ok(vec![
-        Figure::new("commit to visible, 500 accounts a second, p50", at(&commit_to_visible, 0.5), "at most 2 ms"),
-        Figure::new("commit to visible, 500 accounts a second, p99", at(&commit_to_visible, 0.99), "at most 20 ms"),
-        Figure::new("  POST /account sent to visible, p50", at(&sent_to_visible, 0.5), ""),
-        Figure::new("  POST /account sent to visible, p99", at(&sent_to_visible, 0.99), ""),
-        Figure::new("  POST /account sent to answered, p50", at(&post, 0.5), ""),
-        Figure::new("  POST /account sent to answered, p99", at(&post, 0.99), ""),
-    ])
+    Ok(latencies)
 }
 
 /// When the relay began to publish a record, and when the view had it, by the record's key.
@@ -139,15 +149,19 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The embedded log, with a look at what goes in and what comes out.
+/// A log, with a look at what goes in and what comes out.
 struct WatchedLog {
-    log: Arc<EmbeddedLog>,
+    log: Arc<dyn EventLog>,
     seen: Arc<Seen>,
 }
 
 impl EventLog for WatchedLog {
     fn describe(&self) -> String {
         self.log.describe()
+    }
+
+    fn prepare(&self) -> Result<(), LogError> {
+        self.log.prepare()
     }
 
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {

@@ -1,6 +1,7 @@
 //! One instance's writer. A batch is one transaction in two round trips: the first draws sequences and locks the accounts that
 //! are to change, the second writes all rows by UNNEST and commits. Everything of the second is sent at once, so an instance
-//! that is paused or killed between two statements holds no lock that others wait for.
+//! that is paused or killed between two statements holds no lock that others wait for. A batch of new accounts only, which is
+//! most of them under load, has nothing to lock: it is one statement, in a transaction of its own, and one round trip.
 //!
 //! **Order.** A transaction takes the one row of `ledger` as its last step but one, and numbers its events from there. The
 //! next transaction gets the row when this one has committed. So the order of the outbox is the order of commit, and a
@@ -49,9 +50,27 @@ impl Committer for Writer {
     }
 }
 
+/// Counts the batch in, and has the order of the outbox: the parameters up to 5 are of the ledger and of the events' accounts.
+const HEAD: &str = "
+    head AS (
+        UPDATE ledger SET
+            active = active + $1, blocked = blocked + $2, deleted = deleted + $3,
+            last_outbox_sequence = greatest(last_outbox_sequence, $4) + cardinality($5::uuid[])
+        RETURNING last_outbox_sequence - cardinality($5::uuid[]) AS before
+    ), notified AS (SELECT pg_notify('account_outbox', ''))";
+
+/// Writes the events behind what [`HEAD`] found.
+const TELL: &str = "
+    INSERT INTO outbox
+    SELECT head.before + event.place, event.account_id, event.event_type, event.status, event.version,
+        event.occurred_at, event.traceparent
+    FROM head, notified, unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
+        WITH ORDINALITY AS event (account_id, event_type, status, version, occurred_at, traceparent, place)";
+
 /// A connection with its statements.
 struct WriteSession {
     client: Client,
+    create: Statement,
     draw: Statement,
     lock: Statement,
     insert: Statement,
@@ -86,26 +105,25 @@ impl WriteSession {
                  WHERE accounts.id = new.id",
             )
             .await?;
-        let tell = client
-            .prepare(
-                "WITH head AS (
-                     UPDATE ledger SET
-                         active = active + $1, blocked = blocked + $2, deleted = deleted + $3,
-                         last_outbox_sequence = greatest(last_outbox_sequence, $4) + cardinality($5::uuid[])
-                     RETURNING last_outbox_sequence - cardinality($5::uuid[]) AS before
-                 ), notified AS (SELECT pg_notify('account_outbox', ''))
-                 INSERT INTO outbox
-                 SELECT head.before + event.place, event.account_id, event.event_type, event.status, event.version,
-                     event.occurred_at, event.traceparent
-                 FROM head, notified, unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
-                     WITH ORDINALITY AS event (account_id, event_type, status, version, occurred_at, traceparent, place)",
-            )
-            .await?;
-        Ok(WriteSession { client, draw, lock, insert, update, tell })
+        let tell = client.prepare(&format!("WITH {HEAD} {TELL}")).await?;
+        // The accounts come first: what asks for none of its rows is run last, and so is the one row of the ledger.
+        let create = format!(
+            "WITH created AS (
+                 INSERT INTO accounts SELECT nextval('account_sequence'), new.* FROM unnest(
+                     $11::uuid[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::bigint[], $17::bigint[]) AS new
+                 RETURNING id, sequence
+             ), {HEAD}, told AS ({TELL})
+             SELECT id, sequence FROM created"
+        );
+        let create = client.prepare(&create).await?;
+        Ok(WriteSession { client, create, draw, lock, insert, update, tell })
     }
 
     async fn commit(&self, mut batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
         let named: Vec<Uuid> = ledger::named_accounts(&commands).into_iter().map(|id| id.0).collect();
+        if named.is_empty() && !commands.is_empty() {
+            return self.create(batch, commands).await;
+        }
         let creations = ledger::creations(&commands) as i64;
         let (draw, lock): ([Parameter<'_>; 1], [Parameter<'_>; 1]) = ([&creations], [&named]);
         // Futures that are polled together go out together: this is one round trip.
@@ -121,6 +139,44 @@ impl WriteSession {
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
         self.write(&changes, now).await?;
+        Ok(outcomes)
+    }
+
+    /// A batch of new accounts only. Their numbers follow from sequences that the statement draws, and are filled in behind it.
+    async fn create(&self, batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+        let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
+        let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
+        let c = Columns::of(changes.created.iter().map(|(_, account)| account));
+        let e = EventColumns::of(&changes.events);
+        let [active, blocked, deleted] = &changes.totals;
+        let parameters: [Parameter<'_>; 17] = [
+            active,
+            blocked,
+            deleted,
+            &now,
+            &e.ids,
+            &e.types,
+            &e.statuses,
+            &e.versions,
+            &e.times,
+            &e.traces,
+            &c.ids,
+            &c.names,
+            &c.countries,
+            &c.statuses,
+            &c.versions,
+            &c.created,
+            &c.updated,
+        ];
+        // It returns when the transaction is committed, not when the rows are there.
+        let rows = self.client.query(&self.create, &parameters).await?;
+        let sequences: HashMap<Uuid, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        for account in outcomes.iter_mut().flatten() {
+            let sequence = sequences
+                .get(&account.id.0)
+                .ok_or_else(|| StoreError::Unavailable("an account that was written has no sequence".to_owned()))?;
+            account.account_number = numbering.number(*sequence as u64);
+        }
         Ok(outcomes)
     }
 

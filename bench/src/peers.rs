@@ -1,0 +1,181 @@
+//! What Kafka itself takes, and what its transactions cost: a bare producer and a bare consumer of librdkafka on the broker, at the
+//! rate and with the records of the services, tuned as theirs are.
+//!
+//! A record is due on a fixed schedule, as an account is committed on one, and it has arrived when the consumer is handed it. In a
+//! transaction goes what became due while the last one was on its way, as the relay does it; beside that, the relay keeps its
+//! position in the transaction, reads the outbox, and waits for the commits, so it is a little slower.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use account_events::{AccountEvent, AccountStatus, Envelope, EventType};
+use anyhow::{Context, bail};
+use event_log::DEFAULT_PARTITION_COUNT;
+use hdrhistogram::Histogram;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+use crate::load::micros;
+use crate::servers::Servers;
+use crate::{Figure, at_quantile};
+
+/// Records a second, as many as accounts are made.
+const RATE: u32 = 1_000;
+const SECONDS: u32 = 20;
+/// Records of the first seconds do not count.
+const WARM_UP_SECONDS: u32 = 5;
+
+/// How long any step may take. The broker is on this machine.
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause of a producer with records under way, as the relay's.
+const DRAIN_PAUSE: Duration = Duration::from_micros(100);
+
+/// All three ways, the cheapest first.
+pub(crate) fn measure(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
+    let ways = [
+        ("no transactions", "none", false, "read_uncommitted"),
+        ("transactions, read uncommitted", "uncommitted", true, "read_uncommitted"),
+        ("transactions, read committed", "committed", true, "read_committed"),
+    ];
+    let mut figures = Vec::new();
+    for (what, name, transactions, isolation) in ways {
+        println!("bare librdkafka, {what}, {RATE} records a second for {SECONDS} s");
+        let histogram = run(servers, name, transactions, isolation)?;
+        for (quantile, label) in [(0.5, "p50"), (0.99, "p99")] {
+            figures.push(Figure::new(
+                format!("  bare librdkafka, {what}, {label}"),
+                at_quantile(&histogram, quantile),
+                "a peer",
+            ));
+        }
+    }
+    Ok(figures)
+}
+
+fn run(servers: &Servers, name: &str, transactions: bool, isolation: &str) -> anyhow::Result<Histogram<u64>> {
+    drop(servers.topic(name)?);
+    let topic = servers.topic_name(name);
+    let consumer = consumer(&servers.brokers, &topic, isolation)?;
+    let producer = producer(&servers.brokers, transactions.then_some(&topic))?;
+    let start = Instant::now() + Duration::from_millis(100);
+    thread::scope(|scope| {
+        let consuming = scope.spawn(|| consume(&consumer, start));
+        produce(&producer, &topic, transactions, start)?;
+        consuming.join().ok().context("the consumer panicked")?
+    })
+}
+
+fn producer(brokers: &str, transactional_id: Option<&String>) -> anyhow::Result<BaseProducer> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("linger.ms", "0").set("retry.backoff.ms", "5");
+    config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
+    if let Some(id) = transactional_id {
+        config.set("transactional.id", id);
+    }
+    let producer: BaseProducer = config.create()?;
+    if transactional_id.is_some() {
+        producer.init_transactions(STEP_TIMEOUT)?;
+    }
+    Ok(producer)
+}
+
+fn consumer(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", "bench-no-group").set("enable.auto.commit", "false");
+    config.set("isolation.level", isolation).set("fetch.min.bytes", "1").set("fetch.error.backoff.ms", "20");
+    let consumer: BaseConsumer = config.create()?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..DEFAULT_PARTITION_COUNT {
+        partitions.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
+    }
+    consumer.assign(&partitions)?;
+    Ok(consumer)
+}
+
+fn produce(producer: &BaseProducer, topic: &str, transactions: bool, start: Instant) -> anyhow::Result<()> {
+    let mut next = 0;
+    while next < RATE * SECONDS {
+        thread::sleep(due(start, next).saturating_duration_since(Instant::now()));
+        if transactions {
+            producer.begin_transaction()?;
+        }
+        while next < RATE * SECONDS && due(start, next) <= Instant::now() {
+            send(producer, topic, next)?;
+            next += 1;
+        }
+        if transactions {
+            drain(producer)?;
+            producer.commit_transaction(STEP_TIMEOUT)?;
+        }
+        producer.poll(Duration::ZERO);
+    }
+    drain(producer)
+}
+
+/// When record `number` is due.
+fn due(start: Instant, number: u32) -> Instant {
+    start + Duration::from_secs(1) * number / RATE
+}
+
+/// A record as wide as an account's event, whose key tells its number.
+fn send(producer: &BaseProducer, topic: &str, number: u32) -> anyhow::Result<()> {
+    let account_id = format!("00000000-0000-7000-8000-{number:012x}").parse()?;
+    let event_type = EventType::Created;
+    let event = AccountEvent { event_type, account_id, status: AccountStatus::Active, version: Some(1) };
+    let traceparent = format!("00-{number:032x}-{number:016x}-01");
+    let record =
+        Envelope { event, version: 1, time: "2025-11-25T10:30:00.123456Z", traceparent: &traceparent }.encode();
+    let mut message = BaseRecord::<[u8], [u8]>::to(topic);
+    message.key = record.key.as_deref();
+    message.payload = record.value.as_deref();
+    let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+    message.headers = Some(
+        record
+            .headers
+            .iter()
+            .fold(headers, |headers, header| headers.insert(Header { key: &header.name, value: Some(&header.value) })),
+    );
+    producer.send(message).map_err(|(error, _)| error)?;
+    Ok(())
+}
+
+fn drain(producer: &BaseProducer) -> anyhow::Result<()> {
+    let deadline = Instant::now() + STEP_TIMEOUT;
+    loop {
+        let left = producer.in_flight_count();
+        if left == 0 {
+            return Ok(());
+        }
+        producer.poll(Duration::ZERO);
+        if producer.in_flight_count() >= left {
+            if Instant::now() >= deadline {
+                bail!("the broker did not take the records in time");
+            }
+            thread::park_timeout(DRAIN_PAUSE);
+        }
+    }
+}
+
+/// From due to arrived, in microseconds.
+fn consume(consumer: &BaseConsumer, start: Instant) -> anyhow::Result<Histogram<u64>> {
+    let mut histogram = Histogram::new(3)?;
+    let deadline = due(start, RATE * SECONDS) + STEP_TIMEOUT;
+    let mut left = RATE * SECONDS;
+    while left > 0 {
+        if Instant::now() >= deadline {
+            bail!("{left} records did not arrive in time");
+        }
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let (arrived, message) = (Instant::now(), message?);
+        let key = std::str::from_utf8(message.key().unwrap_or_default())?;
+        let number = key.rsplit('-').next().unwrap_or_default();
+        let number = u32::from_str_radix(number, 16).context("a record that was not sent here")?;
+        left -= 1;
+        if number >= RATE * WARM_UP_SECONDS {
+            histogram.record(micros(arrived.saturating_duration_since(due(start, number))))?;
+        }
+    }
+    Ok(histogram)
+}

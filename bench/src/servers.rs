@@ -1,0 +1,112 @@
+//! The services on Apache Kafka and PostgreSQL, on this machine.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use database::DatabaseUrl;
+use event_log::{KafkaLog, KafkaSettings};
+use test_harness::postgres_database;
+
+use crate::load::Schedule;
+use crate::{Figure, peers, postgres, visible};
+
+/// Accounts a second, of which the last 20 seconds count. A broker that has just been started compiles its code in the first
+/// seconds, and the peers come after it, so it is given time.
+const SCHEDULE: Schedule = Schedule { rate: 1_000, seconds: 35, connections: 64 };
+const WARM_UP_SECONDS: u32 = 15;
+
+/// What there is to measure on them.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// From a commit to the view, and what Kafka and its transactions take of that
+    Visible,
+    /// Accounts a second on PostgreSQL, as a share of what pgbench reaches
+    Postgres,
+}
+
+/// All figures that need real servers, or those of one part.
+pub(crate) fn measure(part: Option<Part>) -> anyhow::Result<Vec<Figure>> {
+    let servers = Servers::up()?;
+    let mut figures = Vec::new();
+    if part != Some(Part::Postgres) {
+        figures.extend(commit_to_visible(&servers)?);
+        figures.extend(peers::measure(&servers)?);
+    }
+    if part != Some(Part::Visible) {
+        figures.extend(postgres::measure(&servers)?);
+    }
+    Ok(figures)
+}
+
+fn commit_to_visible(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
+    let database = || DatabaseUrl::Postgres(postgres_database(&servers.postgres));
+    let log: Arc<KafkaLog> = Arc::new(servers.topic("visible")?);
+    let setup = visible::Setup { log, account_database: database(), card_database: database() };
+    let latencies = visible::run(setup, SCHEDULE, WARM_UP_SECONDS)?;
+    let what = "Kafka and PostgreSQL, 1,000 accounts a second";
+    Ok(latencies.figures(what, ["at most 5 ms", "at most 25 ms"]))
+}
+
+/// Servers of this clone's `dev/servers`. They are stopped at the end if it was here that they were started; those that ran
+/// before go on, and keep the topics and databases that were made.
+pub(crate) struct Servers {
+    /// Kafka's.
+    pub(crate) brokers: String,
+    /// A URL of PostgreSQL's.
+    pub(crate) postgres: String,
+    started: bool,
+}
+
+impl Servers {
+    fn up() -> anyhow::Result<Self> {
+        let before = dev_servers(&["env"])?;
+        let started = before.is_empty();
+        println!("{} Kafka and PostgreSQL", if started { "starting" } else { "using the running" });
+        let mut servers = Servers { brokers: String::new(), postgres: String::new(), started };
+        // What is up already stays as it is.
+        let up = dev_servers(&["up", "kafka", "postgres"])?;
+        let named = |name| {
+            let line = up.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='));
+            line.map(str::to_owned).with_context(|| format!("dev/servers does not say {name}"))
+        };
+        servers.brokers = named("TANDEM_TEST_KAFKA_BROKERS")?;
+        servers.postgres = named(test_harness::POSTGRES_URL)?;
+        Ok(servers)
+    }
+
+    /// A name for a topic that no earlier run has used, so that a view has nothing old to read.
+    pub(crate) fn topic_name(&self, of: &str) -> String {
+        format!("bench-{of}-{}", std::process::id())
+    }
+
+    /// A topic of that name, as the services make it.
+    pub(crate) fn topic(&self, of: &str) -> anyhow::Result<KafkaLog> {
+        let settings = KafkaSettings { brokers: self.brokers.clone(), topic: self.topic_name(of), extra: Vec::new() };
+        let log = KafkaLog::open(settings)?;
+        event_log::EventLog::prepare(&log)?;
+        Ok(log)
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        if self.started
+            && let Err(error) = dev_servers(&["down"])
+        {
+            eprintln!("the servers were not stopped: {error}");
+        }
+    }
+}
+
+/// What `dev/servers` prints.
+fn dev_servers(arguments: &[&str]) -> anyhow::Result<String> {
+    let script = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../dev/servers"));
+    let mut command = Command::new(&script);
+    // What it starts keeps a piped stderr open for as long as it runs.
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let output = command.output().with_context(|| format!("cannot run {}", script.display()))?;
+    ensure!(output.status.success(), "dev/servers {} failed", arguments.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
