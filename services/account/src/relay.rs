@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use event_log::{EventLog, Publisher};
+use event_log::{EventLog, LogError, Publisher};
 
 use crate::outbox::{Outbox, OutboxWait, RelayError, ResyncRequest};
 
@@ -81,9 +81,14 @@ impl Relay {
             // Read before the outbox is: what was committed before the writer ended is then seen.
             let stopping = self.stopping();
             if self.outbox.may_publish()? {
-                match self.publish_while_permitted(pause)? {
-                    Ended::Stopping => return Ok(()),
-                    Ended::Superseded => tracing::info!("another instance publishes now"),
+                match self.publish_while_permitted(pause) {
+                    Ok(Ended::Stopping) => return Ok(()),
+                    Ok(Ended::Superseded) => tracing::info!("another instance publishes now"),
+                    // So it does, and has fenced this one off. If it is this one's turn nevertheless, something is wrong.
+                    Err(RelayError::Log(LogError::Fenced(_))) if !self.outbox.may_publish()? => {
+                        tracing::info!("another instance publishes now");
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             // It sees to what this one commits.
