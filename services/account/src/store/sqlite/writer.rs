@@ -30,7 +30,7 @@ pub(super) struct Writer {
 struct Counters {
     last_account_sequence: u64,
     last_outbox_sequence: u64,
-    /// By [`AccountStatus`].
+    /// By [`AccountStatus`](account_events::AccountStatus).
     totals: [i64; 3],
 }
 
