@@ -30,9 +30,10 @@ pub trait Committer: Send + 'static {
     /// What it came to: done, or the rule that forbids it.
     type Outcome: Send + 'static;
 
-    /// Applies `commands`, possibly none, in order in one transaction. When it returns `Ok`, all is durable, and there is one outcome a
-    /// command, in order; a command that breaks a rule says so in its outcome and leaves its neighbours alone. When it
-    /// returns `Err`, nothing of the batch is written.
+    /// Applies `commands`, possibly none, in order in one transaction. When it returns `Ok`, all is durable, and there is one
+    /// outcome a command, in order; a command that breaks a rule says so in its outcome and leaves its neighbours alone.
+    /// When it returns `Err`, nothing of the batch is written; unless a server was lost during its commit, then all of it
+    /// may be.
     fn commit(&mut self, commands: Vec<Self::Command>) -> Result<Vec<Self::Outcome>, StoreError>;
 
     /// Called when no command has come for a while, and before the end: the place for work that can wait for a quiet
@@ -70,7 +71,7 @@ impl Health {
         match result {
             Err(error) => {
                 if failure.replace(error.to_string()).is_none() {
-                    tracing::error!(%error, "a transaction failed, nothing of it was written");
+                    tracing::error!(%error, "a transaction failed");
                 }
             }
             Ok(()) => {

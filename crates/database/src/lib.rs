@@ -19,7 +19,8 @@ pub enum StoreError {
     /// As many commands wait as may wait. Nothing was written.
     #[error("too many requests are waiting for the database")]
     Overloaded,
-    /// The database failed. What was in the transaction is not written.
+    /// The database failed. What was in the transaction is not written, or, where the connection was lost while it was
+    /// committed, it may be.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The service is stopping. Nothing was written.

@@ -42,8 +42,10 @@ pub enum OpenError {
         /// The last one this binary knows.
         known: usize,
     },
-    /// An older version of the binary is running on it.
-    #[error("{path} is in use by an older version of the service: stop that first, or use its own binary")]
+    /// An older version of the service is in charge of it.
+    #[error(
+        "{path} has schema version {found}, and this binary needs {known}: start the newer version of the service first"
+    )]
     Older {
         /// The file.
         path: PathBuf,

@@ -25,9 +25,10 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long one try at anything may take, from the first statement to the last answer. A client is told 503 soon after.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The same bounds for the server's end, in milliseconds: a statement that waits for a lock, and a transaction whose
-/// client is paused or gone and which would keep its locks from everyone else.
-const SERVER_TIMEOUTS: &str = "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=5000";
+/// Bounds for the server's end, in milliseconds: a statement that waits for a lock, and a transaction whose client is paused
+/// or gone and which keeps its locks from everyone else. The second is shorter, so that whoever waits for such locks still
+/// gets them in time.
+const SERVER_TIMEOUTS: &str = "-c statement_timeout=5000 -c idle_in_transaction_session_timeout=2000";
 
 /// How long a session is not used until it is tried: so soon an instance that writes nothing notices that it could not.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
@@ -58,6 +59,28 @@ pub struct Postgres {
 impl Postgres {
     /// Connects to the database at `url`, waiting for it a while, and brings it to the last version of `schema`.
     pub async fn open(url: &str, schema: &PostgresSchema) -> Result<Self, OpenError> {
+        let database = Postgres::at(url, schema)?;
+        let mut client = database.connect_patiently().await?;
+        migrate(&mut client, schema).await?;
+        Ok(database)
+    }
+
+    /// Connects to the database at `url`, which must have exactly this schema.
+    pub async fn open_as_it_is(url: &str, schema: &PostgresSchema) -> Result<Self, OpenError> {
+        let database = Postgres::at(url, schema)?;
+        let sql = "SELECT version FROM schema_version";
+        let row = database.read(async |client| client.query_one(sql, &[]).await).await;
+        let row = row.map_err(|error| OpenError::Refused(error.to_string()))?;
+        let (found, known, name) = (row.get::<_, i32>(0) as usize, schema.migrations.len(), schema.name);
+        if found != known {
+            return Err(OpenError::Refused(format!(
+                "the database has schema version {found} of {name}, and this binary needs {known}: use the services' version"
+            )));
+        }
+        Ok(database)
+    }
+
+    fn at(url: &str, schema: &PostgresSchema) -> Result<Self, OpenError> {
         let mut config = Config::from_str(url).map_err(|error| OpenError::Refused(format!("DATABASE_URL: {error}")))?;
         let options = config.get_options().unwrap_or_default();
         let options = format!("{options} {SERVER_TIMEOUTS} -c synchronous_commit=on -c search_path={}", schema.name);
@@ -75,10 +98,7 @@ impl Postgres {
             .recycle_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(|error| OpenError::Refused(error.to_string()))?;
-        let database = Postgres { config, pool };
-        let mut client = database.connect_patiently().await?;
-        migrate(&mut client, schema).await?;
-        Ok(database)
+        Ok(Postgres { config, pool })
     }
 
     /// A connection of one's own, driven in the background.

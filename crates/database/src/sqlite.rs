@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
@@ -23,7 +24,13 @@ const PAGE_CACHE_KIB: i64 = 4 * 1_024;
 /// The write-ahead log is cut back to this when it has been written to the file, in bytes.
 const WAL_KEEP_BYTES: i64 = 16 * 1_024 * 1_024;
 
-/// How long a connection waits for another one's lock. Only a check-point of a reader's last page ever takes one.
+/// How long opening waits for whoever only looks whether the file is in use.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// How long until the lock is tried again.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a connection waits for another one's lock: a transaction's beside the writer's, which is as long as a sync.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whose file it is and how it came to be.
@@ -53,12 +60,15 @@ impl SqliteFile {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(unusable)?;
         }
-        let lock_path = PathBuf::from(format!("{}.lock", path.display()));
-        let lock = File::options().create(true).truncate(false).write(true).open(lock_path).map_err(unusable)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
-            Err(TryLockError::Error(error)) => return Err(unusable(error)),
+        let lock = File::options().create(true).truncate(false).write(true).open(lock_path(path)).map_err(unusable)?;
+        let began = Instant::now();
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if began.elapsed() < LOCK_PATIENCE => thread::park_timeout(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse(path.to_owned())),
+                Err(TryLockError::Error(error)) => return Err(unusable(error)),
+            }
         }
         let file = SqliteFile { path: path.to_owned(), _lock: Arc::new(lock) };
         let mut connection = file.writer()?;
@@ -66,17 +76,12 @@ impl SqliteFile {
         Ok(file)
     }
 
-    /// As [`SqliteFile::open`], but makes none.
-    pub fn open_existing(path: &Path, schema: &Schema) -> Result<Self, OpenError> {
-        match std::fs::metadata(path) {
-            Ok(_) => SqliteFile::open(path, schema),
-            Err(error) => Err(OpenError::Unusable { path: path.to_owned(), reason: error.to_string() }),
+    /// A connection that writes to a file of exactly this schema which another process may have. It is for what no process
+    /// keeps in memory, but looks up in the file.
+    pub fn connect_beside(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
+        if let Err(error) = std::fs::metadata(path) {
+            return Err(OpenError::Unusable { path: path.to_owned(), reason: error.to_string() });
         }
-    }
-
-    /// A connection that writes to a file that another process has. It is for what that process does not keep in memory, and
-    /// looks up in the file.
-    pub fn beside_its_owner(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
         let connection = open_writer(path)?;
         let (found, known) = (check_owner(&connection, schema, path)?, schema.migrations.len());
         match found.cmp(&known) {
@@ -84,6 +89,12 @@ impl SqliteFile {
             Ordering::Greater => Err(OpenError::Newer { path: path.to_owned(), found, known }),
             Ordering::Less => Err(OpenError::Older { path: path.to_owned(), found, known }),
         }
+    }
+
+    /// Whether a process has the file at `path`.
+    pub fn is_in_use(path: &Path) -> bool {
+        let lock = File::options().write(true).open(lock_path(path));
+        lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     /// A connection that writes. Its commits are durable when they return: `synchronous=FULL` (design.md A2, B1).
@@ -144,6 +155,10 @@ impl ReadPool {
         });
         reading.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
     }
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    PathBuf::from(format!("{}.lock", path.display()))
 }
 
 fn open_writer(path: &Path) -> Result<Connection, OpenError> {

@@ -44,8 +44,9 @@ impl FromStr for DatabaseUrl {
     }
 }
 
-/// The URL as it may be shown: up to the host it can hold a user and a password.
+/// The URL as it may be shown: before the host and in the query it can hold a user and a password.
 fn without_password(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if scheme < at => format!("{}://…@{}", &url[..scheme], &url[at + 1..]),
         _ => url.to_owned(),
@@ -67,6 +68,8 @@ mod tests {
     fn a_password_is_not_shown() {
         let url: DatabaseUrl = "postgres://tandem:s3cret@db.example:5432/accounts".parse().unwrap();
         assert_eq!(url.to_string(), "postgres://…@db.example:5432/accounts");
+        let url: DatabaseUrl = "postgres://db.example/accounts?user=tandem&password=s3cret".parse().unwrap();
+        assert_eq!(url.to_string(), "postgres://db.example/accounts");
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl EventLog for KafkaLog {
 
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
         drain_events(&self.client);
-        Ok(Box::new(KafkaPublisher::open(&self.settings, &self.client, name)?))
+        Ok(Box::new(KafkaPublisher::open(&self.settings, Arc::clone(&self.client), name)?))
     }
 
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {

@@ -26,6 +26,9 @@ const OURS: [&str; 8] = [
     "SSL_CA_LOCATION",
 ];
 
+/// Variables with the prefix that Kafka's own scripts go by, on machines that have those too.
+const KAFKAS_OWN: [&str; 6] = ["HOME", "OPTS", "HEAP_OPTS", "LOG4J_OPTS", "JMX_OPTS", "JVM_PERFORMANCE_OPTS"];
+
 /// Where Kafka is, and how to talk to it.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Any other setting of librdkafka can be set by an environment variable or a line of .env: \
@@ -121,7 +124,8 @@ impl KafkaArgs {
         ];
         let mut properties: Vec<_> =
             own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        for (name, value) in variables.with_prefix(PREFIX).filter(|(name, _)| !OURS.contains(name)) {
+        let is_librdkafkas = |name: &str| !OURS.contains(&name) && !KAFKAS_OWN.contains(&name);
+        for (name, value) in variables.with_prefix(PREFIX).filter(|(name, _)| is_librdkafkas(name)) {
             let value = value.to_str().ok_or_else(|| anyhow!("invalid value for {PREFIX}{name}: it is not UTF-8"))?;
             if !is_kubernetes(name, value) {
                 properties.push((name.to_lowercase().replace('_', "."), value.to_owned()));

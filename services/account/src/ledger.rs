@@ -103,7 +103,7 @@ pub(crate) struct Batch<'a> {
 
 impl Batch<'_> {
     /// Decides `commands` in order, each upon what those before it have changed. A command that breaks a rule changes
-    /// nothing. `sequences` has one for each creation.
+    /// nothing. `sequences` has one for each creation; where it has none, whoever knows them later fills in the numbers.
     pub(crate) fn decide(
         mut self,
         commands: Vec<Command>,

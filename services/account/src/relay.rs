@@ -139,8 +139,8 @@ impl Relay {
     /// Tells the log the state of every account, and returns the position reached.
     ///
     /// A page is of one moment. What was committed before that moment is published before the page, and what is committed
-    /// after it is published behind the page. So no account's version goes back (A3), wherever this is cut short and whoever goes on, and
-    /// new events wait for a page at most. Whoever is interrupted leaves the request standing, and it is met anew.
+    /// after it is published behind the page. So no account's version goes back (A3), wherever this is cut short and
+    /// whoever goes on, and new events wait for a page at most. Whoever is interrupted leaves the request standing, and it is met anew.
     fn resync(
         &mut self,
         publisher: &mut dyn Publisher,
@@ -154,18 +154,22 @@ impl Relay {
             if page.records.is_empty() {
                 break;
             }
-            while let Some(reached) = self.publish_next(publisher, position, page.head)? {
+            loop {
+                if self.stopping() || !self.outbox.may_publish()? {
+                    tracing::info!(
+                        accounts,
+                        "publishing the state of every account was cut short, and will begin anew"
+                    );
+                    return Ok(position);
+                }
+                let Some(reached) = self.publish_next(publisher, position, page.head)? else { break };
                 position = reached;
+                self.status.succeeded();
             }
             position = position.max(page.head);
             publisher.publish(&page.records, position)?;
             accounts += page.records.len();
             behind = page.last;
-            self.status.succeeded();
-            if self.stopping() || !self.outbox.may_publish()? {
-                tracing::info!(accounts, "publishing the state of every account was cut short, and will begin anew");
-                return Ok(position);
-            }
         }
         self.outbox.resync_done(request)?;
         tracing::info!(accounts, "published the state of every account");

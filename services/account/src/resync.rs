@@ -4,11 +4,11 @@
 //! whichever instance publishes finds it there, and so does the next one that starts if none runs. How it is met is the
 //! relay's business ([`crate::relay`]).
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use database::postgres::Postgres;
 use database::sqlite::SqliteFile;
-use database::{DatabaseUrl, OpenError, StoreError};
+use database::{DatabaseUrl, StoreError};
 use rusqlite::Connection;
 
 use crate::outbox::ResyncRequest;
@@ -21,8 +21,7 @@ pub struct Resync {
 }
 
 enum Database {
-    /// With whether a process has the file.
-    Sqlite(Connection, bool),
+    Sqlite(Connection, PathBuf),
     Postgres(Postgres),
 }
 
@@ -38,16 +37,16 @@ pub enum Progress {
 }
 
 impl Resync {
-    /// Makes a request in the account database at `url`, which must be there. It may be in use.
+    /// Makes a request in the account database at `url`, which must be there and of this version. It may be in use.
     pub async fn request(url: &DatabaseUrl) -> anyhow::Result<Self> {
         Ok(match url {
             DatabaseUrl::Sqlite(path) => {
-                let (connection, in_use) = open_file(path)?;
+                let connection = SqliteFile::connect_beside(path, &sqlite::SCHEMA)?;
                 let request = sqlite::outbox::request_resync(&connection)?;
-                Resync { database: Database::Sqlite(connection, in_use), request }
+                Resync { database: Database::Sqlite(connection, path.clone()), request }
             }
             DatabaseUrl::Postgres(url) => {
-                let database = Postgres::open(url, &postgres::SCHEMA).await?;
+                let database = Postgres::open_as_it_is(url, &postgres::SCHEMA).await?;
                 let request = postgres::outbox::request_resync(&database).await?;
                 Resync { database: Database::Postgres(database), request }
             }
@@ -57,7 +56,9 @@ impl Resync {
     /// How far it is now.
     pub async fn progress(&self) -> Result<Progress, StoreError> {
         let (requests, publishing) = match &self.database {
-            Database::Sqlite(connection, in_use) => (sqlite::outbox::resync_requests(connection)?, *in_use),
+            Database::Sqlite(connection, path) => {
+                (sqlite::outbox::resync_requests(connection)?, SqliteFile::is_in_use(path))
+            }
             Database::Postgres(database) => postgres::outbox::resync_requests(database).await?,
         };
         Ok(match (requests.is_met(self.request), publishing) {
@@ -65,15 +66,5 @@ impl Resync {
             (false, true) => Progress::Waiting,
             (false, false) => Progress::Standing,
         })
-    }
-}
-
-/// A connection to the file, and whether a process has it.
-fn open_file(path: &Path) -> Result<(Connection, bool), OpenError> {
-    match SqliteFile::open_existing(path, &sqlite::SCHEMA) {
-        // The lock ends here: a service may start at any moment.
-        Ok(file) => Ok((file.writer()?, false)),
-        Err(OpenError::InUse(_)) => Ok((SqliteFile::beside_its_owner(path, &sqlite::SCHEMA)?, true)),
-        Err(error) => Err(error),
     }
 }

@@ -32,7 +32,7 @@ const ALIASES: [(&str, &str); 11] = [
 ];
 
 /// What cannot be set, and why: each by its [`canonical`] name. The clients fix the most of these.
-const REFUSED: [(&str, &str); 21] = [
+const REFUSED: [(&str, &str); 23] = [
     ("metadata.broker.list", "KAFKA_BROKERS says where Kafka is"),
     ("request.required.acks", LOSES_EVENTS),
     ("enable.idempotence", LOSES_EVENTS),
@@ -53,6 +53,8 @@ const REFUSED: [(&str, &str); 21] = [
     ("auto.offset.reset", "whoever has no position begins at the start, or accounts would be missing"),
     ("isolation.level", "each client reads as its work needs it"),
     ("enable.partition.eof", "the end of a partition would be taken for trouble"),
+    ("delivery.report.only.error", "a topic that was made anew would go unnoticed"),
+    ("statistics.interval.ms", "nobody reads them, and they would pile up"),
     ("log.level", "LOG_LEVEL says how much is logged"),
 ];
 /// The ways to prove who a client is that need no library besides OpenSSL.

@@ -4,12 +4,14 @@
 //! Kafka commits it in the same transaction as the records, so the two never disagree. No consumer is ever in that group.
 //!
 //! A topic that is deleted and made anew takes the next batch as if nothing had happened. But offsets begin at 0 again, so
-//! before each commit they are compared with those before. If they went back, the batch is not committed and the position is
-//! set to 0: whoever publishes next sees that the log has nothing of what was published, and makes up for it.
+//! they are compared with those before: of each batch before it is committed, now and then while there is none, and when a
+//! publisher is opened, for the position has the partitions' ends with it. If they went back, the position counts no more:
+//! whoever publishes next sees that the log has nothing of what was published, and makes up for it.
 //!
 //! The producer is polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a commit
 //! waits for it.
 
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,8 +21,8 @@ use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::KafkaSettings;
 use super::client::{Events, create, log_error, partition_count, time_left};
+use super::{KafkaSettings, topic};
 use crate::{LogError, Publisher, Record};
 
 /// How long opening may take. A new transactional producer takes about half a second to get its id.
@@ -47,13 +49,17 @@ const POSITION_RETRY_PAUSE: Duration = Duration::from_millis(50);
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the brokers may take to say so.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many times in a row the topic must look shorter than it was: a new leader may not know at once how far it has got.
-const SHORTER_IN_A_ROW: u32 = 2;
+/// How many times in a row the topic must look lost: a new leader may not know at once how far it has got.
+const LOST_IN_A_ROW: u32 = 2;
+/// How many of librdkafka's events are heard at each check, at most.
+const EVENTS_HEARD_A_CHECK: usize = 1_000;
 /// The partition whose committed offset holds the position. Every topic has it.
 const POSITION_PARTITION: i32 = 0;
 
 pub(super) struct KafkaPublisher {
     producer: BaseProducer<Events>,
+    /// Asks about the topic. The producer would say where open transactions of others begin instead of where it ends.
+    client: Arc<BaseConsumer<Events>>,
     topic: String,
     group: ConsumerGroupMetadata,
     position: Option<u64>,
@@ -62,55 +68,59 @@ pub(super) struct KafkaPublisher {
     /// When to look whether the topic has its records.
     next_check: Instant,
     /// How many times in a row it had not.
-    shorter: u32,
+    lost_in_a_row: u32,
 }
 
 impl KafkaPublisher {
     pub(super) fn open(
         settings: &KafkaSettings,
-        client: &BaseConsumer<Events>,
+        client: Arc<BaseConsumer<Events>>,
         name: &str,
     ) -> Result<KafkaPublisher, LogError> {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
-        let partitions = partition_count(client, &settings.topic, deadline)?;
+        let partitions = partition_count(&client, &settings.topic, deadline)?;
         let producer = producer(settings, name)?;
         producer
             .init_transactions(time_left(deadline))
             .map_err(|error| publish_error(&producer, "fencing earlier publishers", &error))?;
-        let (group, position) = committed_position(settings, name, deadline)?;
-        let mut is_empty = true;
+        let (group, noted) = committed_position(settings, name, deadline)?;
         for partition in 0..partitions as i32 {
             let (_, end) = client
                 .fetch_watermarks(&settings.topic, partition, time_left(deadline))
                 .map_err(|error| log_error("asking where the topic ends", &error))?;
             producer.context().note_end(partition, end);
-            is_empty &= end == 0;
         }
-        // A position in a topic without records is that of one that was there before.
-        let position = position.filter(|_| !is_empty);
+        // A position in a topic that is shorter than it was then is that of one that was there before.
+        let total = producer.context().known_total();
+        let position = noted.filter(|noted| total >= noted.total.max(1)).map(|noted| noted.position);
         let next_check = Instant::now() + CHECK_INTERVAL;
         Ok(KafkaPublisher {
             producer,
+            client,
             topic: settings.topic.clone(),
             group,
             position,
             spent: false,
             next_check,
-            shorter: 0,
+            lost_in_a_row: 0,
         })
     }
 
     fn transact(&self, records: &[Record], position: i64, deadline: Instant) -> Result<(), LogError> {
         let producer = &self.producer;
+        // If it is no more that topic, whoever reads the position finds less there.
+        let total_before = producer.context().known_total();
         producer.begin_transaction().map_err(|error| publish_error(producer, "beginning a transaction", &error))?;
         for record in records {
             self.send(record, deadline)?;
         }
         // While the brokers note the position, the records are on their way.
         let mut offsets = TopicPartitionList::new();
-        offsets
-            .add_partition_offset(&self.topic, POSITION_PARTITION, Offset::Offset(position))
+        let mut offset = offsets.add_partition(&self.topic, POSITION_PARTITION);
+        offset.set_metadata(total_before.to_string());
+        offset
+            .set_offset(Offset::Offset(position))
             .and_then(|()| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .map_err(|error| publish_error(producer, "adding the position", &error))?;
         if !self.drain(deadline) {
@@ -127,21 +137,16 @@ impl KafkaPublisher {
             .map_err(|error| publish_error(producer, "committing the transaction", &error))
     }
 
-    /// The partition that is shorter than it was, or not there. What the brokers do not say now they say another time.
-    fn shorter_partition(&self) -> Option<i32> {
+    /// Whether the topic is gone, or a partition is shorter than it was. What the brokers do not say now they say another
+    /// time, such as where a partition ends that has no leader.
+    fn is_lost(&self) -> bool {
         let deadline = Instant::now() + CHECK_TIMEOUT;
-        for (partition, end) in self.producer.context().known_ends() {
-            match self.producer.client().fetch_watermarks(&self.topic, partition, time_left(deadline)) {
-                Ok((_, found)) if found < end => return Some(partition),
-                Ok(_) => {}
-                Err(error) => {
-                    let unknown = [RDKafkaErrorCode::UnknownTopicOrPartition, RDKafkaErrorCode::UnknownPartition];
-                    let gone = error.rdkafka_error_code().is_some_and(|code| unknown.contains(&code));
-                    return gone.then_some(partition);
-                }
-            }
-        }
-        None
+        let ends = self.producer.context().known_ends();
+        let is_shorter = |(partition, end): (&i32, &i64)| {
+            let found = self.client.fetch_watermarks(&self.topic, *partition, time_left(deadline));
+            found.is_ok_and(|(_, found)| found < *end)
+        };
+        topic::is_missing(&self.client, &self.topic, deadline).unwrap_or(false) || ends.iter().any(is_shorter)
     }
 
     /// Sets the position to 0. The brokers forget it with a topic that is deleted, but not what is committed while it goes.
@@ -246,20 +251,18 @@ impl Publisher for KafkaPublisher {
         if self.spent || Instant::now() < self.next_check {
             return Ok(());
         }
+        // What librdkafka has to say is heard also while there is nothing to publish.
+        for _ in 0..EVENTS_HEARD_A_CHECK {
+            self.producer.poll(Duration::ZERO);
+        }
         self.next_check = Instant::now() + CHECK_INTERVAL;
-        let Some(partition) = self.shorter_partition() else {
-            self.shorter = 0;
-            return Ok(());
-        };
-        self.shorter += 1;
-        if self.shorter < SHORTER_IN_A_ROW {
+        self.lost_in_a_row = if self.is_lost() { self.lost_in_a_row + 1 } else { 0 };
+        if self.lost_in_a_row < LOST_IN_A_ROW {
             return Ok(());
         }
         self.spent = true;
         self.forget_position();
-        Err(LogError::Unavailable(format!(
-            "the topic is gone, or was made anew: partition {partition} is shorter than it was"
-        )))
+        Err(LogError::Unavailable("the topic is gone, or was made anew".to_owned()))
     }
 }
 
@@ -282,6 +285,14 @@ pub(super) fn producer(settings: &KafkaSettings, name: &str) -> Result<BaseProdu
     create(settings, "publisher", &tuning, &fixed)
 }
 
+/// A position as it was committed.
+struct Noted {
+    position: u64,
+    /// Where the topic's partitions ended before the batch it came with, added up. Its brokers keep it as the offset's
+    /// metadata, which has room for little.
+    total: i64,
+}
+
 /// Reads the position back, and makes what it takes to write it.
 ///
 /// The offsets are read "committed": one whose transaction is still being ended is waited for, not passed over.
@@ -289,7 +300,7 @@ fn committed_position(
     settings: &KafkaSettings,
     name: &str,
     deadline: Instant,
-) -> Result<(ConsumerGroupMetadata, Option<u64>), LogError> {
+) -> Result<(ConsumerGroupMetadata, Option<Noted>), LogError> {
     let fixed = [("group.id", name), ("isolation.level", "read_committed"), ("enable.auto.commit", "false")];
     let consumer: BaseConsumer<Events> = create(settings, "publisher's position", &[], &fixed)?;
     let group = consumer
@@ -302,13 +313,16 @@ fn committed_position(
             let elements = answer.elements();
             let Some(element) = elements.first() else { return Ok(None) };
             element.error()?;
-            Ok(match element.offset() {
+            let position = match element.offset() {
                 Offset::Offset(position) => u64::try_from(position).ok(),
                 _none => None,
-            })
+            };
+            // Positions of the first versions came without.
+            let total = element.metadata().parse().unwrap_or(0);
+            Ok(position.map(|position| Noted { position, total }))
         });
         match answer.map_err(|error| log_error("reading the publisher's position", &error)) {
-            Ok(position) => return Ok((group, position)),
+            Ok(noted) => return Ok((group, noted)),
             Err(LogError::Unavailable(_)) if Instant::now() < deadline => thread::park_timeout(POSITION_RETRY_PAUSE),
             Err(error) => return Err(error),
         }

@@ -27,14 +27,7 @@ pub(super) fn make_if_missing(
     deadline: Instant,
 ) -> Result<(), LogError> {
     let topic = &settings.topic;
-    let metadata = fetch_topic(client, topic, "asking for the topic", deadline)?;
-    let missing = metadata.topics().iter().filter(|found| found.name() == topic).all(|found| {
-        found.partitions().is_empty()
-            && found
-                .error()
-                .is_none_or(|error| RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition)
-    });
-    if !missing {
+    if !is_missing(client, topic, deadline)? {
         return Ok(());
     }
     let admin: AdminClient<Events> = create(settings, "topic", &[], &[])?;
@@ -45,6 +38,17 @@ pub(super) fn make_if_missing(
         ))
     })?;
     wait_until_known(client, topic, deadline)
+}
+
+/// Whether the brokers know of no such topic. Where something else is wrong with it, it is there.
+pub(super) fn is_missing(client: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<bool, LogError> {
+    let metadata = fetch_topic(client, topic, "asking for the topic", deadline)?;
+    Ok(metadata.topics().iter().filter(|found| found.name() == topic).all(|found| {
+        found.partitions().is_empty()
+            && found
+                .error()
+                .is_none_or(|error| RDKafkaErrorCode::from(error) == RDKafkaErrorCode::UnknownTopicOrPartition)
+    }))
 }
 
 fn make(admin: &AdminClient<Events>, topic: &str, deadline: Instant) -> Result<(), KafkaError> {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::places::{MockKafka, PATIENCE, Place, RealKafka};
@@ -117,6 +117,25 @@ fn a_failed_batch_moves_no_position() {
     assert_eq!(publisher.position(), Some(1));
     publisher.publish(&[record("2")], 2).unwrap();
     assert_eq!(log.publisher(&name).unwrap().position(), Some(2));
+}
+
+#[test]
+fn a_position_in_a_topic_that_is_shorter_than_it_was_counts_no_more() {
+    let place = MockKafka::new();
+    let (log, settings) = (place.open(), place.settings());
+    log.publisher("another").unwrap().publish(&[record("1"), record("2")], 2).unwrap();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", &settings.brokers).set("group.id", "relay");
+    let consumer: BaseConsumer = config.create().unwrap();
+    // As a publisher commits it: with where the partitions ended in all.
+    for (total, position) in [("2", Some(7)), ("3", None), ("", Some(7))] {
+        let mut offsets = TopicPartitionList::new();
+        let mut offset = offsets.add_partition(&settings.topic, 0);
+        offset.set_offset(Offset::Offset(7)).unwrap();
+        offset.set_metadata(total);
+        consumer.commit(&offsets, CommitMode::Sync).unwrap();
+        assert_eq!(log.publisher("relay").unwrap().position(), position, "{total}");
+    }
 }
 
 /// The group's position in each partition, as an operator's tools show it.

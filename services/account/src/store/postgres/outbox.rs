@@ -1,4 +1,4 @@
-//! The outbox that instances share. One of them publishes at a time: the one that holds the lease.
+//! The outbox that instances share.
 
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,8 @@ impl Outbox for PostgresOutbox {
             let row = session.client.query_one("SELECT removed_outbox_sequence FROM relay_lease", &[]).await?;
             Ok(row.get::<_, i64>(0))
         })?;
-        Ok(removed as u64)
+        // What is published will be removed, whatever becomes of this publisher.
+        Ok(self.removal.published.max(removed as u64))
     }
 
     fn waiting(&mut self) -> Result<u64, StoreError> {

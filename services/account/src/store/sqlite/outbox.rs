@@ -67,7 +67,8 @@ impl Outbox for SqliteOutbox {
     fn removed(&mut self) -> Result<u64, StoreError> {
         let removed =
             self.connection.query_row("SELECT removed_outbox_sequence FROM ledger", [], |row| row.get::<_, i64>(0))?;
-        Ok(removed as u64)
+        // What is published will be removed, whatever becomes of this publisher.
+        Ok(self.published.get().max(removed as u64))
     }
 
     fn waiting(&mut self) -> Result<u64, StoreError> {
@@ -129,8 +130,12 @@ pub(super) fn remove_published(connection: &Connection, position: u64) -> rusqli
 
 /// Asks whoever publishes from this database to tell the event log the state of every account.
 pub(crate) fn request_resync(connection: &Connection) -> rusqlite::Result<ResyncRequest> {
-    let sql = "UPDATE ledger SET resync_requested = resync_requested + 1 RETURNING resync_requested";
-    connection.query_row(sql, [], |row| row.get(0).map(ResyncRequest))
+    // A transaction, since only its commit tells whether it has come to anything.
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute("UPDATE ledger SET resync_requested = resync_requested + 1", [])?;
+    let request = resync_requests(&transaction)?.requested;
+    transaction.commit()?;
+    Ok(ResyncRequest(request))
 }
 
 /// What has been asked for, and what has been done.

@@ -23,6 +23,8 @@ pub(super) struct Writer {
     published: PublishedPosition,
     removed: u64,
     counters: Counters,
+    /// Whether the last transaction failed.
+    is_failing: bool,
 }
 
 /// What the next rows continue from: as of the last commit.
@@ -54,16 +56,21 @@ impl Writer {
                 })
             },
         )?;
-        Ok(Writer { connection, numbering, clock, ids: TimeOrderedIds::new(), signal, published, removed: 0, counters })
+        Ok(Writer {
+            connection,
+            numbering,
+            clock,
+            ids: TimeOrderedIds::new(),
+            signal,
+            published,
+            removed: 0,
+            counters,
+            is_failing: false,
+        })
     }
-}
 
-impl Committer for Writer {
-    type Command = Command;
-    type Outcome = Outcome;
-
-    fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
-        let (now, published, is_probe) = (self.clock.now(), self.published.get(), commands.is_empty());
+    fn try_commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+        let (now, published) = (self.clock.now(), self.published.get());
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut accounts = HashMap::new();
         for id in ledger::named_accounts(&commands) {
@@ -71,8 +78,9 @@ impl Committer for Writer {
         }
         let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, accounts };
         let (outcomes, changes) = batch.decide(commands, self.counters.last_account_sequence + 1..);
-        // Only refusals, or changes to what is so already: nothing that would be worth a sync.
-        if changes.is_empty() && !is_probe {
+        // Only refusals, or changes to what is so already: nothing that would be worth a sync, unless it is to tell
+        // whether the database takes transactions again.
+        if changes.is_empty() && !self.is_failing {
             return Ok(outcomes);
         }
         let counters = write(&transaction, &changes, self.counters, now)?;
@@ -85,6 +93,17 @@ impl Committer for Writer {
             self.signal.notify();
         }
         Ok(outcomes)
+    }
+}
+
+impl Committer for Writer {
+    type Command = Command;
+    type Outcome = Outcome;
+
+    fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+        let outcomes = self.try_commit(commands);
+        self.is_failing = outcomes.is_err();
+        outcomes
     }
 
     /// Removes what was published since the last commit, if nothing else gave the occasion.
