@@ -28,7 +28,7 @@ pub(crate) trait Outbox: Send {
     /// Lets everything up to and including `position` go, some time soon: the event log has it.
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError>;
 
-    /// Lets another instance publish at once: this one has ended.
+    /// Lets everything go that is published, and another instance publish at once: this one has ended.
     fn release(&mut self) -> Result<(), StoreError> {
         Ok(())
     }

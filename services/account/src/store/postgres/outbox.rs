@@ -166,6 +166,10 @@ impl Outbox for PostgresOutbox {
     }
 
     fn release(&mut self) -> Result<(), StoreError> {
+        if self.leased.is_some() {
+            self.removal.at = None;
+            self.tidy()?;
+        }
         let holder = self.holder;
         self.leased = None;
         self.with_session(async |session| session.client.execute(&session.release, &[&holder]).await).map(drop)
