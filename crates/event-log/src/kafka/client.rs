@@ -87,11 +87,6 @@ impl Events {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner).ends.insert(partition, end);
     }
 
-    /// The sum of the ends that are known.
-    pub(super) fn known_total(&self) -> i64 {
-        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).ends.values().sum()
-    }
-
     /// Below what no partition should end, by partition.
     pub(super) fn known_ends(&self) -> BTreeMap<i32, i64> {
         self.delivered.lock().unwrap_or_else(PoisonError::into_inner).ends.clone()

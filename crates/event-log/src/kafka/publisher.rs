@@ -8,9 +8,15 @@
 //! publisher is opened, for the position has the partitions' ends with it. If they went back, the position counts no more:
 //! whoever publishes next sees that the log has nothing of what was published, and makes up for it.
 //!
-//! The producer is polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a commit
-//! waits for it.
+//! Two producers take turns. The brokers write a transaction's markers after they have answered its commit, and tell whoever
+//! begins another meanwhile to come again: librdkafka rests 20 ms then. The other producer has no transaction under way, so it
+//! begins at once. Batches one behind the other take 2.7 ms that way instead of 5.2 (p99 11 instead of 24; both medians of
+//! three runs by turns). Never are two batches on their way: what is fenced with one producer is fenced with both.
+//!
+//! The producers are polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a
+//! commit waits for it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -57,7 +63,10 @@ const EVENTS_HEARD_A_CHECK: usize = 1_000;
 const POSITION_PARTITION: i32 = 0;
 
 pub(super) struct KafkaPublisher {
-    producer: BaseProducer<Events>,
+    /// They take turns, a batch each. Opening a publisher fences both of an earlier one.
+    producers: [BaseProducer<Events>; 2],
+    /// Whose turn it is.
+    turn: usize,
     /// Asks about the topic. The producer would say where open transactions of others begin instead of where it ends.
     client: Arc<BaseConsumer<Events>>,
     topic: String,
@@ -80,23 +89,21 @@ impl KafkaPublisher {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
         let partitions = partition_count(&client, &settings.topic, deadline)?;
-        let producer = producer(settings, name)?;
-        producer
-            .init_transactions(time_left(deadline))
-            .map_err(|error| publish_error(&producer, "fencing earlier publishers", &error))?;
+        let producers = open_producers(settings, name, deadline)?;
         let (group, noted) = committed_position(settings, name, deadline)?;
         for partition in 0..partitions as i32 {
             let (_, end) = client
                 .fetch_watermarks(&settings.topic, partition, time_left(deadline))
                 .map_err(|error| log_error("asking where the topic ends", &error))?;
-            producer.context().note_end(partition, end);
+            producers.iter().for_each(|producer| producer.context().note_end(partition, end));
         }
         // A position in a topic that is shorter than it was then is that of one that was there before.
-        let total = producer.context().known_total();
+        let total = known_ends(&producers).values().sum::<i64>();
         let position = noted.filter(|noted| total >= noted.total.max(1)).map(|noted| noted.position);
         let next_check = Instant::now() + CHECK_INTERVAL;
         Ok(KafkaPublisher {
-            producer,
+            producers,
+            turn: 0,
             client,
             topic: settings.topic.clone(),
             group,
@@ -107,10 +114,14 @@ impl KafkaPublisher {
         })
     }
 
+    fn producer(&self) -> &BaseProducer<Events> {
+        &self.producers[self.turn]
+    }
+
     fn transact(&self, records: &[Record], position: i64, deadline: Instant) -> Result<(), LogError> {
-        let producer = &self.producer;
+        let producer = self.producer();
         // If it is no more that topic, whoever reads the position finds less there.
-        let total_before = producer.context().known_total();
+        let total_before: i64 = known_ends(&self.producers).values().sum();
         producer.begin_transaction().map_err(|error| publish_error(producer, "beginning a transaction", &error))?;
         for record in records {
             self.send(record, deadline)?;
@@ -141,7 +152,7 @@ impl KafkaPublisher {
     /// time, such as where a partition ends that has no leader.
     fn is_lost(&self) -> bool {
         let deadline = Instant::now() + CHECK_TIMEOUT;
-        let ends = self.producer.context().known_ends();
+        let ends = known_ends(&self.producers);
         let is_shorter = |(partition, end): (&i32, &i64)| {
             let found = self.client.fetch_watermarks(&self.topic, *partition, time_left(deadline));
             found.is_ok_and(|(_, found)| found < *end)
@@ -155,9 +166,9 @@ impl KafkaPublisher {
         let mut offsets = TopicPartitionList::new();
         let forgotten = offsets
             .add_partition_offset(&self.topic, POSITION_PARTITION, Offset::Offset(0))
-            .and_then(|()| self.producer.begin_transaction())
-            .and_then(|()| self.producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
-            .and_then(|()| self.producer.commit_transaction(time_left(deadline)));
+            .and_then(|()| self.producer().begin_transaction())
+            .and_then(|()| self.producer().send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
+            .and_then(|()| self.producer().commit_transaction(time_left(deadline)));
         if let Err(error) = forgotten {
             tracing::warn!(%error, "the position in the topic that was lost is not set back");
         }
@@ -175,16 +186,16 @@ impl KafkaPublisher {
             }));
         }
         loop {
-            match self.producer.send(message) {
+            match self.producer().send(message) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again))
                     if Instant::now() < deadline =>
                 {
                     message = again;
-                    self.producer.poll(Duration::ZERO);
+                    self.producer().poll(Duration::ZERO);
                     thread::park_timeout(DRAIN_PAUSE);
                 }
-                Err((error, _)) => return Err(publish_error(&self.producer, "sending a record", &error)),
+                Err((error, _)) => return Err(publish_error(self.producer(), "sending a record", &error)),
             }
         }
     }
@@ -192,13 +203,13 @@ impl KafkaPublisher {
     /// Hears what became of the records under way. Returns whether that was all of them in time.
     fn drain(&self, deadline: Instant) -> bool {
         loop {
-            let left = self.producer.in_flight_count();
+            let left = self.producer().in_flight_count();
             if left == 0 {
                 return true;
             }
             // One call handles one event.
-            self.producer.poll(Duration::ZERO);
-            if self.producer.in_flight_count() >= left {
+            self.producer().poll(Duration::ZERO);
+            if self.producer().in_flight_count() >= left {
                 if Instant::now() >= deadline {
                     return false;
                 }
@@ -209,9 +220,9 @@ impl KafkaPublisher {
 
     fn abort(&self) {
         let deadline = Instant::now() + ABORT_TIMEOUT;
-        self.producer.purge(PurgeConfig::default().queue().inflight());
+        self.producer().purge(PurgeConfig::default().queue().inflight());
         self.drain(deadline);
-        if let Err(error) = self.producer.abort_transaction(time_left(deadline)) {
+        if let Err(error) = self.producer().abort_transaction(time_left(deadline)) {
             tracing::debug!(%error, "a transaction was left to be aborted by the next publisher");
         }
     }
@@ -233,13 +244,14 @@ impl Publisher for KafkaPublisher {
         match &result {
             Ok(()) => {
                 self.position = Some(position);
-                self.producer.context().all_is_well();
+                self.producer().context().all_is_well();
+                self.turn = (self.turn + 1) % self.producers.len();
             }
             Err(LogError::Fenced(_)) => self.spent = true,
             Err(_) => {
                 self.spent = true;
                 self.abort();
-                if self.producer.context().lost_records().is_some() {
+                if self.producer().context().lost_records().is_some() {
                     self.forget_position();
                 }
             }
@@ -253,7 +265,9 @@ impl Publisher for KafkaPublisher {
         }
         // What librdkafka has to say is heard also while there is nothing to publish.
         for _ in 0..EVENTS_HEARD_A_CHECK {
-            self.producer.poll(Duration::ZERO);
+            for producer in &self.producers {
+                producer.poll(Duration::ZERO);
+            }
         }
         self.next_check = Instant::now() + CHECK_INTERVAL;
         self.lost_in_a_row = if self.is_lost() { self.lost_in_a_row + 1 } else { 0 };
@@ -266,7 +280,37 @@ impl Publisher for KafkaPublisher {
     }
 }
 
-/// The producer of the publisher called `name`. Nothing is asked of the brokers yet.
+/// Both producers of the publisher called `name`, once both have fenced those before them.
+///
+/// One after the other, and the first is the first to publish. So of two publishers that are opened at once one has no first
+/// producer any more, and never comes to use its second. At the same time, one that is in the middle of its turns could be
+/// left its second after its position has been read.
+fn open_producers(
+    settings: &KafkaSettings,
+    name: &str,
+    deadline: Instant,
+) -> Result<[BaseProducer<Events>; 2], LogError> {
+    let open = |name: &str| {
+        let producer = producer(settings, name)?;
+        let fenced = producer.init_transactions(time_left(deadline));
+        fenced.map_err(|error| publish_error(&producer, "fencing earlier publishers", &error))?;
+        Ok(producer)
+    };
+    Ok([open(name)?, open(&format!("{name}-2"))?])
+}
+
+/// Below what no partition should end: what either producer knows of it.
+fn known_ends(producers: &[BaseProducer<Events>; 2]) -> BTreeMap<i32, i64> {
+    let [first, second] = producers.each_ref().map(|producer| producer.context().known_ends());
+    let mut ends = first;
+    for (partition, end) in second {
+        let known = ends.entry(partition).or_insert(end);
+        *known = end.max(*known);
+    }
+    ends
+}
+
+/// One of the producers. Nothing is asked of the brokers yet.
 pub(super) fn producer(settings: &KafkaSettings, name: &str) -> Result<BaseProducer<Events>, LogError> {
     let tuning = [
         ("linger.ms", "0"),
