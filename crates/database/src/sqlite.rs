@@ -86,7 +86,7 @@ impl SqliteFile {
         }
     }
 
-    /// A connection that writes. Its commits are durable when they return: `synchronous=FULL` (design.md A2, B1).
+    /// A connection that writes. Its commits are durable when they return: `synchronous=FULL` (ARCHITECTURE.md A2, B1).
     pub fn writer(&self) -> Result<Connection, OpenError> {
         open_writer(&self.path)
     }
