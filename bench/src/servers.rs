@@ -49,30 +49,39 @@ fn commit_to_visible(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
     Ok(latencies.figures(what, ["at most 5 ms", "at most 25 ms"]))
 }
 
-/// Servers of this clone's `dev/servers`. They are stopped at the end if it was here that they were started; those that ran
-/// before go on, and keep the topics and databases that were made.
+/// Servers of this clone's `dev/servers`. Each is stopped at the end if it was here that it was started; one that was up
+/// before goes on, and keeps the topics and databases that were made.
 pub(crate) struct Servers {
     /// Kafka's.
     pub(crate) brokers: String,
     /// A URL of PostgreSQL's.
     pub(crate) postgres: String,
-    started: bool,
+    started: Vec<&'static str>,
 }
 
 impl Servers {
     fn up() -> anyhow::Result<Self> {
+        const KAFKA_BROKERS: &str = "TANDEM_TEST_KAFKA_BROKERS";
+        let named = |env: &str, name| {
+            let line = env.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='));
+            line.map(str::to_owned)
+        };
         let before = dev_servers(&["env"])?;
-        let started = before.is_empty();
-        println!("{} Kafka and PostgreSQL", if started { "starting" } else { "using the running" });
+        let mut started = Vec::new();
+        for (server, name) in [("kafka", KAFKA_BROKERS), ("postgres", test_harness::POSTGRES_URL)] {
+            if named(&before, name).is_some() {
+                println!("using {server} as it is up");
+            } else {
+                println!("starting {server}");
+                started.push(server);
+            }
+        }
         let mut servers = Servers { brokers: String::new(), postgres: String::new(), started };
         // What is up already stays as it is.
         let up = dev_servers(&["up", "kafka", "postgres"])?;
-        let named = |name| {
-            let line = up.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='));
-            line.map(str::to_owned).with_context(|| format!("dev/servers does not say {name}"))
-        };
-        servers.brokers = named("TANDEM_TEST_KAFKA_BROKERS")?;
-        servers.postgres = named(test_harness::POSTGRES_URL)?;
+        let said = |name| named(&up, name).with_context(|| format!("dev/servers does not say {name}"));
+        servers.brokers = said(KAFKA_BROKERS)?;
+        servers.postgres = said(test_harness::POSTGRES_URL)?;
         Ok(servers)
     }
 
@@ -92,8 +101,9 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        if self.started
-            && let Err(error) = dev_servers(&["down"])
+        // Without names `down` would take all.
+        if !self.started.is_empty()
+            && let Err(error) = dev_servers(&[&["down"], self.started.as_slice()].concat())
         {
             eprintln!("the servers were not stopped: {error}");
         }

@@ -1,4 +1,4 @@
-//! The settings of the all-in-one (api.md, "Configuration").
+//! The settings of the all-in-one (docs/operations.md, "Settings").
 
 use clap::{Parser, Subcommand};
 use database::DatabaseUrl;

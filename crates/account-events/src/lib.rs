@@ -1,5 +1,5 @@
-//! The wire contract of the topic `account-events` (api.md, "The event"): what the account service writes and what any
-//! consumer may rely on.
+//! The wire contract of the topic `account-events` (docs/api.md, "The event"): what the account service writes and what
+//! any consumer may rely on.
 //!
 //! The value is the seed's three fields and nothing else; what more a consumer needs travels as headers, in CloudEvents
 //! 1.0's binary Kafka form. [`AccountEvent::decode`] also takes what the seed's Go producer writes, which has neither key

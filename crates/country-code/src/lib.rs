@@ -1,4 +1,4 @@
-//! Country codes: ISO 3166-1 alpha-2, upper case, officially assigned ones only (api.md).
+//! Country codes: ISO 3166-1 alpha-2, upper case, officially assigned ones only (docs/api.md).
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,7 +1,7 @@
 //! What both services' databases need and no domain: where the database is ([`DatabaseUrl`]), one durable transaction for
 //! many requests ([`GroupCommit`]), and the SQLite file with its migrations, its lock and its readers ([`sqlite`]).
 //!
-//! A service owns its database alone (design.md B4): a file is locked for one process, and says whose it is.
+//! A service owns its database alone (ARCHITECTURE.md B4): a file is locked for one process, and says whose it is.
 
 mod group_commit;
 mod open_error;

@@ -97,7 +97,7 @@ impl SqliteFile {
         lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
-    /// A connection that writes. Its commits are durable when they return: `synchronous=FULL` (design.md A2, B1).
+    /// A connection that writes. Its commits are durable when they return: `synchronous=FULL` (ARCHITECTURE.md A2, B1).
     pub fn writer(&self) -> Result<Connection, OpenError> {
         open_writer(&self.path)
     }

@@ -1,4 +1,4 @@
-//! `DATABASE_URL`, as api.md defines it.
+//! `DATABASE_URL`: where a service keeps its rows.
 
 use std::fmt;
 use std::path::PathBuf;

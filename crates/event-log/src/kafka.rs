@@ -3,7 +3,7 @@
 //! - `publisher` publishes each batch in a transaction together with its position, which is kept as the committed offset
 //!   of a consumer group named like the publisher. Only the latest transactional producer of a name can commit.
 //! - `reader` reads all partitions and belongs to no group. It reads uncommitted: every record tells of a row that is
-//!   already committed, even one in a transaction that is aborted later (design.md, "Reading what is not yet committed").
+//!   already committed, even one in a transaction that is aborted later, and versions decide what wins.
 //! - `group_reader` is an ordinary group member.
 //! - `properties` checks what an operator sets of librdkafka's own settings.
 //! - `topic` makes the topic, or says what is wrong with the one that is there.

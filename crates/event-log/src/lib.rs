@@ -20,7 +20,7 @@ pub use kafka::{KafkaLog, KafkaSettings, kafka_variable};
 pub use partitioner::partition_of_key;
 pub use record::{Header, Headers, Record, RecordRef};
 
-/// How many partitions the topic gets where it does not exist yet (api.md, "The event").
+/// How many partitions the topic gets where it does not exist yet (docs/operations.md, "Kafka").
 pub const DEFAULT_PARTITION_COUNT: u32 = 3;
 
 /// Offsets by partition: for a reader the next offset to read, for the log's end the offset the next record will get.
@@ -56,7 +56,7 @@ pub trait EventLog: Send + Sync + 'static {
 
 /// Publishes batches in order. Its `u64` position is the caller's own count of what it has published (the outbox's
 /// sequence), and it moves in the same atomic step as the records it covers: after a crash, [`position`] tells exactly
-/// what has reached the log, so nothing is published twice in another order (design.md A3).
+/// what has reached the log, so nothing is published twice in another order (ARCHITECTURE.md A3).
 ///
 /// [`position`]: Publisher::position
 pub trait Publisher: Send {

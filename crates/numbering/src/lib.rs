@@ -1,4 +1,4 @@
-//! Numbers that never collide and cannot be guessed: a keyed permutation of a sequence (design.md, "Numbers").
+//! Numbers that never collide and cannot be guessed: a keyed permutation of a sequence (ARCHITECTURE.md, "Numbers").
 //!
 //! A permutation has one number for each sequence, so there is nothing to collide and nothing to retry; it runs backwards
 //! too, so a row is found by its number without an index. Numbers have eight digits until the sequence has used all of
@@ -15,7 +15,7 @@ use siphasher::sip::SipHasher24;
 
 pub use ids::TimeOrderedIds;
 
-/// The digits of the shortest numbers (api.md).
+/// The digits of the shortest numbers, as many as the seed's have.
 const MIN_DIGITS: u32 = 8;
 
 /// Rounds of the Feistel network; seven are enough to make one indistinguishable from random (Patarin, 2004).

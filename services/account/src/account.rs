@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::AccountError;
 
-/// The longest name, in characters (api.md).
+/// The longest name, in characters (docs/api.md).
 const MAX_NAME_CHARS: usize = 200;
 
 /// An account, as the API shows it.

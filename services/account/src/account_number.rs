@@ -2,7 +2,7 @@
 
 use numbering::Numbering;
 
-/// What stands before the digits of an account number (api.md).
+/// What stands before the digits of an account number, as in the seed.
 const NUMBER_PREFIX: &str = "ACC-";
 
 /// Account numbers from sequences and back.

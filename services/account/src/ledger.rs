@@ -1,7 +1,7 @@
 //! What a batch of commands comes to: which rows to write, which events tell of them, and what each request is answered.
 //!
 //! Pure, and the same for every database: a store loads the accounts that the commands name, has them [`decided`], and
-//! writes the [`Changes`] in the same transaction (design.md A1).
+//! writes the [`Changes`] in the same transaction (ARCHITECTURE.md A1).
 //!
 //! [`decided`]: Batch::decide
 
@@ -123,7 +123,7 @@ impl Batch<'_> {
             Command::Change { id, change, if_match, traceparent } => {
                 let before = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
                 let account = before.changed(change, if_match.as_ref(), self.now)?;
-                // Only a change of status is an event (api.md).
+                // Only a change of status is an event (docs/api.md, "The event").
                 if account.status != before.status {
                     changes.totals[before.status as usize] -= 1;
                     changes.totals[account.status as usize] += 1;

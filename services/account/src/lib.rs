@@ -2,7 +2,7 @@
 //!
 //! A `POST /account` goes [`router`] → `create_account` → [`store`] → `ledger`, which commits the row and its event in one
 //! transaction ([`outbox`]), and the answer goes out. The [`relay`] then takes the event to the event log. No handler talks
-//! to the event log (design.md A1), and no answer waits for it (A2).
+//! to the event log (ARCHITECTURE.md A1), and no answer waits for it (A2).
 
 pub mod account;
 mod account_number;
@@ -117,7 +117,7 @@ struct AccountReadiness {
 }
 
 impl Readiness for AccountReadiness {
-    /// Ready even while the event log is away: accounts are kept, and events wait (design.md A2).
+    /// Ready even while the event log is away: accounts are kept, and events wait (ARCHITECTURE.md A2).
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
         report.reasons.extend(self.store.failure());

@@ -1,4 +1,4 @@
-//! The outbox: events committed with the row they tell of (design.md A1), kept until the event log has them (A4).
+//! The outbox: events committed with the row they tell of (ARCHITECTURE.md A1), kept until the event log has them (A4).
 //!
 //! Its sequence is the order of commit, which each database ensures in its own way. A number is never used twice,
 //! and it is at least the time of the commit in microseconds: should the database ever be put back to an older copy, its

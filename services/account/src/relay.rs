@@ -1,4 +1,4 @@
-//! The relay: outbox to event log, in the order of commit (design.md A3, A4).
+//! The relay: outbox to event log, in the order of commit (ARCHITECTURE.md A3, A4).
 //!
 //! ```text
 //! commit ──signal──▶ read behind the position ──▶ publish, position with it ──▶ tell the writer what may go

@@ -1,5 +1,5 @@
 //! The feed: event log to account view. Every instance reads all partitions for itself, as a member of no group, because
-//! each needs every account (design.md, hole 4).
+//! each needs every account.
 //!
 //! It first fixes where the log ends, and the instance is ready once the view has got there (C3). When the log is away the
 //! view stays as it is, and the feed goes on from where it was (C5). A record that tells of nothing goes to quarantine.

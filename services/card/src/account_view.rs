@@ -1,9 +1,10 @@
 //! The account view: every account's status in memory (the seed's AccountCache).
 //!
-//! It is a pure function of the log (design.md C2): the same events in any order, repeated any number of times, give the
-//! same view. Status and version of an account are packed into one integer such that the greater integer is the newer
-//! truth, with `DELETED` above all; applying an event is taking the maximum. Only events without a version, as the seed's
-//! producer writes them, take effect in the order of arrival, and they too never bring back a deleted account.
+//! It is a pure function of the log (ARCHITECTURE.md C2): the same events in any order, repeated any number of times,
+//! give the same view. Status and version of an account are packed into one integer such that the greater integer is
+//! the newer truth, with `DELETED` above all; applying an event is taking the maximum. Only events without a version,
+//! as the seed's producer writes them, take effect in the order of arrival, and they too never bring back a deleted
+//! account.
 //!
 //! Accounts are never removed, so the table only grows: open addressing with linear probing over slots of five 32-bit
 //! words, 20 bytes an account, cut into shards that grow by a tenth at 90 % load, about 23 bytes an account in all. One

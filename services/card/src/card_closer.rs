@@ -1,4 +1,4 @@
-//! The card closer: when an account is deleted, its cards end with it (design.md C4).
+//! The card closer: when an account is deleted, its cards end with it (ARCHITECTURE.md C4).
 //!
 //! It reads as a member of the group `KAFKA_GROUP_ID`, whose position moves only behind what the card database has
 //! committed: however often all instances are down, each deletion is handled at least once, and handling it again changes

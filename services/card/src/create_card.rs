@@ -1,4 +1,4 @@
-//! `POST /card`: one look-up in the account view, one durable insert, and no other call (design.md C1).
+//! `POST /card`: one look-up in the account view, one durable insert, and no other call (ARCHITECTURE.md C1).
 
 use axum::Json;
 use axum::extract::State;

@@ -1,5 +1,6 @@
-//! Everything that a request to the card service can fail with, and how each is answered: the texts and codes of api.md.
-//! What is wrong with the form of a request (JSON, body, query) is answered by `http_server` before it gets here.
+//! Everything that a request to the card service can fail with, and how each is answered: the texts and codes of
+//! docs/api.md. What is wrong with the form of a request (JSON, body, query) is answered by `http_server` before it
+//! gets here.
 
 use axum::response::{IntoResponse, Response};
 use database::StoreError;

@@ -2,7 +2,7 @@
 //!
 //! Pure, and the same for every database: a store loads what the commands name, has them [`decided`], and writes the
 //! [`Changes`] in the same transaction. It is here that a closed account gets no more cards, whatever the view of the
-//! asking instance says (design.md C4).
+//! asking instance says (ARCHITECTURE.md C4).
 //!
 //! [`decided`]: Batch::decide
 

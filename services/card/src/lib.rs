@@ -1,8 +1,8 @@
 //! The card service: makes cards for active accounts, and asks nobody.
 //!
 //! It knows the accounts from their events: the [`account_feed`] takes them from the event log into the
-//! [`account_view`](mod@account_view), and `POST /card` is one look-up there and one durable insert (design.md C1). When an
-//! account is deleted, the [`card_closer`] ends its cards, and the card database refuses it new ones (C4).
+//! [`account_view`](mod@account_view), and `POST /card` is one look-up there and one durable insert (ARCHITECTURE.md
+//! C1). When an account is deleted, the [`card_closer`] ends its cards, and the card database refuses it new ones (C4).
 
 mod account_feed;
 pub mod account_view;
@@ -46,7 +46,7 @@ use crate::view_status::ViewStatus;
 /// The service's name, as `/health` gives it.
 pub const NAME: &str = "card-service";
 
-/// The group of the card closers where none is configured (api.md).
+/// The group of the card closers where none is configured, as in the seed.
 pub const DEFAULT_GROUP: &str = "card-service";
 
 /// How long the end waits for the loops that read the event log. What they have not committed is handed out again.

@@ -1,4 +1,5 @@
-//! How current the account view is: whether it holds every account yet (design.md C3), and how old what it shows is (C5).
+//! How current the account view is: whether it holds every account yet (ARCHITECTURE.md C3), and how old what it shows
+//! is (C5).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

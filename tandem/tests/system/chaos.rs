@@ -139,7 +139,7 @@ impl Operator<'_> {
     }
 
     /// Has an account deleted of which the paused instance still believes that it is active: once the others have closed
-    /// it, this one adds no card either (design.md C4).
+    /// it, this one adds no card either (ARCHITECTURE.md C4).
     fn pause_cards(&mut self, instance: &Instance) -> Duration {
         let place = self.probe();
         let id = self.writer.accounts[place].id;
@@ -177,7 +177,7 @@ impl Operator<'_> {
         last
     }
 
-    /// An instance that is ready knows all accounts from before its start (design.md C3).
+    /// An instance that is ready knows all accounts from before its start (ARCHITECTURE.md C3).
     fn check_known(&self, instance: &Instance) {
         let http = instance.http().expect("it is there");
         for account in &self.writer.accounts {

@@ -48,7 +48,7 @@ pub(crate) fn view_of<'a>(events: impl IntoIterator<Item = &'a Seen>) -> Account
     view
 }
 
-/// The last version that the log has of each account. Panics if one goes backwards (design.md A3).
+/// The last version that the log has of each account. Panics if one goes backwards (ARCHITECTURE.md A3).
 pub(crate) fn last_versions(events: &[Seen]) -> BTreeMap<AccountId, Version> {
     let mut last = BTreeMap::new();
     for Seen { event, .. } in events {

@@ -1,5 +1,5 @@
-//! One test for each hole in the seed's design (design.md, "The holes in the seed's design"). Each would fail there, for
-//! the reason at its head. Each runs on the embedded event log and on Kafka.
+//! One test for each hole in the seed's design. Each would fail there, for the reason at its head. Each runs on the
+//! embedded event log and on Kafka.
 
 mod held_feed;
 

@@ -28,7 +28,7 @@ pub(crate) const BROKERS: &str = "TANDEM_TEST_KAFKA_BROKERS";
 /// What a topic has that is made without saying more.
 pub(crate) const PARTITIONS: u32 = 3;
 
-/// The topic's name where none is configured (api.md).
+/// The topic's name where none is configured (docs/api.md).
 const DEFAULT_TOPIC: &str = "account-events";
 
 pub(crate) struct Kafka {

@@ -130,7 +130,7 @@ fn check_answers(output: &str, cards: &Http) {
     assert_fields(refused, &["error"]);
     assert_eq!(text(refused, "error"), "cannot create card for deleted account");
 
-    // What the seed leaves open (design.md, hole 6): the card ends with its account.
+    // What the seed leaves open: the card ends with its account.
     wait_until("the card is deleted with its account", || {
         let card = cards.get(&format!("/card?id={}", text(card, "id"))).expect(200);
         (card["deleted"] == json!(true)).then_some(())

@@ -1,4 +1,4 @@
-//! A restart with 100,000 accounts (design.md C3): from the first moment on, no request sees "account not found".
+//! A restart with 100,000 accounts (ARCHITECTURE.md C3): from the first moment on, no request sees "account not found".
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};

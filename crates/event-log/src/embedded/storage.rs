@@ -1,7 +1,8 @@
 //! The embedded log's file: one SQLite database, a table of records per partition with the offset as its row id.
 //!
 //! Every record carries a checksum over its offset and contents. SQLite checks what it wrote to the write-ahead log, but
-//! not the pages of the main file; with the checksum a garbled page is an error and never a record (design.md B1).
+//! not the pages of the main file; with the checksum a garbled page is an error and never a record (ARCHITECTURE.md
+//! B1).
 
 use std::hash::Hasher;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What the log has of each change: the records of api.md, byte for byte.
+//! What the log has of each change: the records of docs/api.md, byte for byte.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::service::{START_MICROS, TestService, account};
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-/// The record that api.md describes.
+/// The record that docs/api.md describes.
 fn record(id: &str, kind: &str, status: &str, version: u32, time: &str, traceparent: &str) -> Record {
     let ce_id = format!("{id}:{version}");
     let headers = [
@@ -107,7 +107,7 @@ fn what_is_refused_is_no_event() {
 
 #[test]
 fn an_account_is_told_of_at_once() {
-    // No batch timer (design.md, hole 7) and no poll: either would make each of them wait for a second.
+    // No batch timer, as the seed's client has one, and no poll: either would make each of them wait for a second.
     let service = TestService::start();
     let told = |count| {
         let started = Instant::now();

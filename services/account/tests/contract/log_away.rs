@@ -1,4 +1,5 @@
-//! With the event log away accounts are made, changed and deleted all the same, and told of later (design.md, A2, A3).
+//! With the event log away accounts are made, changed and deleted all the same, and told of later (ARCHITECTURE.md A2,
+//! A3).
 
 use serde_json::{Value, json};
 use test_harness::wait_until;

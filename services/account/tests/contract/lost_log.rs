@@ -1,5 +1,5 @@
 //! A log that lacks what was published (made anew, put back to an older copy, another one) is told the state of every
-//! account; and nothing old ever lands behind something newer (design.md A3).
+//! account; and nothing old ever lands behind something newer (ARCHITECTURE.md A3).
 
 use std::collections::HashMap;
 

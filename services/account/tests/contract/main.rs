@@ -1,5 +1,5 @@
-//! The HTTP contract of the account service (api.md), row by row, over real connections, with the event log that the
-//! all-in-one has. One binary, one module a theme.
+//! The HTTP contract of the account service (docs/api.md), row by row, over real connections, with the event log that
+//! the all-in-one has. One binary, one module a theme.
 
 mod bodies;
 mod by_number;

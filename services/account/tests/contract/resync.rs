@@ -1,5 +1,5 @@
 //! The state of every account, published again because someone asks for it: all of it, also when it is cut short, and
-//! never an old version behind a newer one (design.md A3), whatever is changed meanwhile.
+//! never an old version behind a newer one (ARCHITECTURE.md A3), whatever is changed meanwhile.
 
 use std::collections::HashMap;
 

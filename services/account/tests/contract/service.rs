@@ -303,7 +303,7 @@ pub(crate) fn ids(page: &Value) -> Vec<String> {
     accounts.iter().map(|account| account["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// The one text that an account with these values is written as: the fields of api.md, in its order, and no other.
+/// The one text that an account with these values is written as: the fields of docs/api.md, in its order, and no other.
 pub(crate) fn written(body: &Value) -> String {
     let fields =
         ["id", "account_number", "beholder_name", "country_code", "status", "version", "created_at", "updated_at"];

@@ -1,4 +1,4 @@
-//! The view as a pure function of the log (design.md C2), against a model and under generated histories.
+//! The view as a pure function of the log (ARCHITECTURE.md C2), against a model and under generated histories.
 
 use std::collections::HashMap;
 

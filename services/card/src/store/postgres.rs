@@ -6,7 +6,7 @@
 //! the whole.
 //!
 //! **Closed accounts.** Whoever makes a card or closes an account has the account's row locked until its commit. So a card
-//! is made before the closing, which then deletes it, or after it, and is refused (design.md C4).
+//! is made before the closing, which then deletes it, or after it, and is refused (ARCHITECTURE.md C4).
 
 use std::collections::{BTreeSet, HashMap};
 use std::thread::JoinHandle;

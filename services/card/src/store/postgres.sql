@@ -16,7 +16,8 @@ CREATE TABLE card.cards (
 CREATE INDEX cards_by_account ON card.cards (account_id, sequence);
 
 -- What this service knows of an account that it has cards for, or that it knows to be deleted. A closed account gets no
--- more cards, whatever any instance's view says (design.md C4). Whoever makes a card or closes an account locks its row.
+-- more cards, whatever any instance's view says (ARCHITECTURE.md C4). Whoever makes a card or closes an account locks
+-- its row.
 CREATE TABLE card.card_accounts (
     account_id uuid    PRIMARY KEY,
     cards      bigint  NOT NULL, -- all it ever had, so that a total needs no scan

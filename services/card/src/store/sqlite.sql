@@ -13,7 +13,7 @@ CREATE TABLE cards (
 CREATE INDEX cards_by_account ON cards (account_id);
 
 -- What this service knows of an account that it has cards for, or that it knows to be deleted. A closed account gets no
--- more cards, whatever any instance's view says (design.md C4).
+-- more cards, whatever any instance's view says (ARCHITECTURE.md C4).
 CREATE TABLE card_accounts (
     account_id BLOB    PRIMARY KEY,
     cards      INTEGER NOT NULL, -- all it ever had, so that a total needs no scan

@@ -1,4 +1,4 @@
-//! Until the view holds every account, no card is made and no account is "not found" (design.md, C3).
+//! Until the view holds every account, no card is made and no account is "not found" (ARCHITECTURE.md C3).
 
 use account_events::AccountStatus::Deleted;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The end of an account is the end of its cards (design.md, C4).
+//! The end of an account is the end of its cards (ARCHITECTURE.md C4).
 
 use account_events::AccountStatus::Deleted;
 use event_log::partition_of_key;

@@ -1,4 +1,4 @@
-//! The log being away changes nothing for reads and card creation on a warm view, and shows (design.md, C5).
+//! The log being away changes nothing for reads and card creation on a warm view, and shows (ARCHITECTURE.md C5).
 
 use std::time::Duration;
 

@@ -281,7 +281,7 @@ pub(crate) fn ids(page: &Value) -> Vec<String> {
     cards.iter().map(|card| card["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// The one text that a card with these values is written as: the fields of api.md, in its order, and no other.
+/// The one text that a card with these values is written as: the fields of docs/api.md, in its order, and no other.
 pub(crate) fn written(body: &Value) -> String {
     let fields = ["id", "card_number", "country", "account_id", "deleted", "creation_timestamp"];
     let fields: Vec<_> = fields.iter().map(|name| format!("\"{name}\":{}", body[name])).collect();

@@ -146,7 +146,7 @@ impl Writer {
                 let id = answer.text("id").parse().expect("an id");
                 assert!(self.cards.insert(id, Card { account, deleted: false }).is_none(), "an id is given once");
             }
-            // The view may be behind this writer, but an account from before the start is in it (design.md C3).
+            // The view may be behind this writer, but an account from before the start is in it (ARCHITECTURE.md C3).
             404 => assert!(!self.settled.contains(&account), "{account}: {}", answer.body),
             403 | 503 => assert!(error(&answer).contains("account"), "{}", answer.body),
             status => panic!("{status}: {}", answer.body),

@@ -1,5 +1,5 @@
 //! The one broker is killed and stays away for a minute, while accounts are created at a steady rate: no request fails,
-//! and soon after it is back nothing waits any more (design.md A2).
+//! and soon after it is back nothing waits any more (ARCHITECTURE.md A2).
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

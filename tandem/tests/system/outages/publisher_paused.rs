@@ -1,6 +1,6 @@
 //! The instance that publishes stands still for a whole minute, with a batch perhaps half sent, while the other one changes
 //! the same accounts and publishes that. When it goes on, nothing of what it had in hand lands behind something newer
-//! (design.md A3).
+//! (ARCHITECTURE.md A3).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -118,7 +118,7 @@ fn some_accounts(cluster: &Cluster) -> Vec<AccountId> {
     rows.iter().map(|row| AccountId(row.get(0))).collect()
 }
 
-/// An instance that is ready knows all accounts from before its start (design.md C3).
+/// An instance that is ready knows all accounts from before its start (ARCHITECTURE.md C3).
 fn check_complete(cluster: &Cluster, fresh: &Instance, before: Vec<AccountId>) {
     let http = fresh.http().expect("it is there");
     for id in before {
