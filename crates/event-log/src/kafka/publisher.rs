@@ -170,7 +170,8 @@ impl KafkaPublisher {
             .and_then(|()| self.producer().send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .and_then(|()| self.producer().commit_transaction(time_left(deadline)));
         if let Err(error) = forgotten {
-            tracing::warn!(%error, "the position in the topic that was lost is not set back");
+            // The ends that it comes with tell the next publisher the same.
+            tracing::debug!(%error, "the position in the topic that was lost is not set back");
         }
     }
 
