@@ -3,6 +3,7 @@
 //! and waiting for a condition with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
 
 mod database;
+mod event_log;
 mod http;
 mod in_process;
 mod process;
@@ -11,6 +12,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 pub use database::{POSTGRES_URL, database_url, postgres_database, with_postgres};
+pub use event_log::{KAFKA_BROKERS, forget_event_log, make_topic_that_deletes, open_event_log, unique_name};
 pub use http::{Answer, Http};
 pub use in_process::InProcess;
 pub use process::{Process, binary, output_of};
