@@ -10,6 +10,7 @@ mod create;
 mod delete;
 mod events;
 mod get;
+mod late_commit;
 mod list;
 mod log_away;
 mod lost_log;
