@@ -20,10 +20,10 @@ use crate::requests::{card_of, create_card};
 use crate::servers::{self, Servers};
 
 /// Within what a look-up in the database is answered: its deadline, and what a busy machine adds.
-const READ_BOUND: Duration = Duration::from_secs(7);
+pub(super) const READ_BOUND: Duration = Duration::from_secs(7);
 
 /// Within what a write is answered: its deadline, that of the one it waits for, and what a busy machine adds.
-const WRITE_BOUND: Duration = Duration::from_secs(12);
+pub(super) const WRITE_BOUND: Duration = Duration::from_secs(12);
 
 /// Within what is answered that needs no database, and this on a busy machine.
 const LOOKUP_BOUND: Duration = Duration::from_secs(2);
