@@ -7,6 +7,7 @@
 mod broker_down;
 mod brokers_in_turn;
 mod database_away;
+mod failover;
 mod many_at_once;
 mod published_again;
 mod publisher_cut_off;
