@@ -1,6 +1,7 @@
 //! What the tests of several crates share: an HTTP client that takes every answer as it is ([`Http`]), processes to start,
-//! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]), many callers at once ([`at_once`]),
-//! and waiting for a condition with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
+//! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]), databases and event logs where the
+//! environment says ([`database_url`], [`open_event_log`]), many callers at once ([`at_once`]), and waiting for a condition
+//! with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
 
 mod database;
 mod event_log;
