@@ -4,6 +4,7 @@
 //! Every wait has a bound: a request gets its answer or a 503, whatever the server does, and each side gives up a
 //! connection that is of no more use, so the service recovers by itself.
 
+use std::error::Error as _;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,8 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
 
 use crate::{OpenError, StoreError};
 
-/// How long connecting may take.
+/// How long connecting may take, to all hosts of the URL together: the one that is there must have its turn when the one
+/// before it is gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a start waits for a server that is not there yet, as when all is started at once.
@@ -84,7 +86,8 @@ impl Postgres {
         let mut config = Config::from_str(url).map_err(|error| OpenError::Refused(format!("DATABASE_URL: {error}")))?;
         let options = config.get_options().unwrap_or_default();
         let options = format!("{options} {SERVER_TIMEOUTS} -c synchronous_commit=on -c search_path={}", schema.name);
-        config.options(options.trim()).connect_timeout(CONNECT_TIMEOUT).keepalives_idle(DEADLINE);
+        let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX).max(1);
+        config.options(options.trim()).connect_timeout(CONNECT_TIMEOUT / hosts).keepalives_idle(DEADLINE);
         config.tcp_user_timeout(DEADLINE);
         if config.get_application_name().is_none() {
             config.application_name(format!("tandem {}", schema.name));
@@ -240,9 +243,13 @@ async fn migrate(client: &mut Client, schema: &PostgresSchema) -> Result<(), Ope
     transaction.commit().await.map_err(failed)
 }
 
-/// The server's own words where it has some: the client's say only "db error".
+/// The server's own words where it has some: the client's say only "db error", or what it was at and not what went wrong.
 fn describe(error: &tokio_postgres::Error) -> String {
-    error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned())
+    match (error.as_db_error(), error.source()) {
+        (Some(db), _) => db.message().to_owned(),
+        (None, Some(cause)) => format!("{error}: {cause}"),
+        (None, None) => error.to_string(),
+    }
 }
 
 impl From<tokio_postgres::Error> for StoreError {

@@ -1,4 +1,4 @@
-//! `DATABASE_URL`: where a service keeps its rows.
+//! `DATABASE_URL`, as api.md defines it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -44,12 +44,15 @@ impl FromStr for DatabaseUrl {
     }
 }
 
-/// The URL as it may be shown: before the host and in the query it can hold a user and a password.
+/// The URL as it may be shown: a user and a password may stand before the hosts, and as parameters behind the database.
 fn without_password(url: &str) -> String {
-    let url = url.split('?').next().unwrap_or_default();
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme < at => format!("{}://…@{}", &url[..scheme], &url[at + 1..]),
-        _ => url.to_owned(),
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let shown = |hosts: &str| hosts.split('?').next().unwrap_or_default().to_owned();
+    match rest.rsplit_once('@') {
+        // Either can hold a sign of the other.
+        Some((before, _)) if before.contains('?') => format!("{scheme}://…"),
+        Some((_, hosts)) => format!("{scheme}://…@{}", shown(hosts)),
+        None => format!("{scheme}://{}", shown(rest)),
     }
 }
 
@@ -68,8 +71,14 @@ mod tests {
     fn a_password_is_not_shown() {
         let url: DatabaseUrl = "postgres://tandem:s3cret@db.example:5432/accounts".parse().unwrap();
         assert_eq!(url.to_string(), "postgres://…@db.example:5432/accounts");
-        let url: DatabaseUrl = "postgres://db.example/accounts?user=tandem&password=s3cret".parse().unwrap();
-        assert_eq!(url.to_string(), "postgres://db.example/accounts");
+        for (url, shown) in [
+            ("postgres://tandem:s3cret@one:1,two:2/db?target_session_attrs=read-write", "postgres://…@one:1,two:2/db"),
+            ("postgres://one/db?user=tandem&password=s3cret", "postgres://one/db"),
+            ("postgres://tandem@one/db?password=s3@cret", "postgres://…"),
+            ("postgres://tandem:s3?cret@one/db", "postgres://…"),
+        ] {
+            assert_eq!(url.parse::<DatabaseUrl>().unwrap().to_string(), shown);
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What the tests of several crates share: an HTTP client that takes every answer as it is ([`Http`]), processes to start,
-//! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]), many callers at once ([`at_once`]),
-//! and waiting for a condition with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
+//! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]), databases and event logs where the
+//! environment says ([`database_url`], [`open_event_log`]), many callers at once ([`at_once`]), and waiting for a condition
+//! with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
 
 mod database;
+mod event_log;
 mod http;
 mod in_process;
 mod process;
@@ -11,6 +13,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 pub use database::{POSTGRES_URL, database_url, postgres_database, with_postgres};
+pub use event_log::{KAFKA_BROKERS, forget_event_log, make_topic_that_deletes, open_event_log, unique_name};
 pub use http::{Answer, Http};
 pub use in_process::InProcess;
 pub use process::{Process, binary, output_of};

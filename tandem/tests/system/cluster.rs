@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use test_harness::{Http, Process, binary, wait_until};
 
-pub(crate) use self::load::{Card, Load, StopOnDrop, Writer, under_load};
+pub(crate) use self::load::{Account, Card, Load, StopOnDrop, Writer, under_load};
 pub(crate) use self::settled::{count, settle};
 use crate::random::Random;
 
@@ -122,6 +122,11 @@ impl Instance {
     fn lend(&self) -> Option<Lent> {
         let http = lock(&self.http);
         http.as_ref().map(|http| Lent { http: http.clone(), _lent: Arc::clone(&self.lent) })
+    }
+
+    /// Gives it a setting that the others do not have.
+    pub(crate) fn set(&mut self, name: &'static str, value: String) {
+        self.settings.push((name, value));
     }
 
     /// Starts it, without a wait.

@@ -11,19 +11,13 @@ use std::time::Duration;
 
 use account_events::AccountEvent;
 use event_log::{EventLog, Headers, KafkaLog, KafkaSettings, Record, RecordRef};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
-use tempfile::TempDir;
-use test_harness::{DEADLINE, wait_until};
+use test_harness::{DEADLINE, KAFKA_BROKERS, make_topic_that_deletes, unique_name, wait_until};
 
 use crate::events::Seen;
-
-/// The environment variable that moves the tests to Apache Kafka.
-pub(crate) const BROKERS: &str = "TANDEM_TEST_KAFKA_BROKERS";
 
 /// What a topic has that is made without saying more.
 pub(crate) const PARTITIONS: u32 = 3;
@@ -43,7 +37,7 @@ impl Kafka {
     /// Apache Kafka, if there is one.
     pub(crate) fn real() -> Option<Self> {
         let name = unique_name();
-        Some(Kafka { mock: None, brokers: std::env::var(BROKERS).ok()?, topic: name.clone(), group: name })
+        Some(Kafka { mock: None, brokers: std::env::var(KAFKA_BROKERS).ok()?, topic: name.clone(), group: name })
     }
 
     /// The mock cluster, with one broker and the seed's topic.
@@ -77,13 +71,7 @@ impl Kafka {
         if self.is_mock() {
             return;
         }
-        let admin: AdminClient<DefaultClientContext> =
-            ClientConfig::new().set("bootstrap.servers", &self.brokers).create().expect("a client");
-        let topic = NewTopic::new(&self.topic, PARTITIONS as i32, TopicReplication::Fixed(1));
-        let topic = topic.set("cleanup.policy", "delete");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let made = runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()));
-        assert_eq!(made.expect("brokers that answer"), [Ok(self.topic.clone())]);
+        make_topic_that_deletes(&self.brokers, &self.topic);
     }
 
     /// The topic, for a service in this process, or for the test to look at. It is made if it is missing.
@@ -166,11 +154,4 @@ fn consumer(brokers: &str, group: &str, isolation: Isolation) -> BaseConsumer {
     config.set("bootstrap.servers", brokers).set("group.id", group).set("enable.auto.commit", "false");
     let isolation = if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" };
     config.set("isolation.level", isolation).create().expect("a consumer")
-}
-
-/// A name that no other test uses: a folder's random one, for want of another source of one.
-pub(crate) fn unique_name() -> String {
-    let folder = TempDir::new().expect("a folder");
-    let name = folder.path().file_name().expect("a name").to_string_lossy().replace('.', "");
-    format!("tandem-test-{name}")
 }

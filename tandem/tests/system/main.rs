@@ -9,6 +9,7 @@ mod events;
 mod kafka;
 mod keep_alive;
 mod place;
+mod proxy;
 mod random;
 mod requests;
 mod servers;

@@ -7,7 +7,10 @@
 mod broker_down;
 mod brokers_in_turn;
 mod database_away;
+mod failover;
 mod many_at_once;
+mod published_again;
+mod publisher_cut_off;
 mod publisher_paused;
 mod same_account;
 mod topic_made_anew;

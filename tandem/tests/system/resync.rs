@@ -9,7 +9,7 @@ use test_harness::{Process, binary, database_url, output_of, wait_until};
 use crate::requests::create_account;
 
 /// Runs it on the data in `folder`, and gives what it printed.
-fn resync(folder: &Path, settings: &[(&str, &str)]) -> String {
+pub(crate) fn resync(folder: &Path, settings: &[(&str, &str)]) -> String {
     let mut command = Command::new(binary("tandem"));
     command.arg("resync").current_dir(folder).env_clear().envs(settings.iter().copied());
     let output = output_of(&mut command);

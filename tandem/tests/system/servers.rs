@@ -44,6 +44,11 @@ impl Servers {
         self.variable(POSTGRES_URL)
     }
 
+    /// The URL of its standby.
+    pub(crate) fn postgres_standby(&self) -> String {
+        self.variable("TANDEM_TEST_POSTGRES_STANDBY_URL")
+    }
+
     /// Runs `dev/servers` with these arguments, and gives what it prints.
     pub(crate) fn tell(&self, arguments: &[&str]) -> String {
         let output =

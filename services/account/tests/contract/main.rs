@@ -1,5 +1,6 @@
-//! The HTTP contract of the account service (docs/api.md), row by row, over real connections, with the event log that
-//! the all-in-one has. One binary, one module a theme.
+//! The HTTP contract of the account service (docs/api.md), row by row, over real connections: on SQLite and the embedded
+//! event log, or on PostgreSQL and Apache Kafka where the environment names them (CONTRIBUTING.md). One binary, one module a
+//! theme.
 
 mod bodies;
 mod by_number;
@@ -9,6 +10,7 @@ mod create;
 mod delete;
 mod events;
 mod get;
+mod late_commit;
 mod list;
 mod log_away;
 mod lost_log;

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use account_service::Config;
 use database::DatabaseUrl;
-use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
+use event_log::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
 use http_server::CorsOrigin;
 use process::Clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_harness::{Answer, Http, InProcess, database_url, wait_until, with_postgres};
+use test_harness::{
+    Answer, Http, InProcess, database_url, forget_event_log, open_event_log, wait_until, with_postgres,
+};
 
 /// 2025-11-25T10:30:00Z, where a fixed clock starts.
 pub(crate) const START_MICROS: i64 = 1_764_066_600_000_000;
@@ -21,11 +23,17 @@ pub(crate) const START_MICROS: i64 = 1_764_066_600_000_000;
 /// An id that no account has.
 pub(crate) const UNKNOWN_ID: &str = "550e8400-e29b-41d4-a716-446655440000";
 
+/// How long brokers may take to say where the log ends.
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one look for records may wait. The embedded log has them at once, brokers send them.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// An account service with a database and an event log of its own. It derefs to its HTTP client.
 pub(crate) struct TestService {
     // The service ends first, then its log, then the folder of both.
     running: InProcess,
-    log: Arc<EmbeddedLog>,
+    log: Arc<dyn EventLog>,
     folder: TempDir,
     clock: Clock,
     cors: Option<CorsOrigin>,
@@ -47,7 +55,7 @@ impl TestService {
 
     pub(crate) fn start_with(clock: Clock, cors: Option<&str>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let log = open_log(folder.path());
+        let log = open_event_log(folder.path());
         let cors = cors.map(|origin| origin.parse().expect("an origin"));
         let away = Away::default();
         let running = run(folder.path(), &log, &clock, &cors, &away);
@@ -81,8 +89,8 @@ impl TestService {
         let TestService { mut running, log, folder, clock, cors, away } = self;
         running.stop().expect("a clean end");
         between(&database);
-        drop(Arc::into_inner(log).expect("nobody holds on to the log"));
-        let log = open_log(folder.path());
+        close(log);
+        let log = open_event_log(folder.path());
         let running = run(folder.path(), &log, &clock, &cors, &away);
         TestService { running, log, folder, clock, cors, away }
     }
@@ -92,12 +100,9 @@ impl TestService {
     pub(crate) fn restart_with_an_empty_log(self, between: impl FnOnce(&Self)) -> Self {
         let TestService { mut running, log, folder, clock, cors, away } = self;
         running.stop().expect("a clean end");
-        drop(Arc::into_inner(log).expect("nobody holds on to the log"));
-        for suffix in ["", "-wal", "-shm"] {
-            // The last two are there or not, as SQLite left them.
-            let _ = std::fs::remove_file(folder.path().join(format!("event-log.db{suffix}")));
-        }
-        let log = open_log(folder.path());
+        close(log);
+        forget_event_log(folder.path());
+        let log = open_event_log(folder.path());
         away.0.store(0, Ordering::SeqCst);
         let running = run(folder.path(), &log, &clock, &cors, &away);
         let service = TestService { running, log, folder, clock, cors, away };
@@ -142,15 +147,15 @@ impl TestService {
 
     /// All that is in the log now, each partition's records in order.
     pub(crate) fn log(&self) -> Vec<Placed> {
-        let ends = self.log.end_offsets(Duration::ZERO).expect("an open log");
-        let mut reader = self.log.reader(&Positions::new()).expect("an open log");
+        let ends = self.log.end_offsets(LOG_TIMEOUT).expect("a log that is there");
+        let mut reader = self.log.reader(&Positions::new()).expect("a log that is there");
         let mut records = Vec::new();
         while ends.iter().any(|(partition, end)| reader.positions()[partition] < *end) {
             let mut take = |record: event_log::RecordRef<'_>| {
                 let (partition, offset) = (record.partition, record.offset);
                 records.push(Placed { partition, offset, record: record.to_record() });
             };
-            reader.poll(Duration::ZERO, &mut take).expect("an open log");
+            reader.poll(LOOK, &mut take).expect("a log that is there");
         }
         records
     }
@@ -216,11 +221,11 @@ impl Deref for TestService {
     }
 }
 
-fn open_log(folder: &Path) -> Arc<EmbeddedLog> {
-    Arc::new(EmbeddedLog::open(EmbeddedSettings::at(folder.join("event-log.db"))).expect("a log"))
+fn close(log: Arc<dyn EventLog>) {
+    assert_eq!(Arc::strong_count(&log), 1, "nobody holds on to the log");
 }
 
-fn run(folder: &Path, log: &Arc<EmbeddedLog>, clock: &Clock, cors: &Option<CorsOrigin>, away: &Away) -> InProcess {
+fn run(folder: &Path, log: &Arc<dyn EventLog>, clock: &Clock, cors: &Option<CorsOrigin>, away: &Away) -> InProcess {
     let database = database_url(folder, "account").parse().expect("a database URL");
     let config = Config { database, cors: cors.clone(), clock: clock.clone() };
     let log = Arc::new(AwayLog { log: Arc::clone(log), away: away.clone() });
@@ -246,15 +251,20 @@ impl Away {
     }
 }
 
-/// The log as the service under test is given it: the embedded log, unless it is away.
+/// The log as the service under test is given it: the log of the test, unless it is away.
 struct AwayLog {
-    log: Arc<EmbeddedLog>,
+    log: Arc<dyn EventLog>,
     away: Away,
 }
 
 impl EventLog for AwayLog {
     fn describe(&self) -> String {
         self.log.describe()
+    }
+
+    fn prepare(&self) -> Result<(), LogError> {
+        self.away.check()?;
+        self.log.prepare()
     }
 
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
@@ -289,6 +299,11 @@ impl Publisher for AwayPublisher {
         self.away.check()?;
         self.away.0.fetch_sub(1, Ordering::SeqCst);
         self.publisher.publish(records, position)
+    }
+
+    fn check(&mut self) -> Result<(), LogError> {
+        self.away.check()?;
+        self.publisher.check()
     }
 }
 

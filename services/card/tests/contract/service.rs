@@ -2,17 +2,18 @@
 
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use account_events::{AccountEvent, AccountStatus, Envelope, EventType, Version};
 use card_service::Config;
-use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Publisher, Record};
+use event_log::{EventLog, Publisher, Record};
 use process::Clock;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_harness::{Answer, Http, InProcess, database_url, wait_until, with_postgres};
+use test_harness::{Answer, Http, InProcess, database_url, open_event_log, wait_until, with_postgres};
 use uuid::Uuid;
 
 use crate::switched_log::{SwitchedLog, Switches};
@@ -49,7 +50,11 @@ pub(crate) struct TestService {
 /// The account service, as far as the card service hears of it.
 pub(crate) struct Accounts {
     publisher: Mutex<Box<dyn Publisher>>,
-    log: Arc<EmbeddedLog>,
+    log: Arc<dyn EventLog>,
+    /// Of the publisher, and of the group of the card closers: no other test has them.
+    name: String,
+    /// How many records there are in the log. Nothing is compacted away from one as small as these.
+    records: AtomicU64,
 }
 
 /// Partition, offset, reason, key, value and headers of a record in quarantine.
@@ -71,7 +76,7 @@ impl TestService {
     /// Starts it on a log that `prepare` has had its hands on, and does not wait for it.
     pub(crate) fn start_behind(settings: Settings, prepare: impl FnOnce(&Accounts, &Switches)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let accounts = Accounts::open(folder.path());
+        let accounts = Accounts::open(folder.path(), 0);
         let switches = Switches::default();
         prepare(&accounts, &switches);
         let running = run(folder.path(), &accounts, &settings, &switches);
@@ -83,8 +88,9 @@ impl TestService {
         let TestService { mut running, accounts, folder, settings, switches } = self;
         running.stop().expect("a clean end");
         drop(running);
+        let records = accounts.record_count();
         drop(accounts);
-        let accounts = Accounts::open(folder.path());
+        let accounts = Accounts::open(folder.path(), records);
         let running = run(folder.path(), &accounts, &settings, &switches);
         let service = TestService { running, accounts, folder, settings, switches };
         service.wait_until_ready();
@@ -214,27 +220,29 @@ impl Deref for TestService {
 }
 
 impl Accounts {
-    fn open(folder: &Path) -> Self {
-        let log = Arc::new(EmbeddedLog::open(EmbeddedSettings::at(folder.join("event-log.db"))).expect("a log"));
-        Accounts { publisher: Mutex::new(log.publisher("test").expect("an open log")), log }
+    fn open(folder: &Path, records: u64) -> Self {
+        let log = open_event_log(folder);
+        let name = folder.file_name().expect("a name").to_string_lossy().into_owned();
+        let publisher = log.publisher(&name).expect("a log that is there");
+        Accounts { publisher: Mutex::new(publisher), log, name, records: AtomicU64::new(records) }
     }
 
     pub(crate) fn publish(&self, records: &[Record]) {
         let mut publisher = self.publisher.lock().expect("no panic while it is held");
         let position = publisher.position().unwrap_or(0) + records.len() as u64;
-        publisher.publish(records, position).expect("an open log");
+        publisher.publish(records, position).expect("a log that is there");
+        self.records.fetch_add(records.len() as u64, Ordering::SeqCst);
     }
 
-    /// Nothing is compacted away from a log as small as these.
     fn record_count(&self) -> u64 {
-        self.log.end_offsets(Duration::ZERO).expect("an open log").values().sum()
+        self.records.load(Ordering::SeqCst)
     }
 }
 
 fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switches) -> InProcess {
     let config = Config {
         database: database_url(folder, "card").parse().expect("a database URL"),
-        group: card_service::DEFAULT_GROUP.to_owned(),
+        group: accounts.name.clone(),
         view_max_age: settings.view_max_age,
         cors: settings.cors.map(|origin| origin.parse().expect("an origin")),
         clock: settings.clock.clone(),

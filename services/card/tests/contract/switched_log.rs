@@ -1,10 +1,10 @@
-//! An event log that a test holds back or takes away. Whatever it lets through is the embedded log's.
+//! An event log that a test holds back or takes away. Whatever it lets through is that of the log under it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use event_log::{EmbeddedLog, EventLog, GroupReader, LogError, Positions, Publisher, Reader, RecordRef};
+use event_log::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, RecordRef};
 
 /// What a call that is held back waits before it says that nothing has come.
 const PACE: Duration = Duration::from_millis(2);
@@ -43,7 +43,7 @@ impl Switches {
 
 /// The log as the service under test is given it.
 pub(crate) struct SwitchedLog {
-    pub(crate) log: Arc<EmbeddedLog>,
+    pub(crate) log: Arc<dyn EventLog>,
     pub(crate) switches: Switches,
 }
 

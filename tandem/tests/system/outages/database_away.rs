@@ -20,10 +20,10 @@ use crate::requests::{card_of, create_card};
 use crate::servers::{self, Servers};
 
 /// Within what a look-up in the database is answered: its deadline, and what a busy machine adds.
-const READ_BOUND: Duration = Duration::from_secs(7);
+pub(super) const READ_BOUND: Duration = Duration::from_secs(7);
 
 /// Within what a write is answered: its deadline, that of the one it waits for, and what a busy machine adds.
-const WRITE_BOUND: Duration = Duration::from_secs(12);
+pub(super) const WRITE_BOUND: Duration = Duration::from_secs(12);
 
 /// Within what is answered that needs no database, and this on a busy machine.
 const LOOKUP_BOUND: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ const HANG: Duration = Duration::from_secs(10);
 const PACE: Duration = Duration::from_millis(50);
 
 /// A request that is made again and again.
-struct Probe {
+pub(super) struct Probe {
     http: Http,
     method: &'static str,
     path: String,
@@ -95,7 +95,7 @@ fn without_its_database_every_request_is_answered_in_time_and_all_goes_on_by_its
 }
 
 /// Requests of all kinds, to each instance, about accounts of `writer`.
-fn probes(cluster: &Cluster, writer: &mut Writer) -> Vec<Probe> {
+pub(super) fn probes(cluster: &Cluster, writer: &mut Writer) -> Vec<Probe> {
     let accounts = cluster.accounts[0].http().expect("it is there");
     let cards = cluster.cards[0].http().expect("it is there");
     let mut create = || writer.create_account(&accounts).expect("all is well");
@@ -170,7 +170,7 @@ impl Probe {
 }
 
 /// Does `work` while each of `probes` asks, in a thread of its own.
-fn while_probed(probes: &[Probe], work: impl FnOnce()) {
+pub(super) fn while_probed(probes: &[Probe], work: impl FnOnce()) {
     let stop = &AtomicBool::new(false);
     std::thread::scope(|scope| {
         let _stopped = StopOnDrop(stop);
@@ -187,7 +187,7 @@ fn while_probed(probes: &[Probe], work: impl FnOnce()) {
 }
 
 /// Waits until everything is answered as it should be.
-fn all_well(cluster: &Cluster, probes: &[Probe], load: &Load) {
+pub(super) fn all_well(cluster: &Cluster, probes: &[Probe], load: &Load) {
     wait_until_ready(cluster);
     wait_for_more(probes, |probe| Some(&probe.answered));
     load.wait_for(20);
@@ -200,7 +200,7 @@ fn wait_until_ready(cluster: &Cluster) {
 }
 
 /// Waits until all that needs the database is refused, all else is still answered, and `/readyz` says why.
-fn all_refused(cluster: &Cluster, probes: &[Probe]) {
+pub(super) fn all_refused(cluster: &Cluster, probes: &[Probe]) {
     wait_for_more(probes, |probe| probe.needs_database.then_some(&probe.refused));
     wait_for_more(probes, |probe| (!probe.needs_database).then_some(&probe.answered));
     wait_until_unready(cluster);

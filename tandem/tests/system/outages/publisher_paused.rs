@@ -17,7 +17,7 @@ use crate::servers;
 const PAUSED: Duration = Duration::from_secs(60);
 
 /// How long until the other one publishes: the bound that was set.
-const MOVED: Duration = Duration::from_secs(5);
+pub(super) const MOVED: Duration = Duration::from_secs(5);
 
 /// How long changes go on before the pause, and after it.
 const AROUND: Duration = Duration::from_secs(3);
@@ -115,6 +115,6 @@ impl Changer {
     }
 }
 
-fn published(instance: &Instance) -> u64 {
+pub(super) fn published(instance: &Instance) -> u64 {
     instance.readyz()["relay"]["published"].as_u64().expect("a number")
 }
