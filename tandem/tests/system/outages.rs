@@ -6,6 +6,7 @@
 
 mod broker_down;
 mod brokers_in_turn;
+mod closed_once;
 mod database_away;
 mod many_at_once;
 mod publisher_paused;
