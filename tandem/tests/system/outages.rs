@@ -9,6 +9,7 @@ mod brokers_in_turn;
 mod closed_once;
 mod database_away;
 mod many_at_once;
+mod publisher_fenced;
 mod publisher_paused;
 mod same_account;
 mod topic_made_anew;

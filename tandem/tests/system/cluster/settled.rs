@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use account_events::{AccountId, AccountStatus};
+use account_events::{AccountId, AccountStatus, Version};
 use test_harness::{wait_until, with_postgres};
 
 use super::{Cluster, Instance, Writer};
@@ -95,16 +95,36 @@ impl Tables {
 
     /// The topic tells of every version of every account, in order, and nothing twice.
     pub(crate) fn check_topic(&self, events: &[Seen]) {
+        self.check_told(events, |_| ());
+    }
+
+    /// The topic tells of every version of every account, in order. While its state is published again, as by a resync, the
+    /// newest version of that moment may come once more.
+    pub(crate) fn check_topic_with_repeats(&self, events: &[Seen]) {
+        self.check_told(events, Vec::dedup);
+    }
+
+    fn check_told(&self, events: &[Seen], clean: impl Fn(&mut Vec<(Version, AccountStatus)>)) {
         assert_eq!(last_versions(events).len(), self.accounts.len(), "every account has its events");
         let mut told = BTreeMap::<_, Vec<_>>::new();
         for Seen { event, .. } in events {
             told.entry(event.account_id).or_default().push((event.version.expect("checked above"), event.status));
         }
+        told.values_mut().for_each(clean);
         for (id, (status, version)) in &self.accounts {
             let versions: Vec<_> = told[id].iter().map(|(version, _)| *version).collect();
             assert_eq!(versions, (1..=*version).collect::<Vec<_>>(), "{id}");
             assert_eq!(told[id].last(), Some(&(*version, *status)), "{id}");
         }
+    }
+
+    /// Of all that the brokers have, the last record of each key, which compaction keeps, is the newest.
+    pub(crate) fn check_compacted(&self, events: &[Seen]) {
+        let kept: BTreeMap<_, _> = events
+            .iter()
+            .map(|seen| (seen.event.account_id, (seen.event.status, seen.event.version.expect("a version"))))
+            .collect();
+        assert_eq!(kept, self.accounts, "the last record of each key, which compaction keeps, is the newest");
     }
 
     /// Each instance's view has as many accounts of each status as the table, and it answers by each account's status.
