@@ -20,10 +20,10 @@ use crate::servers;
 const ROUNDS: usize = 10;
 
 /// How long the shortest pause takes: hardly longer than the lease.
-const SHORTEST: Duration = Duration::from_millis(3_300);
+const SHORTEST: Duration = Duration::from_millis(2_300);
 
 /// How much longer the longest takes. The brokers would wait even longer for what was in hand.
-const SPREAD_MILLIS: usize = 2_700;
+const SPREAD_MILLIS: usize = 3_700;
 
 /// Accounts that all threads change.
 const ACCOUNTS: usize = 5;
