@@ -73,6 +73,7 @@ fn instances_on_postgres_and_kafka_survive_each_others_ends() {
         let mut operator = Operator { cluster: &cluster, servers: &servers, writer: operator, load };
         for trouble in shuffled(&mut random) {
             load.wait_for(ACKNOWLEDGED);
+            eprintln!("{:?}: {trouble:?} begins", started.elapsed());
             let (begun, away) = (Instant::now(), operator.make(trouble, &mut random));
             operator.probe();
             eprintln!(
@@ -258,7 +259,9 @@ impl<'a> Operator<'a> {
         for accounts in self.cluster.accounts.iter().filter_map(Instance::http) {
             let place = wait_until("an account is created", || self.writer.create_account(&accounts));
             for cards in self.cluster.cards.iter().filter_map(Instance::http) {
-                wait_until("it gets a card", || self.writer.create_card(&cards, place).then_some(()));
+                wait_until(&format!("it gets a card at {}", cards.address()), || {
+                    self.writer.create_card(&cards, place).then_some(())
+                });
             }
             last = place;
         }
