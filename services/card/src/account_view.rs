@@ -59,6 +59,8 @@ pub struct ViewWriter(Arc<Table>);
 struct Table {
     shards: Box<[ArcSwap<Shard>]>,
     accounts: AtomicU64,
+    /// How many of them have each status, in the order of [`AccountStatus::ALL`].
+    by_status: [AtomicU64; AccountStatus::ALL.len()],
     /// Makes the places of ids unpredictable, so that nobody can choose ids that all meet in one place.
     seeds: [u64; 2],
 }
@@ -75,6 +77,7 @@ pub fn account_view() -> (ViewWriter, AccountView) {
     let table = Arc::new(Table {
         shards: (0..SHARD_COUNT).map(|_| ArcSwap::from_pointee(Shard::with_slots(FIRST_SLOTS))).collect(),
         accounts: AtomicU64::new(0),
+        by_status: Default::default(),
         seeds: [random.hash_one(1), random.hash_one(2)],
     });
     (ViewWriter(Arc::clone(&table)), AccountView(table))
@@ -92,6 +95,11 @@ impl AccountView {
     /// How many accounts there are.
     pub fn len(&self) -> u64 {
         self.0.accounts.load(Ordering::Relaxed)
+    }
+
+    /// How many accounts have this status. Counted as events are applied, so asking costs nothing.
+    pub fn count(&self, status: AccountStatus) -> u64 {
+        self.0.by_status[status as usize].load(Ordering::Relaxed)
     }
 
     /// Whether there are none.
@@ -115,6 +123,7 @@ impl ViewWriter {
                     return Applied::Unchanged;
                 }
                 state.store(merged, Ordering::Release);
+                self.0.count(Some(unpack(current).status), unpack(merged).status);
             }
             Err(slot) => {
                 let state = pack(event.status, event.version);
@@ -126,6 +135,7 @@ impl ViewWriter {
                     shard.take(slot, id, state);
                 }
                 self.0.accounts.fetch_add(1, Ordering::Relaxed);
+                self.0.count(None, event.status);
             }
         }
         Applied::Updated
@@ -133,6 +143,16 @@ impl ViewWriter {
 }
 
 impl Table {
+    /// Takes note that an account has another status now.
+    fn count(&self, before: Option<AccountStatus>, now: AccountStatus) {
+        if before != Some(now) {
+            self.by_status[now as usize].fetch_add(1, Ordering::Relaxed);
+            if let Some(before) = before {
+                self.by_status[before as usize].fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// The shard of an id, and a number that gives its place in the shard.
     fn place(&self, id: AccountId) -> (usize, u32) {
         let (high, low) = id.0.as_u64_pair();

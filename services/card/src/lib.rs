@@ -140,7 +140,7 @@ impl Readiness for CardReadiness {
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }
-        report.details.insert("view".to_owned(), self.status.details(self.view.len()));
+        report.details.insert("view".to_owned(), self.status.details(&self.view));
         report
     }
 }

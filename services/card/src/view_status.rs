@@ -5,8 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use account_events::AccountStatus;
 use event_log::Positions;
 use serde_json::{Value, json};
+
+use crate::account_view::AccountView;
 
 /// Written by the feed and its watch, read by handlers.
 #[derive(Debug)]
@@ -112,11 +115,14 @@ impl ViewStatus {
     }
 
     /// For `/readyz`.
-    pub(crate) fn details(&self, accounts: u64) -> Value {
+    pub(crate) fn details(&self, view: &AccountView) -> Value {
         let age = self.age();
         let progress = self.lock();
         json!({
-            "accounts": accounts,
+            "accounts": view.len(),
+            "active": view.count(AccountStatus::Active),
+            "blocked": view.count(AccountStatus::Blocked),
+            "deleted": view.count(AccountStatus::Deleted),
             "caught_up": !self.is_catching_up(),
             "age_seconds": age.map(|age| (age.as_secs_f64() * 1_000.0).round() / 1_000.0),
             "lag": progress.lag,

@@ -43,8 +43,7 @@ impl Cluster {
         let binaries = |service, count| vec![binary(service); count];
         let (accounts, cards) = (binaries(account_service::NAME, accounts), binaries(card_service::NAME, cards));
         let cluster = Cluster::plan(name, (brokers, database), &accounts, &cards);
-        cluster.all().for_each(Instance::start);
-        cluster.all().for_each(Instance::wait_until_ready);
+        cluster.start_all();
         cluster
     }
 
@@ -79,6 +78,19 @@ impl Cluster {
         };
         let (accounts, cards) = (of(account_service::NAME, accounts), of(card_service::NAME, cards));
         Cluster { accounts, cards, brokers, topic, database, _folder: folder }
+    }
+
+    /// As planned, but with this setting, too.
+    pub(crate) fn with_setting(mut self, name: &'static str, value: &str) -> Self {
+        let all = self.accounts.iter_mut().chain(&mut self.cards);
+        all.for_each(|instance| instance.settings.push((name, value.to_owned())));
+        self
+    }
+
+    /// Starts all at once, and waits until they are ready.
+    pub(crate) fn start_all(&self) {
+        self.all().for_each(Instance::start);
+        self.all().for_each(Instance::wait_until_ready);
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Instance> {
@@ -150,6 +162,13 @@ impl Instance {
     /// SIGSTOP. Gives the client that it had.
     pub(crate) fn pause(&self) -> Http {
         let http = lock(&self.http).take().expect("it is there");
+        self.with_process(|process| process.signal(libc::SIGSTOP));
+        http
+    }
+
+    /// SIGSTOP, as behind a load balancer that has just noticed: nothing is on its way to it but what it has in hand itself.
+    pub(crate) fn pause_unused(&self) -> Http {
+        let http = self.take_away();
         self.with_process(|process| process.signal(libc::SIGSTOP));
         http
     }

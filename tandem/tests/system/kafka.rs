@@ -149,6 +149,31 @@ pub(crate) fn read_topic(brokers: &str, topic: &str, isolation: Isolation) -> Ve
     seen
 }
 
+/// What comes into a topic from now on, as those see it who read what is committed.
+pub(crate) struct Tail(BaseConsumer);
+
+impl Tail {
+    pub(crate) fn of(brokers: &str, topic: &str) -> Self {
+        let consumer = consumer(brokers, "foreign", Isolation::Committed);
+        let mut assigned = TopicPartitionList::new();
+        for partition in 0..PARTITIONS as i32 {
+            // Where it ends now: the consumer itself would look later.
+            let (_, end) = consumer.fetch_watermarks(topic, partition, DEADLINE).expect("where it ends");
+            assigned.add_partition_offset(topic, partition, Offset::Offset(end)).expect("a partition");
+        }
+        consumer.assign(&assigned).expect("the partitions");
+        Tail(consumer)
+    }
+
+    /// Waits until a record with this key comes.
+    pub(crate) fn wait_for(&self, key: &str) {
+        wait_until("the record is in the topic", || {
+            let message = self.0.poll(Duration::from_millis(20))?.expect("the topic can be read");
+            (message.key() == Some(key.as_bytes())).then_some(())
+        });
+    }
+}
+
 fn consumer(brokers: &str, group: &str, isolation: Isolation) -> BaseConsumer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("group.id", group).set("enable.auto.commit", "false");

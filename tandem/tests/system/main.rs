@@ -2,7 +2,8 @@
 //! the seed's design.
 //!
 //! One test binary, so that everything is linked once. `place` says which databases and which event log the tests run on.
-//! Nothing here waits for a fixed time: a condition is waited for, with a deadline.
+//! What is to happen is waited for, with a deadline, not slept through. A fixed time passes only where that time is what a
+//! test is about, in `chaos` and `outages`: how long a load lasts and at what pace, how long somebody is away or hangs.
 
 mod cluster;
 mod events;

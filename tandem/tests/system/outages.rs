@@ -6,11 +6,13 @@
 
 mod broker_down;
 mod brokers_in_turn;
+mod closed_once;
 mod database_away;
 mod failover;
 mod many_at_once;
 mod published_again;
 mod publisher_cut_off;
+mod publisher_fenced;
 mod publisher_paused;
 mod same_account;
 mod topic_made_anew;

@@ -28,12 +28,14 @@ impl Random {
     }
 }
 
-/// The seed of this run: `TANDEM_TEST_SEED`, or another one each time. It is printed, so that a failure can be repeated.
+/// The seed of this run: `TANDEM_TEST_SEED`, or another one each time. It is printed with the thread's name, which is the
+/// test's, so that a failure can be repeated.
 pub(crate) fn seed() -> u64 {
     let seed = match std::env::var("TANDEM_TEST_SEED") {
         Ok(text) => text.parse().expect("TANDEM_TEST_SEED is a number"),
         Err(_) => RandomState::new().hash_one(0),
     };
-    eprintln!("repeat with TANDEM_TEST_SEED={seed}");
+    let thread = std::thread::current();
+    eprintln!("{}: repeat with TANDEM_TEST_SEED={seed}", thread.name().unwrap_or("a thread without a name"));
     seed
 }

@@ -8,6 +8,9 @@ use test_harness::{Process, binary, database_url, output_of, wait_until};
 
 use crate::requests::create_account;
 
+/// The last line where it was done.
+pub(crate) const DONE: &str = "Done: the event log has the state of every account.\n";
+
 /// Runs it on the data in `folder`, and gives what it printed.
 pub(crate) fn resync(folder: &Path, settings: &[(&str, &str)]) -> String {
     let mut command = Command::new(binary("tandem"));
@@ -31,7 +34,7 @@ fn a_running_service_publishes_every_account_again_and_so_does_the_next_one_to_s
         create_account(&accounts);
     }
     wait_until("the view has read them", || (records() == 3).then_some(()));
-    assert!(resync(folder.path(), &settings).ends_with("Done: the event log has the state of every account.\n"));
+    assert!(resync(folder.path(), &settings).ends_with(DONE));
     wait_until("the view has read their states", || (records() == 6).then_some(()));
 
     assert!(tandem.terminate().success(), "{:#?}", tandem.lines());

@@ -72,6 +72,10 @@ proptest! {
         let last: HashMap<AccountId, AccountEvent> = events.iter().map(|event| (event.account_id, *event)).collect();
         let view = view_of(&delivered);
         prop_assert_eq!(view.len(), last.len() as u64);
+        for status in AccountStatus::ALL {
+            let count = last.values().filter(|event| event.status == status).count();
+            prop_assert_eq!(view.count(status), count as u64);
+        }
         for (id, event) in last {
             prop_assert_eq!(view.get(id), Some(AccountState { status: event.status, version: event.version }));
         }
@@ -105,7 +109,10 @@ proptest! {
     ) {
         let events: Vec<_> = statuses.iter().map(|status| event(1, *status, None)).collect();
         let expected = if statuses.contains(&AccountStatus::Deleted) { AccountStatus::Deleted } else { statuses[statuses.len() - 1] };
-        prop_assert_eq!(view_of(&events).get(id(1)), Some(AccountState { status: expected, version: None }));
+        let view = view_of(&events);
+        prop_assert_eq!(view.get(id(1)), Some(AccountState { status: expected, version: None }));
+        let counts = AccountStatus::ALL.map(|status| view.count(status));
+        prop_assert_eq!(counts, AccountStatus::ALL.map(|status| u64::from(status == expected)));
     }
 
     #[test]

@@ -17,5 +17,6 @@ mod log_away;
 mod protocol;
 mod quarantine;
 mod restart;
+mod row_locks;
 mod service;
 mod switched_log;

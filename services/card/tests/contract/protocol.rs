@@ -22,7 +22,8 @@ fn health_is_the_seeds_and_the_probes_answer() {
     });
     ready["view"]["age_seconds"] = Value::Null;
     let view = json!({
-        "accounts": 1, "caught_up": true, "age_seconds": null, "lag": 0, "records": 1, "quarantined": 0, "failure": null,
+        "accounts": 1, "active": 1, "blocked": 0, "deleted": 0,
+        "caught_up": true, "age_seconds": null, "lag": 0, "records": 1, "quarantined": 0, "failure": null,
     });
     assert_eq!(ready, json!({"status": "ready", "view": view}));
 }

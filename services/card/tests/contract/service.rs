@@ -124,7 +124,12 @@ impl TestService {
 
     /// Whether its database is on a server, which instances share.
     pub(crate) fn is_on_postgres(&self) -> bool {
-        database_url(self.folder.path(), "card").starts_with("postgres")
+        self.postgres_url().is_some()
+    }
+
+    /// Its database, if that is on a server.
+    pub(crate) fn postgres_url(&self) -> Option<String> {
+        Some(database_url(self.folder.path(), "card")).filter(|url| url.starts_with("postgres"))
     }
 
     /// A second service on the same files, to see it refused.

@@ -3,18 +3,25 @@
 
 use std::collections::BTreeMap;
 
-use account_events::AccountStatus;
-use test_harness::{Http, wait_until, with_postgres};
+use account_events::{AccountId, AccountStatus, Version};
+use test_harness::{wait_until, with_postgres};
 
 use super::{Cluster, Instance, Writer};
 use crate::events::{Seen, last_versions};
 use crate::kafka::{Isolation, read_topic};
+use crate::keep_alive::KeepAlive;
 use crate::random::Random;
-use crate::requests::{create_card, error};
+use crate::requests::card_of;
 use crate::tables::{Databases, Tables};
 
-/// Accounts that each card instance is asked about at the end.
-const SAMPLES: usize = 40;
+/// Accounts that each card instance is asked about at the end, at most: more than most tests make.
+const ASKED: usize = 3_000;
+
+/// Connections over which each card instance is asked.
+const CONNECTIONS: usize = 4;
+
+/// How many accounts there are, and how many of each status, as `view` of `/readyz` names them.
+type Counts = [(&'static str, u64); 4];
 
 pub(crate) fn count(database: &str, sql: &str) -> i64 {
     with_postgres(database, async |client| Ok(client.query_one(sql, &[]).await?.get(0)))
@@ -25,13 +32,26 @@ pub(crate) fn settle(cluster: &Cluster) {
     let rows = cluster.databases();
     cluster.there().for_each(Instance::wait_until_ready);
     wait_until("the outbox is empty", || (rows.outbox_events() == 0).then_some(()));
-    let accounts = count(&cluster.database, "SELECT count(*) FROM account.accounts");
+    let counts = counts(rows.tables().accounts.values().map(|(status, _)| *status));
     for instance in cluster.cards.iter().filter(|instance| instance.http().is_some()) {
-        wait_until("the view has every account", || {
-            (instance.readyz()["view"]["accounts"].as_i64() == Some(accounts)).then_some(())
-        });
+        wait_until(&format!("the view has {counts:?}"), || (counted(instance) == counts).then_some(()));
     }
     wait_until("no deleted account has a live card", || (rows.live_cards_of_deleted() == 0).then_some(()));
+}
+
+fn counts(statuses: impl Iterator<Item = AccountStatus>) -> Counts {
+    let mut counts = [("accounts", 0), ("active", 0), ("blocked", 0), ("deleted", 0)];
+    for status in statuses {
+        counts[0].1 += 1;
+        counts[1 + status as usize].1 += 1;
+    }
+    counts
+}
+
+/// What the instance says of its view.
+fn counted(instance: &Instance) -> Counts {
+    let view = &instance.readyz()["view"];
+    ["accounts", "active", "blocked", "deleted"].map(|name| (name, view[name].as_u64().unwrap_or(u64::MAX)))
 }
 
 impl Cluster {
@@ -75,11 +95,22 @@ impl Tables {
 
     /// The topic tells of every version of every account, in order, and nothing twice.
     pub(crate) fn check_topic(&self, events: &[Seen]) {
+        self.check_told(events, |_| ());
+    }
+
+    /// The topic tells of every version of every account, in order. While its state is published again, as by a resync, the
+    /// newest version of that moment may come once more.
+    pub(crate) fn check_topic_with_repeats(&self, events: &[Seen]) {
+        self.check_told(events, Vec::dedup);
+    }
+
+    fn check_told(&self, events: &[Seen], clean: impl Fn(&mut Vec<(Version, AccountStatus)>)) {
         assert_eq!(last_versions(events).len(), self.accounts.len(), "every account has its events");
         let mut told = BTreeMap::<_, Vec<_>>::new();
         for Seen { event, .. } in events {
             told.entry(event.account_id).or_default().push((event.version.expect("checked above"), event.status));
         }
+        told.values_mut().for_each(clean);
         for (id, (status, version)) in &self.accounts {
             let versions: Vec<_> = told[id].iter().map(|(version, _)| *version).collect();
             assert_eq!(versions, (1..=*version).collect::<Vec<_>>(), "{id}");
@@ -87,27 +118,47 @@ impl Tables {
         }
     }
 
-    /// Each instance answers by each account's status.
+    /// Of all that the brokers have, the last record of each key, which compaction keeps, is the newest.
+    pub(crate) fn check_compacted(&self, events: &[Seen]) {
+        let kept: BTreeMap<_, _> = events
+            .iter()
+            .map(|seen| (seen.event.account_id, (seen.event.status, seen.event.version.expect("a version"))))
+            .collect();
+        assert_eq!(kept, self.accounts, "the last record of each key, which compaction keeps, is the newest");
+    }
+
+    /// Each instance's view has as many accounts of each status as the table, and it answers by each account's status.
     pub(crate) fn check_views(&self, cluster: &Cluster, random: &mut Random) {
-        let accounts: Vec<_> = self.accounts.iter().collect();
-        for instance in cluster.cards.iter().filter(|instance| instance.http().is_some()) {
-            let view = &instance.readyz()["view"];
-            assert_eq!(
-                (view["accounts"].as_u64(), view["quarantined"].as_u64()),
-                (Some(accounts.len() as u64), Some(0))
-            );
-            // Connections that rested for long are closed.
-            let http = Http::new(instance.http().expect("it is there").address());
-            for _ in 0..SAMPLES {
-                let (id, (status, _)) = random.pick(&accounts).expect("there are accounts");
-                let expected = match status {
-                    AccountStatus::Active => (201, ""),
-                    AccountStatus::Blocked => (403, "cannot create card for inactive account"),
-                    AccountStatus::Deleted => (403, "cannot create card for deleted account"),
-                };
-                let answer = create_card(&http, **id);
-                assert_eq!((answer.status, error(&answer)), expected, "{id}");
-            }
+        let mut accounts: Vec<_> = self.accounts.iter().map(|(id, (status, _))| (*id, *status)).collect();
+        let counts = counts(accounts.iter().map(|(_, status)| *status));
+        let asked = accounts.len().min(ASKED);
+        for place in 0..asked {
+            accounts.swap(place, place + random.below(self.accounts.len() - place));
         }
+        let each = asked.div_ceil(CONNECTIONS).max(1);
+        std::thread::scope(|scope| {
+            for instance in cluster.cards.iter().filter(|instance| instance.http().is_some()) {
+                assert_eq!(counted(instance), counts, "as many accounts as in the table");
+                assert_eq!(instance.readyz()["view"]["quarantined"], 0);
+                let address = instance.http().expect("it is there").address();
+                for share in accounts[..asked].chunks(each) {
+                    scope.spawn(move || ask(KeepAlive::connect(address).expect("a connection"), share));
+                }
+            }
+        });
+    }
+}
+
+/// Asks an instance for a card of each account. That of a deleted one is refused by the database too, so only the counts
+/// show what the view says of it.
+fn ask(mut connection: KeepAlive, accounts: &[(AccountId, AccountStatus)]) {
+    for (id, status) in accounts {
+        let (expected, text) = match status {
+            AccountStatus::Active => (201, ""),
+            AccountStatus::Blocked => (403, "cannot create card for inactive account"),
+            AccountStatus::Deleted => (403, "cannot create card for deleted account"),
+        };
+        let (answered, body) = connection.post("/card", &card_of(*id).to_string()).expect("an answer");
+        assert!(answered == expected && body.contains(text), "{id} is {status:?}: {answered} {body}");
     }
 }

@@ -23,6 +23,12 @@ const WELL: Duration = Duration::from_secs(5);
 /// How long the broker is away.
 const AWAY: Duration = Duration::from_secs(60);
 
+/// Of the requests that were due, so many must have been made: with fewer it would be another load.
+const LEAST_MADE: f64 = 0.95;
+
+/// Of the events of the time without the broker, so many must have waited at its end.
+const LEAST_WAITING: f64 = 0.9;
+
 /// How long until nothing waits any more: the bound that was set.
 const BACKLOG_GONE: Duration = Duration::from_secs(30);
 
@@ -31,6 +37,8 @@ const BACKLOG_GONE: Duration = Duration::from_secs(30);
 struct Answers {
     late: Vec<Duration>,
     failed: Vec<String>,
+    /// For how long requests were made.
+    time: Duration,
 }
 
 #[test]
@@ -38,7 +46,7 @@ fn a_minute_without_the_broker_fails_no_request_and_the_backlog_is_soon_gone() {
     let Some((_, server)) = servers::shared() else { return };
     let Some(servers) = Servers::start("broker-down", &["kafka"]) else { return };
     let cluster = Cluster::start("broker-down", (servers.brokers(), postgres_database(&server)), 2, 1);
-    let (mut gone, mut longest_backlog) = (Duration::ZERO, 0);
+    let (mut gone, mut away, mut longest_backlog) = (Duration::ZERO, Duration::ZERO, 0);
     let answers = at_a_steady_rate(&cluster, || {
         std::thread::park_timeout(WELL);
         let killed = Instant::now();
@@ -46,7 +54,7 @@ fn a_minute_without_the_broker_fails_no_request_and_the_backlog_is_soon_gone() {
         while killed.elapsed() < AWAY {
             std::thread::park_timeout(AWAY.saturating_sub(killed.elapsed()));
         }
-        longest_backlog = waiting(&cluster);
+        (away, longest_backlog) = (killed.elapsed(), waiting(&cluster));
         let started = Instant::now();
         servers.tell(&["start", "kafka-1"]);
         let back = wait_for_broker(&servers.brokers());
@@ -74,6 +82,10 @@ fn a_minute_without_the_broker_fails_no_request_and_the_backlog_is_soon_gone() {
     eprintln!("backlog gone {gone:?} after the broker was back, of which {WELL:?} under load");
     assert!(answers.failed.is_empty(), "{} failed: {:?}", answers.failed.len(), answers.failed.first());
     assert_eq!(accounts, requests as i64, "each request made one account");
+    let rate = requests as f64 / answers.time.as_secs_f64();
+    assert!(rate >= LEAST_MADE * f64::from(RATE), "{rate:.0} requests a second");
+    let waited = longest_backlog as f64 / away.as_secs_f64();
+    assert!(waited >= LEAST_WAITING * f64::from(RATE), "{longest_backlog} events waited after {away:?}");
     assert!(gone <= BACKLOG_GONE, "backlog gone {gone:?} after the broker was back");
 }
 
@@ -114,7 +126,7 @@ fn at_a_steady_rate<T>(cluster: &Cluster, work: impl FnOnce() -> T) -> (Answers,
             .collect();
         let done = work();
         stop.store(true, Ordering::Release);
-        let mut all = Answers::default();
+        let mut all = Answers { time: started.elapsed(), ..Answers::default() };
         for thread in threads {
             let answers = thread.join().expect("a thread that does not panic");
             all.late.extend(answers.late);

@@ -2,7 +2,6 @@
 //! the same accounts and publishes that. When it goes on, nothing of what it had in hand lands behind something newer
 //! (ARCHITECTURE.md A3).
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use account_events::AccountStatus;
@@ -45,11 +44,7 @@ fn a_publisher_that_stood_still_for_a_minute_puts_nothing_old_behind_something_n
     tables.check(&others);
     tables.check_topic(&cluster.read_topic(Isolation::Committed));
     tables.check_views(&cluster, &mut changer.random);
-    let mut kept = BTreeMap::new();
-    for seen in cluster.read_topic(Isolation::Uncommitted) {
-        kept.insert(seen.event.account_id, (seen.event.status, seen.event.version.expect("a version")));
-    }
-    assert_eq!(kept, tables.accounts, "the last record of each key, which compaction keeps, is the newest");
+    tables.check_compacted(&cluster.read_topic(Isolation::Uncommitted));
     assert!(moved <= MOVED, "the other instance published {moved:?} after the pause began");
 }
 
@@ -70,7 +65,7 @@ impl Changer {
         let publisher = cluster.publisher();
         let other = cluster.accounts.iter().find(|other| !std::ptr::eq(*other, publisher)).expect("there are two");
         let before = published(other);
-        let http = self.pause(publisher);
+        let http = publisher.pause_unused();
         let begun = Instant::now();
         wait_until("the other instance publishes", || {
             self.change(cluster);
@@ -88,13 +83,6 @@ impl Changer {
         let sql = "SELECT count(*) FROM account.outbox";
         wait_until("nothing piles up", || (count(&cluster.database, sql) < 100).then_some(()));
         moved
-    }
-
-    /// As behind a load balancer that has just noticed: nothing is on its way to it but what it has in hand itself.
-    fn pause(&self, publisher: &Instance) -> test_harness::Http {
-        let http = publisher.take_away();
-        publisher.with_process(|process| process.signal(libc::SIGSTOP));
-        http
     }
 
     fn change_for(&mut self, time: Duration, cluster: &Cluster) {

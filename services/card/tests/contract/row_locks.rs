@@ -1,0 +1,89 @@
+//! Whoever makes a card and whoever closes the account meet at the account's row (design.md, C4). In one process they never
+//! do, since one writer commits for all; here the other one is a transaction by hand, as another instance would have it
+//! open. SQLite has one writer and no such rows.
+
+use account_events::AccountStatus::Deleted;
+use test_harness::{wait_until, with_postgres};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::service::{TestService, by_account, changed};
+
+#[test]
+fn a_card_waits_for_a_closing_that_is_under_way_and_is_refused_then() {
+    let service = TestService::start();
+    let Some(database) = service.postgres_url() else { return };
+    let lock = "SELECT 1 FROM card.card_accounts WHERE account_id = $1 FOR UPDATE";
+    let close = "UPDATE card.card_accounts SET closed = true WHERE account_id = $1";
+    let add = "INSERT INTO card.card_accounts VALUES ($1, 0, true)";
+    // How far the closing has got when the card is asked for, and what it still has to do. An account without cards has no
+    // row before. Making one waits for whoever changes the row even without a lock of its own, so the first case is the one
+    // that only the lock is there for.
+    for (done, left) in [(lock, Some(close)), (close, None), (add, None)] {
+        let account = service.account();
+        let has_card = done != add;
+        if has_card {
+            service.card("US", &account);
+        }
+        let answer = std::thread::scope(|scope| {
+            with_postgres(&database, async |client| {
+                client.batch_execute("BEGIN").await?;
+                client.execute(done, &[&uuid(&account)]).await?;
+                let asking = scope.spawn(|| service.post_card("US", &account));
+                wait_until_waited_for(&database, client).await?;
+                assert!(!asking.is_finished(), "it is not answered while the closing is under way");
+                if let Some(left) = left {
+                    client.execute(left, &[&uuid(&account)]).await?;
+                }
+                client.batch_execute("COMMIT").await?;
+                Ok(asking.join().expect("an answer"))
+            })
+        });
+        answer.expect_error(403, "account_deleted", "cannot create card for deleted account", None);
+        assert_eq!(service.get(&by_account(&account)).body["total"], u64::from(has_card));
+    }
+}
+
+/// The closing would wait without a lock of its own too, for it changes the row. What it must not do is look for cards
+/// before that.
+#[test]
+fn a_closing_waits_for_a_card_that_is_being_made_and_deletes_it_then() {
+    let service = TestService::start();
+    let Some(database) = service.postgres_url() else { return };
+    let account = service.account();
+    service.card("US", &account);
+    with_postgres(&database, async |client| {
+        let (id, account_id) = (Uuid::new_v4(), uuid(&account));
+        // What the service does for a card, up to the commit.
+        client.batch_execute("BEGIN").await?;
+        let lock = "SELECT closed FROM card.card_accounts WHERE account_id = $1 FOR UPDATE";
+        assert!(!client.query_one(lock, &[&account_id]).await?.get::<_, bool>(0));
+        let insert = "INSERT INTO card.cards VALUES (nextval('card.card_sequence'), $1, 'US', $2, false, 0)";
+        client.execute(insert, &[&id, &account_id]).await?;
+        service.publish(&[changed(&account, Deleted, 2)]);
+        wait_until_waited_for(&database, client).await?;
+        let cards = service.get(&by_account(&account)).expect(200)["cards"].take();
+        assert!(cards.as_array().expect("a list").iter().all(|card| card["deleted"] == false), "{cards}");
+        client.batch_execute("UPDATE card.ledger SET cards = cards + 1").await?;
+        client.batch_execute("COMMIT").await
+    });
+    service.wait_until_all_deleted(&by_account(&account));
+    let cards = service.get(&by_account(&account)).expect(200)["cards"].take();
+    assert_eq!(cards.as_array().map(Vec::len), Some(2), "{cards}");
+}
+
+fn uuid(id: &str) -> Uuid {
+    id.parse().expect("a UUID")
+}
+
+/// Waits until another connection waits for a lock that the transaction of `client` has.
+async fn wait_until_waited_for(database: &str, client: &Client) -> Result<(), tokio_postgres::Error> {
+    let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+    tokio::task::block_in_place(|| {
+        let sql = format!("SELECT 1 FROM pg_stat_activity WHERE {pid} = ANY(pg_blocking_pids(pid))");
+        wait_until("the service waits for the transaction", || {
+            with_postgres(database, async |other| other.query_opt(&sql, &[]).await)
+        });
+    });
+    Ok(())
+}
