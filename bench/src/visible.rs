@@ -145,6 +145,13 @@ struct Seen {
     visible: Mutex<HashMap<Vec<u8>, Instant>>,
 }
 
+impl Seen {
+    fn note_published(&self, records: &[Record]) {
+        let now = Instant::now();
+        lock(&self.published).extend(records.iter().filter_map(|record| Some((record.key.clone()?, now))));
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -192,9 +199,25 @@ impl Publisher for WatchedPublisher {
     }
 
     fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
-        let now = Instant::now();
-        lock(&self.seen.published).extend(records.iter().filter_map(|record| Some((record.key.clone()?, now))));
+        self.seen.note_published(records);
         self.publisher.publish(records, position)
+    }
+
+    fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
+        self.seen.note_published(records);
+        self.publisher.append(records, position)
+    }
+
+    fn commit_due(&self) -> Option<Duration> {
+        self.publisher.commit_due()
+    }
+
+    fn commit(&mut self) -> Result<(), LogError> {
+        self.publisher.commit()
+    }
+
+    fn check(&mut self) -> Result<(), LogError> {
+        self.publisher.check()
     }
 }
 

@@ -69,6 +69,23 @@ pub trait Publisher: Send {
     /// position tells.
     fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError>;
 
+    /// As [`publish`](Publisher::publish), where many batches follow each other: readers see the records as soon, but when
+    /// they and the position are certain may be put off a little, so that several batches share the cost of that. Until then
+    /// [`position`](Publisher::position) stays where it was.
+    fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
+        self.publish(records, position)
+    }
+
+    /// How long [`commit`](Publisher::commit) may be put off, if something that was appended is not certain yet.
+    fn commit_due(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Makes all that was appended certain: durable, and never taken back.
+    fn commit(&mut self) -> Result<(), LogError> {
+        Ok(())
+    }
+
     /// To be called while there is nothing to publish: fails, as [`publish`](Publisher::publish) does, if the log is found
     /// to have lost what was published. It looks now and then, and only where a log can lose something.
     fn check(&mut self) -> Result<(), LogError> {

@@ -124,12 +124,19 @@ impl Relay {
             }
             match self.publish_next(publisher.as_mut(), position, NO_END)? {
                 Some(reached) => position = reached,
-                None if stopping => return Ok(Ended::Stopping),
-                None => {
-                    self.outbox.tidy()?;
-                    publisher.check()?;
-                    self.signal.wait(FALLBACK_POLL);
-                }
+                None => match publisher.commit_due() {
+                    Some(due) if due.is_zero() || stopping => {
+                        publisher.commit()?;
+                        self.outbox.remove_published(position)?;
+                    }
+                    Some(due) => self.signal.wait(due),
+                    None if stopping => return Ok(Ended::Stopping),
+                    None => {
+                        self.outbox.tidy()?;
+                        publisher.check()?;
+                        self.signal.wait(FALLBACK_POLL);
+                    }
+                },
             }
             self.status.succeeded();
             *pause = FIRST_PAUSE;
@@ -167,10 +174,11 @@ impl Relay {
                 self.status.succeeded();
             }
             position = position.max(page.head);
-            publisher.publish(&page.records, position)?;
+            publisher.append(&page.records, position)?;
             accounts += page.records.len();
             behind = page.last;
         }
+        publisher.commit()?;
         self.outbox.resync_done(request)?;
         tracing::info!(accounts, "published the state of every account");
         Ok(position)
@@ -187,9 +195,10 @@ impl Relay {
         if records.is_empty() {
             return Ok(None);
         }
-        publisher.publish(&records, reached)?;
+        publisher.append(&records, reached)?;
         self.status.published(records.len());
-        self.outbox.remove_published(reached)?;
+        // What is certain may go; the rest follows with its commit.
+        self.outbox.remove_published(publisher.position().unwrap_or(0))?;
         Ok(Some(reached))
     }
 

@@ -45,6 +45,8 @@ const RECONNECT_BACKOFF_MAX_MS: &str = "500";
 const RETRY_BACKOFF_MS: &str = "5";
 /// When the brokers give up a transaction whose publisher died. It must be longer than a batch may take.
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
+/// How long a transaction goes on while there is more to publish. Those who read committed wait so much longer at most.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 /// How long an abort may take. It is a courtesy to those who read committed: opening the next publisher does it too.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a producer with records under way is looked at. The client's own blocking poll never returns early.
@@ -72,12 +74,23 @@ pub(super) struct KafkaPublisher {
     topic: String,
     group: ConsumerGroupMetadata,
     position: Option<u64>,
+    /// The transaction under way.
+    open: Option<Open>,
     /// Set after an error. Whether the batch was committed is known to the brokers only: a new publisher asks them.
     spent: bool,
     /// When to look whether the topic has its records.
     next_check: Instant,
     /// How many times in a row it had not.
     lost_in_a_row: u32,
+}
+
+/// A transaction that has records, and no position yet.
+struct Open {
+    since: Instant,
+    position: u64,
+    /// Where the topic's partitions ended before it, added up. If it is no more that topic, whoever reads the position finds
+    /// less there.
+    total_before: i64,
 }
 
 impl KafkaPublisher {
@@ -108,6 +121,7 @@ impl KafkaPublisher {
             topic: settings.topic.clone(),
             group,
             position,
+            open: None,
             spent: false,
             next_check,
             lost_in_a_row: 0,
@@ -118,34 +132,78 @@ impl KafkaPublisher {
         &self.producers[self.turn]
     }
 
-    fn transact(&self, records: &[Record], position: i64, deadline: Instant) -> Result<(), LogError> {
-        let producer = self.producer();
-        // If it is no more that topic, whoever reads the position finds less there.
-        let total_before: i64 = known_ends(&self.producers).values().sum();
-        producer.begin_transaction().map_err(|error| publish_error(producer, "beginning a transaction", &error))?;
+    /// Begins a transaction unless one is under way, and waits until the brokers have its records.
+    fn append_in_transaction(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
+        let deadline = Instant::now() + PUBLISH_TIMEOUT;
+        if self.open.is_none() {
+            let producer = self.producer();
+            producer.begin_transaction().map_err(|error| publish_error(producer, "beginning a transaction", &error))?;
+            let total_before = known_ends(&self.producers).values().sum();
+            self.open = Some(Open { since: Instant::now(), position, total_before });
+        }
         for record in records {
             self.send(record, deadline)?;
         }
-        // While the brokers note the position, the records are on their way.
-        let mut offsets = TopicPartitionList::new();
-        let mut offset = offsets.add_partition(&self.topic, POSITION_PARTITION);
-        offset.set_metadata(total_before.to_string());
-        offset
-            .set_offset(Offset::Offset(position))
-            .and_then(|()| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
-            .map_err(|error| publish_error(producer, "adding the position", &error))?;
         if !self.drain(deadline) {
             return Err(LogError::Unavailable("the brokers did not take the records in time".to_owned()));
         }
+        let producer = self.producer();
         if let Some(error) = producer.context().take_failed_delivery() {
             return Err(publish_error(producer, "sending the records", &error));
         }
         if let Some(how) = producer.context().lost_records() {
             return Err(LogError::Unavailable(format!("the topic has lost records, or was made anew: {how}")));
         }
+        if let Some(open) = &mut self.open {
+            open.position = position;
+        }
+        Ok(())
+    }
+
+    /// Commits the transaction under way, with its position.
+    fn commit_transaction(&mut self) -> Result<(), LogError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let (producer, deadline) = (self.producer(), Instant::now() + PUBLISH_TIMEOUT);
+        let Ok(offset) = i64::try_from(open.position) else {
+            return Err(LogError::Refused(format!("the position {} does not fit into 63 bits", open.position)));
+        };
+        let mut offsets = TopicPartitionList::new();
+        let mut element = offsets.add_partition(&self.topic, POSITION_PARTITION);
+        element.set_metadata(open.total_before.to_string());
+        element
+            .set_offset(Offset::Offset(offset))
+            .and_then(|()| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
+            .map_err(|error| publish_error(producer, "adding the position", &error))?;
         producer
             .commit_transaction(time_left(deadline))
-            .map_err(|error| publish_error(producer, "committing the transaction", &error))
+            .map_err(|error| publish_error(producer, "committing the transaction", &error))?;
+        producer.context().all_is_well();
+        self.position = Some(open.position);
+        self.turn = (self.turn + 1) % self.producers.len();
+        Ok(())
+    }
+
+    /// What a step of publishing came to. After an error this publisher is of no more use.
+    fn finish(&mut self, result: Result<(), LogError>) -> Result<(), LogError> {
+        match &result {
+            Ok(()) => {}
+            Err(LogError::Fenced(_)) => self.spent = true,
+            Err(_) => {
+                self.spent = true;
+                self.abort();
+                if self.producer().context().lost_records().is_some() {
+                    self.forget_position();
+                }
+            }
+        }
+        result
+    }
+
+    fn check_usable(&self) -> Result<(), LogError> {
+        match self.spent {
+            true => Err(LogError::Unavailable("an earlier publish failed: open a new publisher".to_owned())),
+            false => Ok(()),
+        }
     }
 
     /// Whether the topic is gone, or a partition is shorter than it was. What the brokers do not say now they say another
@@ -235,29 +293,28 @@ impl Publisher for KafkaPublisher {
     }
 
     fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
-        if self.spent {
-            return Err(LogError::Unavailable("an earlier publish failed: open a new publisher".to_owned()));
+        self.append(records, position)?;
+        self.commit()
+    }
+
+    fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
+        self.check_usable()?;
+        let appended = self.append_in_transaction(records, position);
+        self.finish(appended)?;
+        match self.commit_due() {
+            Some(Duration::ZERO) => self.commit(),
+            _ => Ok(()),
         }
-        let Ok(offset) = i64::try_from(position) else {
-            return Err(LogError::Refused(format!("the position {position} does not fit into 63 bits")));
-        };
-        let result = self.transact(records, offset, Instant::now() + PUBLISH_TIMEOUT);
-        match &result {
-            Ok(()) => {
-                self.position = Some(position);
-                self.producer().context().all_is_well();
-                self.turn = (self.turn + 1) % self.producers.len();
-            }
-            Err(LogError::Fenced(_)) => self.spent = true,
-            Err(_) => {
-                self.spent = true;
-                self.abort();
-                if self.producer().context().lost_records().is_some() {
-                    self.forget_position();
-                }
-            }
-        }
-        result
+    }
+
+    fn commit_due(&self) -> Option<Duration> {
+        self.open.as_ref().map(|open| COMMIT_INTERVAL.saturating_sub(open.since.elapsed()))
+    }
+
+    fn commit(&mut self) -> Result<(), LogError> {
+        self.check_usable()?;
+        let committed = self.commit_transaction();
+        self.finish(committed)
     }
 
     fn check(&mut self) -> Result<(), LogError> {

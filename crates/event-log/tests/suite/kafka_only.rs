@@ -120,6 +120,37 @@ fn a_failed_batch_moves_no_position() {
 }
 
 #[test]
+fn what_is_appended_is_read_at_once_and_counts_once_it_is_committed() {
+    let Some(place) = RealKafka::new() else { return };
+    let log = place.open();
+    let name = place.settings().topic;
+    let mut publisher = log.publisher(&name).unwrap();
+    let mut reader = log.reader(&Positions::new()).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut read = 0;
+    let mut read_to = |target: usize| {
+        while read < target {
+            assert!(Instant::now() < deadline, "{read} records in {PATIENCE:?}");
+            read += reader.poll(Duration::from_millis(50), &mut |_| {}).unwrap();
+        }
+    };
+    assert_eq!(publisher.commit_due(), None);
+    publisher.append(&[record("1")], 1).unwrap();
+    read_to(1);
+    // What is due may have been committed with the second one.
+    publisher.append(&[record("2")], 2).unwrap();
+    read_to(2);
+    publisher.commit().unwrap();
+    assert_eq!((publisher.position(), publisher.commit_due()), (Some(2), None));
+
+    publisher.append(&[record("3")], 3).unwrap();
+    read_to(3);
+    assert_eq!((publisher.position(), publisher.commit_due().is_some()), (Some(2), true));
+    assert_eq!(log.publisher(&name).unwrap().position(), Some(2), "whoever takes over publishes it again");
+    assert!(matches!(publisher.commit(), Err(LogError::Fenced(_))));
+}
+
+#[test]
 fn a_position_in_a_topic_that_is_shorter_than_it_was_counts_no_more() {
     let place = MockKafka::new();
     let (log, settings) = (place.open(), place.settings());

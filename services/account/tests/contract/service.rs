@@ -301,6 +301,20 @@ impl Publisher for AwayPublisher {
         self.publisher.publish(records, position)
     }
 
+    fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
+        self.away.check()?;
+        self.away.0.fetch_sub(1, Ordering::SeqCst);
+        self.publisher.append(records, position)
+    }
+
+    fn commit_due(&self) -> Option<Duration> {
+        self.publisher.commit_due()
+    }
+
+    fn commit(&mut self) -> Result<(), LogError> {
+        self.publisher.commit()
+    }
+
     fn check(&mut self) -> Result<(), LogError> {
         self.away.check()?;
         self.publisher.check()
