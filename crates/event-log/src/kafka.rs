@@ -1,6 +1,6 @@
 //! The event log in Kafka, through librdkafka.
 //!
-//! - `publisher` publishes each batch in a transaction together with its position, which is kept as the committed offset
+//! - `publisher` publishes batches in transactions together with its position, which is kept as the committed offset
 //!   of a consumer group named like the publisher. Only the latest transactional producer of a name can commit.
 //! - `reader` reads all partitions and belongs to no group. It reads uncommitted: every record tells of a row that is
 //!   already committed, even one in a transaction that is aborted later, and versions decide what wins.

@@ -1,4 +1,7 @@
-//! Publishing to Kafka: one transaction a batch, with the publisher's position in it.
+//! Publishing to Kafka, in transactions that have the publisher's position with them.
+//!
+//! Batches that follow each other share a transaction for a while: to tell the coordinator of each partition, to commit the
+//! position and to write the markers takes longer than the batch. Views read uncommitted and need not wait for that.
 //!
 //! The position is the committed offset of the consumer group that has the publisher's name, on the topic's partition 0.
 //! Kafka commits it in the same transaction as the records, so the two never disagree. No consumer is ever in that group.
@@ -10,8 +13,8 @@
 //!
 //! Two producers take turns. The brokers write a transaction's markers after they have answered its commit, and tell whoever
 //! begins another meanwhile to come again: librdkafka rests 20 ms then. The other producer has no transaction under way, so it
-//! begins at once. Batches one behind the other take 2.7 ms that way instead of 5.2 (p99 11 instead of 24; both medians of
-//! three runs by turns). Never are two batches on their way: what is fenced with one producer is fenced with both.
+//! begins at once. Transactions one behind the other take 2.7 ms that way instead of 5.2 (p99 11 instead of 24; both medians
+//! of three runs by turns). Never are two of them under way: what is fenced with one producer is fenced with both.
 //!
 //! The producers are polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a
 //! commit waits for it.
