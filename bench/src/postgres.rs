@@ -27,7 +27,8 @@ const ROUNDS: usize = 5;
 /// How long a turn takes, and how long the service is warmed up before the first.
 const TURN: Duration = Duration::from_secs(5);
 
-/// Connections of pgbench beside the one: more do not sync more at a time, since all of them update the one row of the ledger.
+/// Connections of pgbench beside the one. All of them update the one row of the ledger, so it depends on what a sync costs
+/// whether they reach more together.
 const MORE_CLIENTS: u32 = 4;
 
 /// What a turn of each came to.
