@@ -34,7 +34,10 @@ pub trait Committer: Send + 'static {
     /// outcome a command, in order; a command that breaks a rule says so in its outcome and leaves its neighbours alone.
     /// When it returns `Err`, nothing of the batch is written; unless a server was lost during its commit, then all of it
     /// may be.
-    fn commit(&mut self, commands: Vec<Self::Command>) -> Result<Vec<Self::Outcome>, StoreError>;
+    ///
+    /// A batch that changes nothing need not be written, unless `is_failing`: the last transaction failed, and this one is to
+    /// tell whether that is over.
+    fn commit(&mut self, commands: Vec<Self::Command>, is_failing: bool) -> Result<Vec<Self::Outcome>, StoreError>;
 
     /// Called when no command has come for a while, and before the end: the place for work that can wait for a quiet
     /// moment, which a busy committer takes along in its next transaction.
@@ -159,7 +162,7 @@ fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C::Command, C::O
             Err(RecvTimeoutError::Timeout) => {
                 // After a failure an empty transaction tells whether it is over: no request need be spent on that.
                 let result = match health.is_failing() {
-                    true => committer.commit(Vec::new()).map(drop),
+                    true => committer.commit(Vec::new(), true).map(drop),
                     false => committer.idle(),
                 };
                 health.note(result.as_ref().map(drop));
@@ -182,7 +185,7 @@ fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C::Command, C::O
             }
         }
         if !commands.is_empty() {
-            let result = committer.commit(commands);
+            let result = committer.commit(commands, health.is_failing());
             health.note(result.as_ref().map(drop));
             answer_all(result, answers);
         }
@@ -223,7 +226,7 @@ mod tests {
         type Command = u32;
         type Outcome = Result<u32, &'static str>;
 
-        fn commit(&mut self, commands: Vec<u32>) -> Result<Vec<Self::Outcome>, StoreError> {
+        fn commit(&mut self, commands: Vec<u32>, _is_failing: bool) -> Result<Vec<Self::Outcome>, StoreError> {
             if commands.is_empty() {
                 return Err(StoreError::Unavailable("thirteen still".to_owned()));
             }

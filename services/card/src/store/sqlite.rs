@@ -50,8 +50,6 @@ struct Writer {
     clock: Clock,
     ids: TimeOrderedIds,
     counters: Counters,
-    /// Whether the last transaction failed.
-    is_failing: bool,
 }
 
 /// What the next cards continue from: as of the last commit.
@@ -68,10 +66,15 @@ impl Writer {
             [],
             |row| Ok(Counters { last_sequence: row.get::<_, i64>(0)? as u64, cards: row.get::<_, i64>(1)? as u64 }),
         )?;
-        Ok(Writer { connection, numbering, clock, ids: TimeOrderedIds::new(), counters, is_failing: false })
+        Ok(Writer { connection, numbering, clock, ids: TimeOrderedIds::new(), counters })
     }
+}
 
-    fn try_commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+impl Committer for Writer {
+    type Command = Command;
+    type Outcome = Outcome;
+
+    fn commit(&mut self, commands: Vec<Command>, is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let now = self.clock.now();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let named = Named::by(&commands);
@@ -80,24 +83,13 @@ impl Writer {
         let (outcomes, changes) = batch.decide(commands, self.counters.last_sequence + 1..);
         // Only refusals, or closing what is closed: nothing that would be worth a sync, unless it is to tell
         // whether the database takes transactions again.
-        if changes.is_empty() && !self.is_failing {
+        if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
         let counters = write(&transaction, &changes, self.counters, now)?;
         transaction.commit()?;
         self.counters = counters;
         Ok(outcomes)
-    }
-}
-
-impl Committer for Writer {
-    type Command = Command;
-    type Outcome = Outcome;
-
-    fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
-        let outcomes = self.try_commit(commands);
-        self.is_failing = outcomes.is_err();
-        outcomes
     }
 }
 

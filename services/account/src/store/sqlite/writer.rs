@@ -23,8 +23,6 @@ pub(super) struct Writer {
     published: PublishedPosition,
     removed: u64,
     counters: Counters,
-    /// Whether the last transaction failed.
-    is_failing: bool,
 }
 
 /// What the next rows continue from: as of the last commit.
@@ -56,20 +54,15 @@ impl Writer {
                 })
             },
         )?;
-        Ok(Writer {
-            connection,
-            numbering,
-            clock,
-            ids: TimeOrderedIds::new(),
-            signal,
-            published,
-            removed: 0,
-            counters,
-            is_failing: false,
-        })
+        Ok(Writer { connection, numbering, clock, ids: TimeOrderedIds::new(), signal, published, removed: 0, counters })
     }
+}
 
-    fn try_commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+impl Committer for Writer {
+    type Command = Command;
+    type Outcome = Outcome;
+
+    fn commit(&mut self, commands: Vec<Command>, is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let (now, published) = (self.clock.now(), self.published.get());
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut accounts = HashMap::new();
@@ -80,7 +73,7 @@ impl Writer {
         let (outcomes, changes) = batch.decide(commands, self.counters.last_account_sequence + 1..);
         // Only refusals, or changes to what is so already: nothing that would be worth a sync, unless it is to tell
         // whether the database takes transactions again.
-        if changes.is_empty() && !self.is_failing {
+        if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
         let counters = write(&transaction, &changes, self.counters, now)?;
@@ -93,17 +86,6 @@ impl Writer {
             self.signal.notify();
         }
         Ok(outcomes)
-    }
-}
-
-impl Committer for Writer {
-    type Command = Command;
-    type Outcome = Outcome;
-
-    fn commit(&mut self, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
-        let outcomes = self.try_commit(commands);
-        self.is_failing = outcomes.is_err();
-        outcomes
     }
 
     /// Removes what was published since the last commit, if nothing else gave the occasion.
