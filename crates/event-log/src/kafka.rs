@@ -12,6 +12,7 @@
 
 mod client;
 mod group_reader;
+mod position;
 mod properties;
 mod publisher;
 mod reader;

@@ -28,10 +28,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
-use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Events, create, log_error, partition_count, time_left};
-use super::{KafkaSettings, topic};
+use super::{KafkaSettings, position, topic};
 use crate::{LogError, Publisher, Record};
 
 /// How long opening may take. A new transactional producer takes about half a second to get its id.
@@ -54,8 +53,6 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a producer with records under way is looked at. The client's own blocking poll never returns early.
 const DRAIN_PAUSE: Duration = Duration::from_micros(100);
-/// How long to wait before the committed position is asked for again (its partition is on the move, say).
-const POSITION_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How often a publisher with nothing to publish looks whether the topic still has its records.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long the brokers may take to say so.
@@ -64,8 +61,6 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 const LOST_IN_A_ROW: u32 = 2;
 /// How many of librdkafka's events are heard at each check, at most.
 const EVENTS_HEARD_A_CHECK: usize = 1_000;
-/// The partition whose committed offset holds the position. Every topic has it.
-const POSITION_PARTITION: i32 = 0;
 
 pub(super) struct KafkaPublisher {
     /// They take turns, a batch each. Opening a publisher fences both of an earlier one.
@@ -106,7 +101,7 @@ impl KafkaPublisher {
         // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
         let partitions = partition_count(&client, &settings.topic, deadline)?;
         let producers = open_producers(settings, name, deadline)?;
-        let (group, noted) = committed_position(settings, name, deadline)?;
+        let (group, noted) = position::committed(settings, name, deadline)?;
         for partition in 0..partitions as i32 {
             let (_, end) = client
                 .fetch_watermarks(&settings.topic, partition, time_left(deadline))
@@ -170,12 +165,8 @@ impl KafkaPublisher {
         let Ok(offset) = i64::try_from(open.position) else {
             return Err(LogError::Refused(format!("the position {} does not fit into 63 bits", open.position)));
         };
-        let mut offsets = TopicPartitionList::new();
-        let mut element = offsets.add_partition(&self.topic, POSITION_PARTITION);
-        element.set_metadata(open.total_before.to_string());
-        element
-            .set_offset(Offset::Offset(offset))
-            .and_then(|()| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
+        position::offsets(&self.topic, offset, open.total_before)
+            .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .map_err(|error| publish_error(producer, "adding the position", &error))?;
         producer
             .commit_transaction(time_left(deadline))
@@ -223,13 +214,12 @@ impl KafkaPublisher {
 
     /// Sets the position to 0. The brokers forget it with a topic that is deleted, but not what is committed while it goes.
     fn forget_position(&self) {
-        let deadline = Instant::now() + ABORT_TIMEOUT;
-        let mut offsets = TopicPartitionList::new();
-        let forgotten = offsets
-            .add_partition_offset(&self.topic, POSITION_PARTITION, Offset::Offset(0))
-            .and_then(|()| self.producer().begin_transaction())
-            .and_then(|()| self.producer().send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
-            .and_then(|()| self.producer().commit_transaction(time_left(deadline)));
+        let (producer, deadline) = (self.producer(), Instant::now() + ABORT_TIMEOUT);
+        let forgotten = producer
+            .begin_transaction()
+            .and_then(|()| position::offsets(&self.topic, 0, 0))
+            .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
+            .and_then(|()| producer.commit_transaction(time_left(deadline)));
         if let Err(error) = forgotten {
             // The ends that it comes with tell the next publisher the same.
             tracing::debug!(%error, "the position in the topic that was lost is not set back");
@@ -388,50 +378,6 @@ pub(super) fn producer(settings: &KafkaSettings, name: &str) -> Result<BaseProdu
         ("partitioner", "murmur2_random"),
     ];
     create(settings, "publisher", &tuning, &fixed)
-}
-
-/// A position as it was committed.
-struct Noted {
-    position: u64,
-    /// Where the topic's partitions ended before the batch it came with, added up. Its brokers keep it as the offset's
-    /// metadata, which has room for little.
-    total: i64,
-}
-
-/// Reads the position back, and makes what it takes to write it.
-///
-/// The offsets are read "committed": one whose transaction is still being ended is waited for, not passed over.
-fn committed_position(
-    settings: &KafkaSettings,
-    name: &str,
-    deadline: Instant,
-) -> Result<(ConsumerGroupMetadata, Option<Noted>), LogError> {
-    let fixed = [("group.id", name), ("isolation.level", "read_committed"), ("enable.auto.commit", "false")];
-    let consumer: BaseConsumer<Events> = create(settings, "publisher's position", &[], &fixed)?;
-    let group = consumer
-        .group_metadata()
-        .ok_or_else(|| LogError::Unavailable("librdkafka has no metadata for the position's group".to_owned()))?;
-    loop {
-        let mut asked = TopicPartitionList::new();
-        asked.add_partition(&settings.topic, POSITION_PARTITION);
-        let answer = consumer.committed_offsets(asked, time_left(deadline)).and_then(|answer| {
-            let elements = answer.elements();
-            let Some(element) = elements.first() else { return Ok(None) };
-            element.error()?;
-            let position = match element.offset() {
-                Offset::Offset(position) => u64::try_from(position).ok(),
-                _none => None,
-            };
-            // Positions of the first versions came without.
-            let total = element.metadata().parse().unwrap_or(0);
-            Ok(position.map(|position| Noted { position, total }))
-        });
-        match answer.map_err(|error| log_error("reading the publisher's position", &error)) {
-            Ok(noted) => return Ok((group, noted)),
-            Err(LogError::Unavailable(_)) if Instant::now() < deadline => thread::park_timeout(POSITION_RETRY_PAUSE),
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// An error of the producer's. Once a newer publisher is open, every one means that this one is fenced, whatever it says.
