@@ -53,13 +53,12 @@ fn an_empty_log_is_told_the_state_of_every_account_and_nothing_old_behind_it() {
 
     // And from there on as ever.
     service.delete(&account(&ids[3])).expect(200);
-    let on_postgres = service.is_on_postgres();
     let log = service.stop_and_read_log();
     assert_eq!(last_of_each(&log)[&ids[3]].0, 4);
-    // Each account's state, what waited in the outbox, and the deletion. PostgreSQL's outbox is cleared now and then, so what
-    // had been published last may have waited in it too.
-    let expected = 2_501 + 4 + 1;
-    assert!(log.len() == expected || on_postgres && log.len() > expected, "{} records", log.len());
+    // Each account's state, what waited in the outbox, and the deletion. The outbox is cleared some time after the log has
+    // what is in it, so what had been published before may have waited in it too.
+    let least = 2_501 + 4 + 1;
+    assert!((least..=least + 2_502).contains(&log.len()), "{} records", log.len());
 }
 
 #[test]
