@@ -216,6 +216,10 @@ impl Publisher for WatchedPublisher {
         self.publisher.commit()
     }
 
+    fn gathering_time(&self) -> Duration {
+        self.publisher.gathering_time()
+    }
+
     fn check(&mut self) -> Result<(), LogError> {
         self.publisher.check()
     }

@@ -8,8 +8,8 @@ use std::error::Error as _;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
-use tokio::runtime::Handle;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime as PoolRuntime};
+use tokio::runtime::{self, Handle, Runtime};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
@@ -85,7 +85,8 @@ impl Postgres {
     fn at(url: &str, schema: &PostgresSchema) -> Result<Self, OpenError> {
         let mut config = Config::from_str(url).map_err(|error| OpenError::Refused(format!("DATABASE_URL: {error}")))?;
         let options = config.get_options().unwrap_or_default();
-        let options = format!("{options} {SERVER_TIMEOUTS} -c synchronous_commit=on -c search_path={}", schema.name);
+        let options =
+            format!("{options} {SERVER_TIMEOUTS} -c jit=off -c synchronous_commit=on -c search_path={}", schema.name);
         let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX).max(1);
         config.options(options.trim()).connect_timeout(CONNECT_TIMEOUT / hosts).keepalives_idle(DEADLINE);
         config.tcp_user_timeout(DEADLINE);
@@ -95,7 +96,7 @@ impl Postgres {
         let manager_config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = Pool::builder(Manager::from_config(config.clone(), NoTls, manager_config))
             .max_size(READ_CONNECTIONS)
-            .runtime(Runtime::Tokio1)
+            .runtime(PoolRuntime::Tokio1)
             .create_timeout(Some(CONNECT_TIMEOUT))
             .wait_timeout(Some(DEADLINE))
             .recycle_timeout(Some(CONNECT_TIMEOUT))
@@ -162,19 +163,50 @@ impl Postgres {
     }
 }
 
+/// How long [`Session::check`] hears what has arrived meanwhile.
+const HEARING: Duration = Duration::from_millis(1);
+
 /// A connection with what is prepared on it, for a thread that may block. It is made when it is first used, and given up
 /// with whatever it had begun when anything goes wrong; the next use makes another.
 pub struct Session<S> {
     database: Postgres,
-    runtime: Handle,
+    driver: Driver,
     current: Option<S>,
     used: Instant,
 }
 
+/// What moves bytes on a session's connection.
+enum Driver {
+    /// The session's own thread, while it waits for an answer: so an answer wakes the one thread that it is for, and does not
+    /// stand behind requests in the queue of another. Made by that thread, since only there it may be dropped.
+    Own(Option<Runtime>),
+    /// A runtime's other threads, also while the session is not used.
+    Shared(Handle),
+}
+
+impl Driver {
+    fn block_on<T>(&mut self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        match self {
+            Driver::Shared(handle) => handle.block_on(work),
+            Driver::Own(Some(runtime)) => runtime.block_on(work),
+            Driver::Own(none) => {
+                let made = runtime::Builder::new_current_thread().enable_all().build();
+                let made = made.map_err(|error| StoreError::Unavailable(format!("no connections: {error}")))?;
+                none.insert(made).block_on(work)
+            }
+        }
+    }
+}
+
 impl<S: AsRef<Client>> Session<S> {
-    /// None yet. To be called inside a Tokio runtime, which then drives the connections.
+    /// None yet. The thread that uses the session moves what is sent and received, while it waits for that.
     pub fn new(database: Postgres) -> Self {
-        Session { database, runtime: Handle::current(), current: None, used: Instant::now() }
+        Session { database, driver: Driver::Own(None), current: None, used: Instant::now() }
+    }
+
+    /// None yet. `runtime` drives the connections, also while the session is not used: for one that listens.
+    pub fn driven_by(runtime: Handle, database: Postgres) -> Self {
+        Session { database, driver: Driver::Shared(runtime), current: None, used: Instant::now() }
     }
 
     /// Runs `work`, on a session that `open` makes if there is none, within [`DEADLINE`] altogether.
@@ -183,9 +215,9 @@ impl<S: AsRef<Client>> Session<S> {
         open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>,
         work: impl AsyncFnOnce(&S) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Session { database, runtime, current, used } = self;
+        let Session { database, driver, current, used } = self;
         *used = Instant::now();
-        runtime.block_on(within_deadline(async {
+        driver.block_on(within_deadline(async {
             let session = match current.take() {
                 Some(session) if !session.as_ref().is_closed() => session,
                 _ => open(database).await?,
@@ -196,10 +228,14 @@ impl<S: AsRef<Client>> Session<S> {
         }))
     }
 
-    /// To be called while there is nothing to do: tells now and then whether the server answers.
+    /// To be called while there is nothing to do: hears whether the connection has ended, and tells now and then whether the
+    /// server answers.
     pub fn check(&mut self, open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>) -> Result<(), StoreError> {
         if self.used.elapsed() < IDLE_CHECK {
-            return Ok(());
+            return self.driver.block_on(async {
+                tokio::time::sleep(HEARING).await;
+                Ok(())
+            });
         }
         self.run(open, async |session| Ok(session.as_ref().batch_execute("").await?))
     }

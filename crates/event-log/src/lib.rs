@@ -86,6 +86,11 @@ pub trait Publisher: Send {
         Ok(())
     }
 
+    /// How long it pays to let more records gather for the next batch while many are on their way.
+    fn gathering_time(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// To be called while there is nothing to publish: fails, as [`publish`](Publisher::publish) does, if the log is found
     /// to have lost what was published. It looks now and then, and only where a log can lose something.
     fn check(&mut self) -> Result<(), LogError> {

@@ -20,6 +20,9 @@ use crate::outbox::{Outbox, OutboxWait, RelayError, ResyncRequest};
 /// Events in one batch, at most: enough to keep a log busy, few enough to hold in memory (about 1 KiB each).
 const MAX_BATCH: usize = 1_000;
 
+/// So many events in one batch come of load: where the log says that it pays, more are let gather before the next.
+const GATHERED: usize = 16;
+
 /// How long without a signal until the outbox is looked at all the same, and a lease on it renewed.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
 
@@ -123,7 +126,13 @@ impl Relay {
                 continue;
             }
             match self.publish_next(publisher.as_mut(), position, NO_END)? {
-                Some(reached) => position = reached,
+                Some((count, reached)) => {
+                    position = reached;
+                    // A full batch is a backlog, and waits for nothing.
+                    if (GATHERED..MAX_BATCH).contains(&count) && !stopping {
+                        std::thread::park_timeout(publisher.gathering_time());
+                    }
+                }
                 None => match publisher.commit_due() {
                     Some(due) if due.is_zero() || stopping => {
                         publisher.commit()?;
@@ -169,7 +178,7 @@ impl Relay {
                     );
                     return Ok(position);
                 }
-                let Some(reached) = self.publish_next(publisher, position, page.head)? else { break };
+                let Some((_, reached)) = self.publish_next(publisher, position, page.head)? else { break };
                 position = reached;
                 self.status.succeeded();
             }
@@ -184,13 +193,14 @@ impl Relay {
         Ok(position)
     }
 
-    /// Publishes one batch of events up to `up_to`, and returns the position it reaches; `None` if the outbox has no more.
+    /// Publishes one batch of events up to `up_to`, and returns how many they are and the position they reach; `None` if the
+    /// outbox has no more.
     fn publish_next(
         &mut self,
         publisher: &mut dyn Publisher,
         position: u64,
         up_to: u64,
-    ) -> Result<Option<u64>, RelayError> {
+    ) -> Result<Option<(usize, u64)>, RelayError> {
         let (records, reached) = self.outbox.read(position, up_to, MAX_BATCH)?;
         if records.is_empty() {
             return Ok(None);
@@ -199,7 +209,7 @@ impl Relay {
         self.status.published(records.len());
         // What is certain may go; the rest follows with its commit.
         self.outbox.remove_published(publisher.position().unwrap_or(0))?;
-        Ok(Some(reached))
+        Ok(Some((records.len(), reached)))
     }
 
     fn stopping(&self) -> bool {

@@ -49,6 +49,10 @@ const RETRY_BACKOFF_MS: &str = "5";
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
 /// How long a transaction goes on while there is more to publish. Those who read committed wait so much longer at most.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
+/// How long records gather under load: a batch costs this process and the brokers about as much as twenty requests to the
+/// account service. Measured with all of them on two cores and 64 connections: `POST /account` reached 0.47 of pgbench with
+/// it and 0.42 without.
+const GATHERING_TIME: Duration = Duration::from_millis(5);
 /// How long an abort may take. It is a courtesy to those who read committed: opening the next publisher does it too.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a producer with records under way is looked at. The client's own blocking poll never returns early.
@@ -308,6 +312,10 @@ impl Publisher for KafkaPublisher {
         self.check_usable()?;
         let committed = self.commit_transaction();
         self.finish(committed)
+    }
+
+    fn gathering_time(&self) -> Duration {
+        GATHERING_TIME
     }
 
     fn check(&mut self) -> Result<(), LogError> {
