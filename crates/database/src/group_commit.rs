@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::StoreError;
@@ -114,9 +115,10 @@ impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
         let (queue, commands) = sync_channel(MAX_QUEUED);
         let health = Arc::new(Health::default());
         let noted = Arc::clone(&health);
+        let runtime = Handle::try_current().ok();
         let writer = Builder::new().name(name.to_owned()).spawn(move || {
             let _on_panic = EndNote(Arc::clone(&noted));
-            run(committer, &commands, &noted);
+            run(committer, &commands, &noted, runtime.as_ref());
         })?;
         Ok((GroupCommit { queue, health }, writer))
     }
@@ -154,7 +156,12 @@ impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
     }
 }
 
-fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C::Command, C::Outcome>>, health: &Health) {
+fn run<C: Committer>(
+    mut committer: C,
+    queue: &Receiver<Message<C::Command, C::Outcome>>,
+    health: &Health,
+    runtime: Option<&Handle>,
+) {
     let mut stopping = false;
     while !stopping {
         let first = match queue.recv_timeout(IDLE) {
@@ -187,7 +194,11 @@ fn run<C: Committer>(mut committer: C, queue: &Receiver<Message<C::Command, C::O
         if !commands.is_empty() {
             let result = committer.commit(commands, health.is_failing());
             health.note(result.as_ref().map(drop));
-            answer_all(result, answers);
+            match runtime {
+                // One wake for all of them.
+                Some(runtime) if answers.len() > 1 => drop(runtime.spawn(async { answer_all(result, answers) })),
+                _ => answer_all(result, answers),
+            }
         }
     }
     health.note(committer.idle().as_ref().map(drop));
