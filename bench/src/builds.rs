@@ -6,14 +6,14 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use crate::Figure;
+use crate::figure::{Figure, Unit};
 
 /// `cargo build --release` into an empty folder.
 pub(crate) fn cold_build() -> anyhow::Result<Figure> {
     println!("building all of it into an empty folder, which takes minutes");
     let target = tempfile::tempdir()?;
     let seconds = cargo(&["build", "--release", "--locked"], Some(target.path()))?;
-    Ok(Figure::new("cold cargo build --release", format!("{seconds:.0} s"), "at most 300 s on 2 cores"))
+    Ok(Figure::new("cold cargo build --release, 2 cores", seconds, Unit::Seconds).at_most(300.0))
 }
 
 /// `cargo test --workspace`, built before.
@@ -21,7 +21,7 @@ pub(crate) fn test_run() -> anyhow::Result<Figure> {
     println!("running all tests");
     cargo(&["test", "--workspace", "--locked", "--no-run"], None)?;
     let seconds = cargo(&["test", "--workspace", "--locked", "--quiet"], None)?;
-    Ok(Figure::new("cargo test --workspace, built", format!("{seconds:.0} s"), "at most 180 s"))
+    Ok(Figure::new("cargo test --workspace, built", seconds, Unit::Seconds).at_most(180.0))
 }
 
 /// Builds the binary that the package `package` is named after, beside this one.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use crate::Figure;
+use crate::figure::{Figure, Unit};
 
 /// Linux counts processor time for programs in hundredths of a second, on every architecture that Rust runs on.
 const TICK: Duration = Duration::from_millis(10);
@@ -28,8 +28,7 @@ pub(crate) fn processor_time(process: u32) -> anyhow::Result<Duration> {
 
 /// [`sync_rate`] as a line of the table, which every table has: disks differ more than anything else here.
 pub(crate) fn syncs() -> anyhow::Result<Figure> {
-    let rate = format!("{:.0} /s", sync_rate()?);
-    Ok(Figure::new("4 KiB written and synced, one after the other", rate, "the disk itself"))
+    Ok(Figure::new("4 KiB written and synced, one after the other", sync_rate()?, Unit::PerSecond))
 }
 
 /// Writes and `fdatasync`s a second, one after the other on the disk that temporary files are on: nothing that is durable

@@ -1,100 +1,97 @@
-//! `cargo run --release -p bench`: what Tandem costs on the machine at hand, as a table beside the bounds it is held to.
-//! `cargo run --release -p bench -- servers`: the same of the services on Apache Kafka and PostgreSQL.
+//! `cargo run --release -p bench`: what Tandem costs on the machine at hand, beside what the machine allows, or a peer reaches.
 //!
-//! Nothing here fails by itself: a machine may be slow or busy, and whoever reads the table judges.
+//! It measures in parts, each of which can be asked for alone. A part prints its table, and keeps it under `docs/bench`. Nothing
+//! here fails by itself: a machine may be slow or busy, and whoever reads the table judges.
 
 mod builds;
+mod figure;
 mod load;
 mod machine;
 mod peers;
 mod pgbench;
 mod postgres;
+mod report;
 mod servers;
 mod starts;
 mod visible;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
+
+use crate::figure::{Figure, Unit, table};
+use crate::servers::Servers;
 
 /// What every account is made of: the flow's own.
 const ACCOUNT: &str = r#"{"beholder_name":"John Doe","country_code":"US"}"#;
 
 /// Measures Tandem on this machine and prints a table.
 #[derive(Parser)]
-#[command(name = "bench", args_conflicts_with_subcommands = true)]
+#[command(name = "bench")]
 struct Options {
-    /// Leave out the cold build and the test run, which take minutes
+    /// A tenth of the data and of the turns, and no cold build and no test run, which take minutes; nothing is kept
     #[arg(long)]
     quick: bool,
 
-    #[command(subcommand)]
-    what: Option<What>,
+    /// What to measure; all of it if nothing is named
+    parts: Vec<Part>,
 }
 
-#[derive(Subcommand)]
-enum What {
-    /// The services on Apache Kafka and PostgreSQL, which dev/servers starts: from a commit to the view, and how many
-    /// accounts a second; takes about five minutes
-    Servers {
-        /// Only these
-        part: Option<servers::Part>,
-    },
-}
-
-/// A line of the table.
-struct Figure {
-    what: String,
-    value: String,
-    bound: &'static str,
-}
-
-impl Figure {
-    fn new(what: impl Into<String>, value: impl Into<String>, bound: &'static str) -> Self {
-        Figure { what: what.into(), value: value.into(), bound }
-    }
+/// What there is to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// A start until both services are ready, and the memory of the idle process
+    Starts,
+    /// From a commit to the card service's view, on SQLite and the embedded log
+    Visible,
+    /// The same on PostgreSQL and Apache Kafka, which dev/servers starts, beside bare librdkafka
+    ServersVisible,
+    /// Accounts a second on PostgreSQL and Apache Kafka, beside pgbench
+    ServersSaturation,
+    /// A cold build, and the test run
+    Builds,
 }
 
 fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
-    let mut figures = vec![machine::syncs()?];
-    figures.extend(match options.what {
-        Some(What::Servers { part }) => servers::measure(part)?,
-        None => all_in_one(options.quick)?,
-    });
-    print(&figures);
+    let Options { quick, parts } = Options::parse();
+    let parts = if parts.is_empty() { Part::value_variants() } else { &parts };
+    let mut all = Vec::new();
+    for part in parts.iter().filter(|part| !(quick && **part == Part::Builds)) {
+        let name = part.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        println!("== {name}");
+        // Disks differ more than anything else here, and from one minute to the next.
+        let mut figures = vec![machine::syncs()?];
+        figures.extend(part.measure(quick)?);
+        println!("\n{}\n", table(&figures));
+        if !quick {
+            report::keep(&name, &figures)?;
+        }
+        all.extend(figures);
+    }
+    if parts.len() > 1 {
+        println!("== all\n\n{}", table(&all));
+    }
     Ok(())
 }
 
-fn all_in_one(quick: bool) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = Vec::new();
-    if !quick {
-        figures.push(builds::cold_build()?);
+impl Part {
+    fn measure(self, _quick: bool) -> anyhow::Result<Vec<Figure>> {
+        match self {
+            Part::Starts => starts::measure(),
+            Part::Visible => visible::measure(),
+            Part::ServersVisible => servers::commit_to_visible(&Servers::up()?),
+            Part::ServersSaturation => postgres::measure(&Servers::up()?),
+            Part::Builds => Ok(vec![builds::cold_build()?, builds::test_run()?]),
+        }
     }
-    figures.extend(starts::measure()?);
-    figures.extend(visible::measure()?);
-    if !quick {
-        figures.push(builds::test_run()?);
-    }
-    Ok(figures)
 }
 
-/// A quantile of microseconds, as the table shows it.
-fn at_quantile(histogram: &Histogram<u64>, quantile: f64) -> String {
-    format!("{:.2} ms", histogram.value_at_quantile(quantile) as f64 / 1_000.0)
+/// A quantile of microseconds, as a line of the table.
+fn quantile(what: impl Into<String>, histogram: &Histogram<u64>, quantile: f64) -> Figure {
+    Figure::new(what, histogram.value_at_quantile(quantile) as f64 / 1_000.0, Unit::Milliseconds)
 }
 
 /// The middle one, or the upper of the two in the middle.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn print(figures: &[Figure]) {
-    let width =
-        |text: fn(&Figure) -> &str| figures.iter().map(|figure| text(figure).chars().count()).max().unwrap_or(0);
-    let (what, value) = (width(|figure| &figure.what), width(|figure| &figure.value));
-    println!();
-    for figure in figures {
-        println!("{:what$}  {:>value$}  {}", figure.what, figure.value, figure.bound);
-    }
 }

@@ -17,9 +17,10 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use crate::figure::Figure;
 use crate::load::micros;
+use crate::quantile;
 use crate::servers::Servers;
-use crate::{Figure, at_quantile};
 
 /// Records a second, as many as accounts are made.
 const RATE: u32 = 1_000;
@@ -43,12 +44,8 @@ pub(crate) fn measure(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
     for (what, name, transactions, isolation) in ways {
         println!("bare librdkafka, {what}, {RATE} records a second for {SECONDS} s");
         let histogram = run(servers, name, transactions, isolation)?;
-        for (quantile, label) in [(0.5, "p50"), (0.99, "p99")] {
-            figures.push(Figure::new(
-                format!("  bare librdkafka, {what}, {label}"),
-                at_quantile(&histogram, quantile),
-                "a peer",
-            ));
+        for (at, label) in [(0.5, "p50"), (0.99, "p99")] {
+            figures.push(quantile(format!("  bare librdkafka, {what}, {label}"), &histogram, at));
         }
     }
     Ok(figures)

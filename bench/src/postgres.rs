@@ -12,11 +12,12 @@ use database::postgres::Parameter;
 use test_harness::{Http, Process, binary, postgres_database, with_postgres};
 use tokio_postgres::Row;
 
+use crate::figure::{Figure, Unit};
 use crate::load::{self, Busy, Request};
 use crate::machine::{processor_time, sync_rate};
 use crate::pgbench::Pgbench;
 use crate::servers::Servers;
-use crate::{ACCOUNT, Figure, builds, median};
+use crate::{ACCOUNT, builds, median};
 
 /// By one thread: the generator is to leave as much of the machine to the service as it can.
 const BUSY: Busy = Busy { connections: 64, threads: 1, lasting: TURN };
@@ -123,17 +124,16 @@ fn one_row(database: &str, sql: &str, parameters: &[Parameter<'_>]) -> Row {
 
 fn figures(rounds: &[Round]) -> Vec<Figure> {
     let middle = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
-    let rate = |value: fn(&Round) -> f64| format!("{:.0} /s", middle(value));
-    let share = middle(|round| round.rate / round.peer);
-    let micros = |micros: f64| format!("{micros:.0} µs");
+    let figure = |what, value, unit| Figure::new(what, middle(value), unit);
+    let (share, peer) = (middle(|round| round.rate / round.peer), middle(|round| round.peer));
     vec![
-        Figure::new("durable POST /account, PostgreSQL, 64 connections", rate(|round| round.rate), ""),
-        Figure::new("  accounts a transaction", format!("{:.1}", middle(|round| round.batch)), ""),
-        Figure::new("  account-service's processor time a request", micros(middle(|round| round.service_micros)), ""),
-        Figure::new("  generator's processor time a request", micros(middle(|round| round.generator_micros)), ""),
-        Figure::new("pgbench, the same rows in such batches, 1 connection", rate(|round| round.peer), "a peer"),
-        Figure::new("  4 connections", rate(|round| round.peer_with_more), "a peer"),
-        Figure::new("  4 KiB written and synced, at the same turns", rate(|round| round.syncs), "the disk itself"),
-        Figure::new("POST /account as a share of pgbench, 1 connection", format!("{share:.2}"), "at least 0.5"),
+        figure("durable POST /account, PostgreSQL, 64 connections", |round| round.rate, Unit::PerSecond)
+            .against_with_ratio("pgbench, the same rows in such batches", peer, share)
+            .at_least(0.5),
+        figure("  accounts a transaction", |round| round.batch, Unit::Count),
+        figure("  account-service's processor time a request", |round| round.service_micros, Unit::Microseconds),
+        figure("  generator's processor time a request", |round| round.generator_micros, Unit::Microseconds),
+        figure("  pgbench with 4 connections", |round| round.peer_with_more, Unit::PerSecond),
+        figure("  4 KiB written and synced, at the same turns", |round| round.syncs, Unit::PerSecond),
     ]
 }

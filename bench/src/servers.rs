@@ -9,44 +9,25 @@ use database::DatabaseUrl;
 use event_log::{KafkaLog, KafkaSettings};
 use test_harness::postgres_database;
 
+use crate::figure::Figure;
 use crate::load::Schedule;
-use crate::{Figure, peers, postgres, visible};
+use crate::{peers, visible};
 
 /// Accounts a second, of which the last 20 seconds count. A broker that has just been started compiles its code in the first
 /// seconds, and the peers come after it, so it is given time.
 const SCHEDULE: Schedule = Schedule { rate: 1_000, seconds: 35, connections: 64 };
 const WARM_UP_SECONDS: u32 = 15;
 
-/// What there is to measure on them.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Part {
-    /// From a commit to the view, and what Kafka and its transactions take of that
-    Visible,
-    /// Accounts a second on PostgreSQL, as a share of what pgbench reaches
-    Postgres,
-}
-
-/// All figures that need real servers, or those of one part.
-pub(crate) fn measure(part: Option<Part>) -> anyhow::Result<Vec<Figure>> {
-    let servers = Servers::up()?;
-    let mut figures = Vec::new();
-    if part != Some(Part::Postgres) {
-        figures.extend(commit_to_visible(&servers)?);
-        figures.extend(peers::measure(&servers)?);
-    }
-    if part != Some(Part::Visible) {
-        figures.extend(postgres::measure(&servers)?);
-    }
-    Ok(figures)
-}
-
-fn commit_to_visible(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
+/// From a commit to the view, and what Kafka and its transactions take of that.
+pub(crate) fn commit_to_visible(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
     let database = || DatabaseUrl::Postgres(postgres_database(&servers.postgres));
     let log: Arc<KafkaLog> = Arc::new(servers.topic("visible")?);
     let setup = visible::Setup { log, account_database: database(), card_database: database() };
     let latencies = visible::run(setup, SCHEDULE, WARM_UP_SECONDS)?;
     let what = "Kafka and PostgreSQL, 1,000 accounts a second";
-    Ok(latencies.figures(what, ["at most 5 ms", "at most 25 ms"]))
+    let mut figures = latencies.figures(what, [5.0, 25.0]);
+    figures.extend(peers::measure(servers)?);
+    Ok(figures)
 }
 
 /// Servers of this clone's `dev/servers`. Each is stopped at the end if it was here that it was started; one that was up
@@ -60,7 +41,7 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    fn up() -> anyhow::Result<Self> {
+    pub(crate) fn up() -> anyhow::Result<Self> {
         const KAFKA_BROKERS: &str = "TANDEM_TEST_KAFKA_BROKERS";
         let named = |env: &str, name| {
             let line = env.lines().find_map(|line| line.strip_prefix("export ")?.strip_prefix(name)?.strip_prefix('='));

@@ -8,7 +8,8 @@ use anyhow::Context;
 use serde_json::json;
 use test_harness::{Http, Process, binary};
 
-use crate::{Figure, builds};
+use crate::builds;
+use crate::figure::{Figure, Unit};
 
 /// Accounts for the start with data.
 const ACCOUNTS: u64 = 100_000;
@@ -28,13 +29,13 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
     println!("making {ACCOUNTS} accounts");
     fill(folder.path())?;
     let (full_seconds, full_memory) = median_start(folder.path())?;
-    let seconds = |seconds: f64| format!("{:.0} ms", seconds * 1_000.0);
-    let memory = |kib: u64| format!("{:.1} MiB", kib as f64 / 1_024.0);
+    let milliseconds = |what, seconds: f64| Figure::new(what, seconds * 1_000.0, Unit::Milliseconds);
+    let memory = |what, kib: u64| Figure::new(what, kib as f64 / 1_024.0, Unit::Mebibytes);
     Ok(vec![
-        Figure::new("warm start to ready", seconds(empty_seconds), "at most 1 s"),
-        Figure::new("warm start to ready, 100,000 accounts", seconds(full_seconds), "at most 2 s"),
-        Figure::new("idle memory", memory(empty_memory), "at most 40 MiB"),
-        Figure::new("idle memory, 100,000 accounts", memory(full_memory), ""),
+        milliseconds("warm start to ready", empty_seconds).at_most(1_000.0),
+        milliseconds("warm start to ready, 100,000 accounts", full_seconds).at_most(2_000.0),
+        memory("idle memory", empty_memory).at_most(40.0),
+        memory("idle memory, 100,000 accounts", full_memory),
     ])
 }
 
