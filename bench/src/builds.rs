@@ -1,5 +1,6 @@
 //! How long a developer waits for the compiler and for the tests.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -22,6 +23,13 @@ pub(crate) fn test_run() -> anyhow::Result<Figure> {
     cargo(&["test", "--workspace", "--locked", "--no-run"], None)?;
     let seconds = cargo(&["test", "--workspace", "--locked", "--quiet"], None)?;
     Ok(Figure::new("cargo test --workspace, built", seconds, Unit::Seconds).at_most(180.0))
+}
+
+/// Builds the all-in-one with a `feature` that only the bench uses, and keeps a copy of it at `to`.
+pub(crate) fn build_variant(feature: &str, to: &Path) -> anyhow::Result<()> {
+    cargo(&["build", "--release", "--locked", "--package", "tandem", "--features", feature], None)?;
+    fs::copy(test_harness::binary("tandem"), to).with_context(|| format!("cannot copy to {}", to.display()))?;
+    Ok(())
 }
 
 /// Builds the binary that the package `package` is named after, beside this one.

@@ -29,6 +29,11 @@ pub(crate) struct Request {
 }
 
 impl Request {
+    /// `GET path`, to be answered with 200.
+    pub(crate) fn get(path: &str) -> Self {
+        Request { bytes: format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes(), expected: 200 }
+    }
+
     /// `POST path` with a JSON body, to be answered with 201.
     pub(crate) fn post(path: &str, body: &str) -> Self {
         let length = body.len();

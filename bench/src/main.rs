@@ -11,6 +11,7 @@ mod peers;
 mod pgbench;
 mod postgres;
 mod report;
+mod saturation;
 mod servers;
 mod starts;
 mod visible;
@@ -41,6 +42,8 @@ struct Options {
 enum Part {
     /// A start until both services are ready, and the memory of the idle process
     Starts,
+    /// Accounts and cards a second on SQLite, beside the limits
+    Saturation,
     /// From a commit to the card service's view, on SQLite and the embedded log
     Visible,
     /// The same on PostgreSQL and Apache Kafka, which dev/servers starts, beside bare librdkafka
@@ -74,9 +77,10 @@ fn main() -> anyhow::Result<()> {
 }
 
 impl Part {
-    fn measure(self, _quick: bool) -> anyhow::Result<Vec<Figure>> {
+    fn measure(self, quick: bool) -> anyhow::Result<Vec<Figure>> {
         match self {
             Part::Starts => starts::measure(),
+            Part::Saturation => saturation::measure(quick),
             Part::Visible => visible::measure(),
             Part::ServersVisible => servers::commit_to_visible(&Servers::up()?),
             Part::ServersSaturation => postgres::measure(&Servers::up()?),

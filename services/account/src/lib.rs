@@ -74,7 +74,11 @@ pub async fn run(
     };
     let relay_thread = std::thread::Builder::new()
         .name("account-relay".to_owned())
-        .spawn(move || relay.run())
+        .spawn(move || {
+            if !cfg!(feature = "bench-no-relay") {
+                relay.run();
+            }
+        })
         .context("cannot start the relay")?;
 
     let readiness = Arc::new(AccountReadiness { store: store.clone(), status, shutdown: shutdown.clone() });
