@@ -127,12 +127,11 @@ fn send(producer: &BaseProducer, topic: &str, number: u32) -> anyhow::Result<()>
     let mut message = BaseRecord::<[u8], [u8]>::to(topic);
     message.key = record.key.as_deref();
     message.payload = record.value.as_deref();
-    let headers = OwnedHeaders::new_with_capacity(record.headers.len());
     message.headers = Some(
         record
             .headers
             .iter()
-            .fold(headers, |headers, header| headers.insert(Header { key: &header.name, value: Some(&header.value) })),
+            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
     );
     producer.send(message).map_err(|(error, _)| error)?;
     Ok(())

@@ -1,12 +1,15 @@
 //! From an event to the record that tells of it.
 
-use event_log::{Header, Record};
+use event_log::{HeaderList, Record};
 use serde::Serialize;
 
 use crate::{AccountEvent, AccountId, AccountStatus, Version};
 
 /// `ce_source`: who says so.
 const SOURCE: &str = "/account-service";
+
+/// Room for the headers of an event, so that they grow at most once.
+const HEADERS_BYTES: usize = 384;
 
 /// An event with what its headers say beside it.
 #[derive(Debug, Clone, Copy)]
@@ -36,20 +39,21 @@ impl Envelope<'_> {
         let AccountEvent { event_type, account_id, status, .. } = self.event;
         let id = account_id.to_string();
         let value = serde_json::to_vec(&Value { r#type: event_type.as_str(), account_id, status });
-        let header = |name: &str, value: &str| Header { name: name.to_owned(), value: value.as_bytes().to_vec() };
+        let (kind, version) = (event_type.as_str(), self.version.to_string());
+        let mut headers = HeaderList::with_capacity(HEADERS_BYTES);
+        let mut header = |name: &str, value: &str| headers.push(name, value.as_bytes());
+        header("ce_specversion", "1.0");
+        header("ce_id", &format!("{id}:{version}"));
+        header("ce_source", SOURCE);
+        header("ce_type", kind);
+        header("ce_time", self.time);
+        header("ce_subject", &id);
+        header("ce_sequence", &version);
+        header("traceparent", self.traceparent);
         Record {
             // Three plain strings: there is nothing in them that JSON cannot write.
             value: value.ok(),
-            headers: vec![
-                header("ce_specversion", "1.0"),
-                header("ce_id", &format!("{id}:{}", self.version)),
-                header("ce_source", SOURCE),
-                header("ce_type", event_type.as_str()),
-                header("ce_time", self.time),
-                header("ce_subject", &id),
-                header("ce_sequence", &self.version.to_string()),
-                header("traceparent", self.traceparent),
-            ],
+            headers,
             key: Some(id.into_bytes()),
         }
     }

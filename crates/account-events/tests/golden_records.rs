@@ -3,15 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "in a test, what fails here shows where")]
 
 use account_events::{AccountEvent, AccountStatus, Envelope, EventType, Unintelligible, Version};
-use event_log::{Header, Headers, Record, RecordRef};
+use event_log::{HeaderList, Record, RecordRef};
 use serde_json::Value;
 
 fn golden(file: &str) -> Vec<Record> {
     let bytes = |value: &Value| value.as_str().map(|text| text.as_bytes().to_vec());
-    let header = |pair: &Value| Header {
-        name: pair[0].as_str().unwrap().to_owned(),
-        value: bytes(&pair[1]).expect("a header has a value"),
-    };
+    let header = |pair: &Value| (pair[0].as_str().unwrap().to_owned(), bytes(&pair[1]).expect("a header has a value"));
     let record = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
         let headers = line["headers"].as_array().unwrap().iter().map(header).collect();
@@ -27,7 +24,7 @@ fn decode(record: &Record) -> Result<AccountEvent, Unintelligible> {
         offset: 0,
         key: record.key.as_deref(),
         value: record.value.as_deref(),
-        headers: Headers::List(&record.headers),
+        headers: record.headers.as_headers(),
     })
 }
 
@@ -69,7 +66,7 @@ fn the_seeds_go_producer_is_understood() {
 #[test]
 fn unknown_fields_and_headers_are_ignored() {
     let mut record = golden("tandem.jsonl").remove(0);
-    record.headers.push(Header { name: "ce_dataschema".into(), value: b"x".to_vec() });
+    record.headers.push("ce_dataschema", b"x");
     record.value =
         Some(format!(r#"{{"extra":[1,{{}}],"type":"account.created","account_id":"{ID}","status":"ACTIVE"}}"#).into());
     assert_eq!(decode(&record).unwrap(), ours()[0].0);
@@ -81,21 +78,22 @@ fn each_kind_of_poison_is_named() {
         Some(format!(r#"{{"type":"{kind}","account_id":"{id}","status":"{status}"}}"#).into_bytes())
     };
     let good = || event("account.created", ID, "ACTIVE");
-    let sequence = |value: &str| vec![Header { name: "ce_sequence".into(), value: value.as_bytes().to_vec() }];
+    let sequence = |value: &str| HeaderList::from_iter([("ce_sequence", value)]);
+    let none = HeaderList::default;
     let cases = [
-        ("no_value", None, vec![]),
-        ("too_large", Some(vec![b' '; 70_000]), vec![]),
-        ("not_utf8", Some(vec![0xff, 0xfe, b'{']), vec![]),
-        ("not_json", Some(Vec::new()), vec![]),
-        ("not_json", good().map(|value| value[..40].to_vec()), vec![]),
-        ("not_json", Some(r#"{"x":"#.repeat(10_000).into_bytes()), vec![]),
-        ("not_an_event", Some(b"[1,2,3]".to_vec()), vec![]),
-        ("not_an_event", Some(format!(r#"["account.created","{ID}","ACTIVE"]"#).into_bytes()), vec![]),
-        ("not_an_event", Some(br#"{"type":"account.created","status":"ACTIVE"}"#.to_vec()), vec![]),
-        ("not_an_event", Some(format!(r#"{{"type":1,"account_id":"{ID}","status":"ACTIVE"}}"#).into_bytes()), vec![]),
-        ("unknown_type", event("account.renamed", ID, "ACTIVE"), vec![]),
-        ("unknown_status", event("account.created", ID, "active"), vec![]),
-        ("invalid_account_id", event("account.created", "42", "ACTIVE"), vec![]),
+        ("no_value", None, none()),
+        ("too_large", Some(vec![b' '; 70_000]), none()),
+        ("not_utf8", Some(vec![0xff, 0xfe, b'{']), none()),
+        ("not_json", Some(Vec::new()), none()),
+        ("not_json", good().map(|value| value[..40].to_vec()), none()),
+        ("not_json", Some(r#"{"x":"#.repeat(10_000).into_bytes()), none()),
+        ("not_an_event", Some(b"[1,2,3]".to_vec()), none()),
+        ("not_an_event", Some(format!(r#"["account.created","{ID}","ACTIVE"]"#).into_bytes()), none()),
+        ("not_an_event", Some(br#"{"type":"account.created","status":"ACTIVE"}"#.to_vec()), none()),
+        ("not_an_event", Some(format!(r#"{{"type":1,"account_id":"{ID}","status":"ACTIVE"}}"#).into_bytes()), none()),
+        ("unknown_type", event("account.renamed", ID, "ACTIVE"), none()),
+        ("unknown_status", event("account.created", ID, "active"), none()),
+        ("invalid_account_id", event("account.created", "42", "ACTIVE"), none()),
         ("invalid_sequence", good(), sequence("0")),
         ("invalid_sequence", good(), sequence("seven")),
         ("invalid_sequence", good(), sequence("1073741824")),

@@ -18,7 +18,7 @@ use std::time::Duration;
 pub use embedded::{DEFAULT_COMPACTION_MIN_RECORDS, EmbeddedLog, EmbeddedSettings};
 pub use kafka::{KafkaLog, KafkaSettings, kafka_variable};
 pub use partitioner::partition_of_key;
-pub use record::{Header, Headers, Record, RecordRef};
+pub use record::{HeaderList, Headers, Record, RecordRef};
 
 /// How many partitions the topic gets where it does not exist yet (docs/operations.md, "Kafka").
 pub const DEFAULT_PARTITION_COUNT: u32 = 3;

@@ -5,13 +5,72 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use rdkafka::message::{BorrowedHeaders, Headers as _};
 
-/// A named value beside a record's key and value. Names may repeat; the last one counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Header {
-    /// Its name, such as `ce_id`.
-    pub name: String,
-    /// Its bytes, by custom UTF-8 text.
-    pub value: Vec<u8>,
+/// Named values beside a record's key and value, owned. Names may repeat; the last one counts.
+///
+/// They stand in one piece of memory, for each one the name's length and the value's length (32 bits, little endian), then
+/// the name and the value. So a record costs no allocation a header, and this is also how the embedded log stores them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct HeaderList(Vec<u8>);
+
+impl HeaderList {
+    /// None yet, with room for about so many bytes of names and values.
+    pub fn with_capacity(bytes: usize) -> Self {
+        HeaderList(Vec::with_capacity(bytes))
+    }
+
+    /// Adds one behind the others: its name, such as `ce_id`, and its bytes, by custom UTF-8 text.
+    pub fn push(&mut self, name: &str, value: &[u8]) {
+        self.push_bytes(name.as_bytes(), value);
+    }
+
+    fn push_bytes(&mut self, name: &[u8], value: &[u8]) {
+        self.0.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(name);
+        self.0.extend_from_slice(value);
+    }
+
+    /// The value of the last one called `name`.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.as_headers().get(name)
+    }
+
+    /// All of them in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        // A name that came from elsewhere and is not UTF-8 has none that a record could be written with.
+        EncodedHeaders(&self.0).map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// As a reader is handed them.
+    pub fn as_headers(&self) -> Headers<'_> {
+        Headers::Encoded(&self.0)
+    }
+
+    pub(crate) fn as_encoded(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for HeaderList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |(name, value)| (name, String::from_utf8_lossy(value));
+        f.debug_map().entries(self.iter().map(text)).finish()
+    }
+}
+
+impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for HeaderList {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
+        let mut list = HeaderList::default();
+        for (name, value) in headers {
+            list.push(name.as_ref(), value.as_ref());
+        }
+        list
+    }
 }
 
 /// A record to publish.
@@ -22,7 +81,7 @@ pub struct Record {
     /// The record's bytes. `None` is Kafka's tombstone.
     pub value: Option<Vec<u8>>,
     /// In the order they are written.
-    pub headers: Vec<Header>,
+    pub headers: HeaderList,
 }
 
 /// A record as a reader is handed it, borrowed from the log's own buffers.
@@ -45,9 +104,7 @@ pub struct RecordRef<'a> {
 pub enum Headers<'a> {
     /// None at all.
     Empty,
-    /// As published.
-    List(&'a [Header]),
-    /// As the embedded log stores them.
+    /// As published, and as the embedded log stores them.
     Encoded(&'a [u8]),
     /// As librdkafka holds them.
     Kafka(&'a BorrowedHeaders),
@@ -58,7 +115,6 @@ impl<'a> Headers<'a> {
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
         match self {
             Headers::Empty => None,
-            Headers::List(list) => list.iter().rev().find(|header| header.name == name).map(|h| h.value.as_slice()),
             Headers::Encoded(bytes) => {
                 EncodedHeaders(bytes).filter(|(other, _)| *other == name.as_bytes()).last().map(|(_, value)| value)
             }
@@ -71,24 +127,22 @@ impl<'a> Headers<'a> {
     }
 
     /// All of them, owned.
-    pub fn to_vec(self) -> Vec<Header> {
+    pub fn to_list(self) -> HeaderList {
         match self {
-            Headers::Empty => Vec::new(),
-            Headers::List(list) => list.to_vec(),
-            Headers::Encoded(bytes) => EncodedHeaders(bytes)
-                .map(|(name, value)| Header { name: String::from_utf8_lossy(name).into_owned(), value: value.to_vec() })
-                .collect(),
-            Headers::Kafka(headers) => (0..headers.count())
-                .filter_map(|index| kafka_header(headers, index))
-                .map(|(name, value)| Header { name: name.to_owned(), value: value.to_vec() })
-                .collect(),
+            Headers::Empty => HeaderList::default(),
+            Headers::Encoded(bytes) => {
+                let mut list = HeaderList::with_capacity(bytes.len());
+                EncodedHeaders(bytes).for_each(|(name, value)| list.push_bytes(name, value));
+                list
+            }
+            Headers::Kafka(headers) => (0..headers.count()).filter_map(|index| kafka_header(headers, index)).collect(),
         }
     }
 }
 
 impl fmt::Debug for Headers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.to_vec()).finish()
+        self.to_list().fmt(f)
     }
 }
 
@@ -98,7 +152,7 @@ impl RecordRef<'_> {
         Record {
             key: self.key.map(<[u8]>::to_vec),
             value: self.value.map(<[u8]>::to_vec),
-            headers: self.headers.to_vec(),
+            headers: self.headers.to_list(),
         }
     }
 }
@@ -110,20 +164,6 @@ impl RecordRef<'_> {
 fn kafka_header(headers: &BorrowedHeaders, index: usize) -> Option<(&str, &[u8])> {
     let header = catch_unwind(AssertUnwindSafe(|| headers.try_get(index))).ok().flatten()?;
     Some((header.key, header.value.unwrap_or_default()))
-}
-
-/// The embedded log's form of headers: for each one the name's length and the value's length (32 bits, little endian),
-/// then the name and the value. It is read in place, with no allocation a record.
-pub(crate) fn encode_headers(headers: &[Header]) -> Box<[u8]> {
-    let length = headers.iter().map(|header| 8 + header.name.len() + header.value.len()).sum();
-    let mut bytes = Vec::with_capacity(length);
-    for header in headers {
-        bytes.extend_from_slice(&(header.name.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&(header.value.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(header.name.as_bytes());
-        bytes.extend_from_slice(&header.value);
-    }
-    bytes.into_boxed_slice()
 }
 
 /// Walks over encoded headers. It ends at the first one that is cut short: records are checked before they are handed
@@ -147,27 +187,24 @@ impl<'a> Iterator for EncodedHeaders<'a> {
 mod tests {
     use super::*;
 
-    fn header(name: &str, value: &[u8]) -> Header {
-        Header { name: name.to_owned(), value: value.to_vec() }
-    }
-
     #[test]
-    fn encoded_headers_read_as_the_list_they_were_made_from() {
-        let list = vec![header("a", b"1"), header("b", b""), header("a", &[0, 255, 7]), header("", b"no name")];
-        let bytes = encode_headers(&list);
-        let encoded = Headers::Encoded(&bytes);
-        assert_eq!(encoded.to_vec(), list);
-        for name in ["a", "b", "", "c"] {
-            assert_eq!(encoded.get(name), Headers::List(&list).get(name), "{name:?}");
-        }
+    fn headers_read_as_they_were_written_and_the_last_of_a_name_counts() {
+        let written: [(&str, &[u8]); 4] = [("a", b"1"), ("b", b""), ("a", &[0, 255, 7]), ("", b"no name")];
+        let list: HeaderList = written.into_iter().collect();
+        assert!(list.iter().eq(written));
+        assert_eq!(list.as_headers().to_list(), list);
+        assert_eq!(
+            ["a", "b", "", "c"].map(|name| list.get(name)),
+            [Some(&[0, 255, 7][..]), Some(&b""[..]), Some(&b"no name"[..]), None]
+        );
     }
 
     #[test]
     fn encoded_headers_cut_anywhere_do_not_panic() {
-        let list = vec![header("name", b"value"), header("other", b"more")];
-        let bytes = encode_headers(&list);
+        let list: HeaderList = [("name", "value"), ("other", "more")].into_iter().collect();
+        let bytes = list.as_encoded();
         for length in 0..bytes.len() {
-            assert!(Headers::Encoded(&bytes[..length]).to_vec().len() < list.len());
+            assert!(HeaderList(bytes[..length].to_vec()).iter().count() < 2);
         }
     }
 }

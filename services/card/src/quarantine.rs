@@ -71,8 +71,9 @@ impl QuarantinedRecord {
     fn new(record: RecordRef<'_>, reason: Unintelligible) -> Self {
         let small = |bytes: &[u8]| bytes[..bytes.len().min(MAX_SMALL_BYTES)].to_vec();
         let text = |bytes: &[u8]| String::from_utf8_lossy(&small(bytes)).into_owned();
-        let headers = record.headers.to_vec().into_iter().take(MAX_HEADERS);
-        let headers: Vec<_> = headers.map(|header| (text(header.name.as_bytes()), text(&header.value))).collect();
+        let headers = record.headers.to_list();
+        let headers = headers.iter().take(MAX_HEADERS).map(|(name, value)| (text(name.as_bytes()), text(value)));
+        let headers: Vec<_> = headers.collect();
         QuarantinedRecord {
             partition: record.partition,
             offset: record.offset,

@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::storage::Contents;
-use crate::record::{Headers, RecordRef, encode_headers};
+use crate::record::{Headers, RecordRef};
 use crate::{Positions, Record, partition_of_key};
 
 /// What a partition's tail holds at most, beside records that are not durable yet: a reader that is a little behind is
@@ -22,35 +22,56 @@ const TAIL_MAX_BYTES: usize = 8 << 20;
 /// A record in memory.
 pub(super) struct TailRecord {
     pub(super) offset: u64,
-    pub(super) key: Option<Box<[u8]>>,
-    pub(super) value: Option<Box<[u8]>>,
-    /// Encoded, as in the file.
-    pub(super) headers: Box<[u8]>,
+    key_bytes: Option<usize>,
+    value_bytes: Option<usize>,
+    /// Key, value and headers, one behind the other.
+    contents: Box<[u8]>,
 }
 
 impl TailRecord {
     pub(super) fn new(record: &Record) -> TailRecord {
+        let [key, value] = [&record.key, &record.value].map(Option::as_deref);
         TailRecord {
             offset: 0,
-            key: record.key.as_deref().map(Box::from),
-            value: record.value.as_deref().map(Box::from),
-            headers: encode_headers(&record.headers),
+            key_bytes: key.map(<[u8]>::len),
+            value_bytes: value.map(<[u8]>::len),
+            contents: [key.unwrap_or_default(), value.unwrap_or_default(), record.headers.as_encoded()].concat().into(),
         }
+    }
+
+    fn key_end(&self) -> usize {
+        self.key_bytes.unwrap_or(0)
+    }
+
+    fn value_end(&self) -> usize {
+        self.key_end() + self.value_bytes.unwrap_or(0)
+    }
+
+    pub(super) fn key(&self) -> Option<&[u8]> {
+        self.key_bytes.map(|_| &self.contents[..self.key_end()])
+    }
+
+    pub(super) fn value(&self) -> Option<&[u8]> {
+        self.value_bytes.map(|_| &self.contents[self.key_end()..self.value_end()])
+    }
+
+    /// Encoded, as in the file.
+    pub(super) fn headers(&self) -> &[u8] {
+        &self.contents[self.value_end()..]
     }
 
     pub(super) fn as_record(&self, partition: u32) -> RecordRef<'_> {
         RecordRef {
             partition,
             offset: self.offset,
-            key: self.key.as_deref(),
-            value: self.value.as_deref(),
-            headers: Headers::Encoded(&self.headers),
+            key: self.key(),
+            value: self.value(),
+            headers: Headers::Encoded(self.headers()),
         }
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let part = |part: &Option<Box<[u8]>>| part.as_deref().map_or(0, <[u8]>::len);
-        part(&self.key) + part(&self.value) + self.headers.len()
+        self.contents.len()
     }
 }
 
@@ -182,7 +203,7 @@ impl State {
         let records = records
             .into_iter()
             .map(|mut record| {
-                let number = match &record.key {
+                let number = match record.key() {
                     Some(key) => partition_of_key(key, count),
                     None => {
                         self.keyless_turn = (self.keyless_turn + 1) % count;

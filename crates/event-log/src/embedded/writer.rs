@@ -102,18 +102,20 @@ impl Writer {
     }
 }
 
+/// Each partition's records one after the other, so that its statement is looked up once.
 fn append_records(connection: &Connection, batch: &Batch) -> Result<(), Failure> {
-    for (partition, record) in &batch.records {
+    let mut records: Vec<_> = batch.records.iter().collect();
+    records.sort_by_key(|(partition, _)| *partition);
+    for of_partition in records.chunk_by(|(one, _), (other, _)| one == other) {
+        let partition = of_partition[0].0;
         // A commit that fails may still be found whole after all: putting the same records again must then be no error.
-        connection
-            .prepare_cached(&format!("INSERT OR REPLACE INTO records_{partition} VALUES (?1, ?2, ?3, ?4, ?5)"))?
-            .execute((
-                signed(record.offset),
-                record.key.as_deref(),
-                record.value.as_deref(),
-                &*record.headers,
-                checksum(record.offset, record.key.as_deref(), record.value.as_deref(), &record.headers),
-            ))?;
+        let sql = format!("INSERT OR REPLACE INTO records_{partition} VALUES (?1, ?2, ?3, ?4, ?5)");
+        let mut insert = connection.prepare_cached(&sql)?;
+        for (_, record) in of_partition {
+            let (key, value, headers) = (record.key(), record.value(), record.headers());
+            let checksum = checksum(record.offset, key, value, headers);
+            insert.execute((signed(record.offset), key, value, headers, checksum))?;
+        }
     }
     Ok(())
 }

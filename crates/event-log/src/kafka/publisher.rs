@@ -236,10 +236,10 @@ impl KafkaPublisher {
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         if !record.headers.is_empty() {
-            let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            message.headers = Some(record.headers.iter().fold(headers, |headers, header| {
-                headers.insert(KafkaHeader { key: &header.name, value: Some(&header.value) })
-            }));
+            let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(KafkaHeader { key, value: Some(value) })
+            });
+            message.headers = Some(headers);
         }
         loop {
             match self.producer().send(message) {

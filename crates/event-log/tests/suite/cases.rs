@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use event_log::{
-    DEFAULT_PARTITION_COUNT, EventLog, GroupReader, Header, LogError, Positions, Reader, Record, partition_of_key,
+    DEFAULT_PARTITION_COUNT, EventLog, GroupReader, HeaderList, LogError, Positions, Reader, Record, partition_of_key,
 };
 
 use super::places::{PATIENCE, Place};
@@ -15,7 +15,7 @@ use super::places::{PATIENCE, Place};
 type Read = (u32, u64, Record);
 
 fn record(key: &str, value: &str) -> Record {
-    Record { key: Some(key.into()), value: Some(value.into()), headers: Vec::new() }
+    Record { key: Some(key.into()), value: Some(value.into()), headers: HeaderList::default() }
 }
 
 /// A name that no other run has used.
@@ -86,20 +86,32 @@ pub(crate) fn a_key_keeps_its_partition_and_its_order(place: &dyn Place) {
 
 pub(crate) fn records_come_back_as_they_were_published(place: &dyn Place) {
     let log = place.open();
-    let header = |name: &str, value: &[u8]| Header { name: name.into(), value: value.into() };
+    let header = |name: &str, value: &[u8]| (name.to_owned(), value.to_vec());
     let binary: Vec<u8> = (0..=255).collect();
     let records = vec![
-        Record { key: Some(b"plain".to_vec()), value: Some(b"value".to_vec()), headers: vec![header("ce_id", b"1")] },
-        Record { key: Some(b"tombstone".to_vec()), value: None, headers: vec![] },
-        Record { key: Some(b"empty value".to_vec()), value: Some(vec![]), headers: vec![header("empty", b"")] },
-        Record { key: Some(vec![]), value: Some(b"empty key".to_vec()), headers: vec![] },
-        Record { key: Some(binary.clone()), value: Some(binary.clone()), headers: vec![header("binary", &binary)] },
+        Record {
+            key: Some(b"plain".to_vec()),
+            value: Some(b"value".to_vec()),
+            headers: HeaderList::from_iter([header("ce_id", b"1")]),
+        },
+        Record { key: Some(b"tombstone".to_vec()), value: None, headers: HeaderList::default() },
+        Record {
+            key: Some(b"empty value".to_vec()),
+            value: Some(vec![]),
+            headers: HeaderList::from_iter([header("empty", b"")]),
+        },
+        Record { key: Some(vec![]), value: Some(b"empty key".to_vec()), headers: HeaderList::default() },
+        Record {
+            key: Some(binary.clone()),
+            value: Some(binary.clone()),
+            headers: HeaderList::from_iter([header("binary", &binary)]),
+        },
         Record {
             key: Some(b"repeated".to_vec()),
             value: Some(b"headers".to_vec()),
-            headers: vec![header("name", b"first"), header("other", b"x"), header("name", b"last")],
+            headers: HeaderList::from_iter([header("name", b"first"), header("other", b"x"), header("name", b"last")]),
         },
-        Record { key: Some(b"large".to_vec()), value: Some(vec![7; 100_000]), headers: vec![] },
+        Record { key: Some(b"large".to_vec()), value: Some(vec![7; 100_000]), headers: HeaderList::default() },
     ];
     publish(&*log, &records);
     let mut reader = log.reader(&Positions::new()).unwrap();

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, LogError, Positions, Record};
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, HeaderList, LogError, Positions, Record};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -33,7 +33,7 @@ impl Folder {
 }
 
 pub(crate) fn record(key: &str, value: impl Into<Vec<u8>>) -> Record {
-    Record { key: Some(key.into()), value: Some(value.into()), headers: Vec::new() }
+    Record { key: Some(key.into()), value: Some(value.into()), headers: HeaderList::default() }
 }
 
 /// What stands where.
@@ -285,7 +285,7 @@ proptest! {
             let records: Vec<_> = keys.iter().enumerate().map(|(index, key)| Record {
                 key: (*key < 10).then(|| vec![*key]),
                 value: (index % 7 != 0).then(|| format!("{number} {index}").into_bytes()),
-                headers: Vec::new(),
+                headers: HeaderList::default(),
             }).collect();
             log.publisher("relay").unwrap().publish(&records, number).unwrap();
             let mut reader = log.reader(&from).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use event_log::{Header, Record};
+use event_log::Record;
 use process::Clock;
 use serde_json::json;
 
@@ -26,7 +26,7 @@ fn record(id: &str, kind: &str, status: &str, version: u32, time: &str, tracepar
     Record {
         key: Some(id.into()),
         value: Some(format!(r#"{{"type":"{kind}","account_id":"{id}","status":"{status}"}}"#).into()),
-        headers: headers.map(|(name, value)| Header { name: name.to_owned(), value: value.into() }).into(),
+        headers: headers.into_iter().collect(),
     }
 }
 
@@ -85,7 +85,7 @@ fn a_request_without_a_valid_traceparent_starts_a_trace() {
     let mut traces: Vec<_> = service
         .log_of(2)
         .into_iter()
-        .map(|placed| String::from_utf8(placed.record.headers.last().unwrap().value.clone()).unwrap())
+        .map(|placed| String::from_utf8(placed.record.headers.get("traceparent").unwrap().to_vec()).unwrap())
         .collect();
     assert!(traces.iter().all(|trace| http_server::TraceParent::parse(trace).is_some()), "{traces:?}");
     traces.dedup_by_key(|trace| trace[3..35].to_owned());

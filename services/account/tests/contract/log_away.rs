@@ -10,8 +10,8 @@ use crate::service::{Placed, TestService, account};
 fn versions(log: &[Placed], id: &str) -> Vec<String> {
     let of_account = log.iter().filter(|placed| placed.record.key.as_deref() == Some(id.as_bytes()));
     let version = |placed: &Placed| {
-        let header = placed.record.headers.iter().find(|header| header.name == "ce_sequence").expect("a version");
-        String::from_utf8(header.value.clone()).expect("text")
+        let sequence = placed.record.headers.get("ce_sequence").expect("a version");
+        String::from_utf8(sequence.to_vec()).expect("text")
     };
     of_account.map(version).collect()
 }

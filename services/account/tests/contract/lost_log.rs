@@ -14,8 +14,8 @@ pub(crate) fn last_of_each(log: &[Placed]) -> HashMap<String, (u64, String)> {
     let mut last: HashMap<String, (u64, String)> = HashMap::new();
     for Placed { record, .. } in log {
         let id = text(record.key.as_deref().expect("a key"));
-        let sequence = record.headers.iter().find(|header| header.name == "ce_sequence").expect("a version");
-        let version = text(&sequence.value).parse().expect("a number");
+        let sequence = record.headers.get("ce_sequence").expect("a version");
+        let version = text(sequence).parse().expect("a number");
         let before = last.insert(id.clone(), (version, text(record.value.as_deref().expect("a value"))));
         assert!(before.is_none_or(|(before, _)| before <= version), "{id}: version {version} behind a newer one");
     }

@@ -10,10 +10,7 @@ use crate::service::{TestService, UNKNOWN_ID, by_account, changed, created, new_
 fn golden(file: &str) -> Vec<Record> {
     let path = format!("{}/../../crates/account-events/testdata/{file}", env!("CARGO_MANIFEST_DIR"));
     let bytes = |value: &Value| value.as_str().map(|text| text.as_bytes().to_vec());
-    let header = |pair: &Value| event_log::Header {
-        name: pair[0].as_str().expect("a name").to_owned(),
-        value: bytes(&pair[1]).expect("a value"),
-    };
+    let header = |pair: &Value| (pair[0].as_str().expect("a name").to_owned(), bytes(&pair[1]).expect("a value"));
     let text = std::fs::read_to_string(path).expect("golden records");
     let record = |line| {
         let line: Value = serde_json::from_str(line).expect("JSON");
@@ -116,7 +113,7 @@ fn fields_and_headers_that_are_unknown_are_ignored() {
     };
     let mut record = created(&id);
     record.value = Some(extended(&id).into());
-    record.headers.push(event_log::Header { name: "ce_dataschema".to_owned(), value: vec![0xff] });
+    record.headers.push("ce_dataschema", &[0xff]);
     service.tell(&[bare(extended(&bare_id)), record]);
     service.card("US", &bare_id);
     service.card("US", &id);

@@ -1,7 +1,7 @@
 //! Records that tell of nothing are kept and counted, and the feed goes on.
 
 use account_events::AccountStatus::{Active, Deleted};
-use event_log::{Header, Record, partition_of_key};
+use event_log::{HeaderList, Record, partition_of_key};
 use serde_json::json;
 
 use crate::service::{TestService, by_account, changed, created, new_id};
@@ -12,16 +12,17 @@ fn poison(id: &str) -> Vec<(&'static str, Record)> {
         Some(format!(r#"{{"type":"{kind}","account_id":"{id}","status":"{status}"}}"#).into_bytes())
     };
     let good = value("account.created", id, "DELETED");
-    let sequence = vec![Header { name: "ce_sequence".to_owned(), value: b"seven".to_vec() }];
+    let sequence = HeaderList::from_iter([("ce_sequence", "seven")]);
+    let none = HeaderList::default;
     let kinds = [
-        ("no_value", None, vec![]),
-        ("too_large", Some(vec![b' '; 70_000]), vec![]),
-        ("not_utf8", Some(vec![0xff, 0xfe, b'{']), vec![]),
-        ("not_json", good.as_ref().map(|value| value[..40].to_vec()), vec![]),
-        ("not_an_event", Some(format!(r#"{{"type":"account.created","account_id":"{id}"}}"#).into()), vec![]),
-        ("unknown_type", value("account.renamed", id, "DELETED"), vec![]),
-        ("unknown_status", value("account.status_changed", id, "deleted"), vec![]),
-        ("invalid_account_id", value("account.status_changed", "42", "DELETED"), vec![]),
+        ("no_value", None, none()),
+        ("too_large", Some(vec![b' '; 70_000]), none()),
+        ("not_utf8", Some(vec![0xff, 0xfe, b'{']), none()),
+        ("not_json", good.as_ref().map(|value| value[..40].to_vec()), none()),
+        ("not_an_event", Some(format!(r#"{{"type":"account.created","account_id":"{id}"}}"#).into()), none()),
+        ("unknown_type", value("account.renamed", id, "DELETED"), none()),
+        ("unknown_status", value("account.status_changed", id, "deleted"), none()),
+        ("invalid_account_id", value("account.status_changed", "42", "DELETED"), none()),
         ("invalid_sequence", good, sequence),
     ];
     kinds.into_iter().map(|(code, value, headers)| (code, Record { key: Some(id.into()), value, headers })).collect()
