@@ -1,25 +1,47 @@
 //! The embedded log's publisher.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::shared::Shared;
 use crate::{LogError, Publisher, Record};
+
+/// How long a commit may be put off while there is more to publish. A commit writes a page of each partition's table and
+/// syncs, whether it brings one record or a thousand, and only what outlives the process waits for it.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(10);
 
 pub(super) struct EmbeddedPublisher {
     shared: Arc<Shared>,
     name: Arc<str>,
     epoch: u64,
     position: Option<u64>,
+    /// What readers see, and the file has not yet.
+    open: Option<Open>,
     /// Set when a commit failed. Its records are visible and will be in the file with the next commit, so publishing
     /// them once more through this publisher would put them there twice.
     spent: bool,
+}
+
+/// Batches that have been appended since the last commit.
+struct Open {
+    since: Instant,
+    /// The number of the last one.
+    batch: u64,
+    position: u64,
 }
 
 impl EmbeddedPublisher {
     pub(super) fn open(shared: Arc<Shared>, name: &str) -> Result<EmbeddedPublisher, LogError> {
         let name = Arc::from(name);
         let (epoch, position) = shared.open_publisher(&name)?;
-        Ok(EmbeddedPublisher { shared, name, epoch, position, spent: false })
+        Ok(EmbeddedPublisher { shared, name, epoch, position, open: None, spent: false })
+    }
+
+    fn check_usable(&self) -> Result<(), LogError> {
+        match self.spent {
+            true => Err(LogError::Unavailable("an earlier publish failed: open a new publisher".to_owned())),
+            false => Ok(()),
+        }
     }
 }
 
@@ -29,16 +51,39 @@ impl Publisher for EmbeddedPublisher {
     }
 
     fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
-        if self.spent {
-            return Err(LogError::Unavailable("an earlier publish failed: open a new publisher".to_owned()));
+        self.append(records, position)?;
+        self.commit()
+    }
+
+    fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
+        self.check_usable()?;
+        // If it is refused, nothing of the batch was taken.
+        let batch = self.shared.append(&self.name, self.epoch, records, position)?;
+        let since = self.open.as_ref().map_or_else(Instant::now, |open| open.since);
+        self.open = Some(Open { since, batch, position });
+        match self.commit_due() {
+            Some(Duration::ZERO) => self.commit(),
+            _ => Ok(()),
         }
-        let result = self.shared.publish(&self.name, self.epoch, records, position);
-        match &result {
-            Ok(()) => self.position = Some(position),
-            Err(LogError::Unavailable(_) | LogError::Damaged(_)) => self.spent = true,
-            // Nothing of the batch was taken.
-            Err(LogError::Fenced(_) | LogError::Refused(_)) => {}
-        }
-        result
+    }
+
+    fn commit_due(&self) -> Option<Duration> {
+        self.open.as_ref().map(|open| COMMIT_INTERVAL.saturating_sub(open.since.elapsed()))
+    }
+
+    fn commit(&mut self) -> Result<(), LogError> {
+        self.check_usable()?;
+        let Some(Open { batch, position, .. }) = self.open.take() else { return Ok(()) };
+        self.shared.flush(batch).inspect_err(|_| self.spent = true)?;
+        self.position = Some(position);
+        Ok(())
+    }
+}
+
+impl Drop for EmbeddedPublisher {
+    /// What readers have seen need not be published again by the next one.
+    fn drop(&mut self) {
+        // If it fails, the position tells that it must be.
+        let _ = self.commit();
     }
 }

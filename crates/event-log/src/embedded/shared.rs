@@ -90,14 +90,14 @@ impl Shared {
         Ok((epoch, position))
     }
 
-    /// Publishes for the publisher of this name and epoch: visible first, durable when it returns.
-    pub(super) fn publish(
+    /// Shows `records` to readers, for the publisher of this name and epoch. Returns the number of the batch, to be flushed.
+    pub(super) fn append(
         &self,
         name: &Arc<str>,
         epoch: u64,
         records: &[Record],
         position: u64,
-    ) -> Result<(), LogError> {
+    ) -> Result<u64, LogError> {
         let records: Vec<TailRecord> = records.iter().map(TailRecord::new).collect();
         if let Some(record) = records.iter().find(|record| record.bytes() > MAX_RECORD_BYTES) {
             return Err(LogError::Refused(format!(
@@ -116,12 +116,12 @@ impl Shared {
             state.append(name, records, position)
         };
         self.appended.notify_all();
-        self.flush(number)
+        Ok(number)
     }
 
     /// Brings everything up to the batch of this number to the file. Batches that wait for the writer together go in one
     /// transaction; one whose commit failed before goes with the next.
-    fn flush(&self, number: u64) -> Result<(), LogError> {
+    pub(super) fn flush(&self, number: u64) -> Result<(), LogError> {
         let mut writer = locked(&self.writer);
         let batches: Vec<_> = {
             let state = locked(&self.state);
