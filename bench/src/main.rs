@@ -3,13 +3,16 @@
 //! It measures in parts, each of which can be asked for alone. A part prints its table, and keeps it under `docs/bench`. Nothing
 //! here fails by itself: a machine may be slow or busy, and whoever reads the table judges.
 
+mod accounts;
 mod builds;
 mod figure;
 mod load;
 mod machine;
+mod memory;
 mod peers;
 mod pgbench;
 mod postgres;
+mod replay;
 mod report;
 mod servers;
 mod starts;
@@ -32,6 +35,10 @@ struct Options {
     #[arg(long)]
     quick: bool,
 
+    /// Fills a view with so many accounts, for the part that measures its memory
+    #[arg(long, hide = true, value_name = "ACCOUNTS")]
+    fill_view: Option<u64>,
+
     /// What to measure; all of it if nothing is named
     parts: Vec<Part>,
 }
@@ -47,12 +54,19 @@ enum Part {
     ServersVisible,
     /// Accounts a second on PostgreSQL and Apache Kafka, beside pgbench
     ServersSaturation,
+    /// The card service's start on a full log until it is ready, and its next one; on Kafka beside bare librdkafka
+    Replay,
+    /// The account view's memory, and a look-up beside its writer
+    Memory,
     /// A cold build, and the test run
     Builds,
 }
 
 fn main() -> anyhow::Result<()> {
-    let Options { quick, parts } = Options::parse();
+    let Options { quick, fill_view, parts } = Options::parse();
+    if let Some(accounts) = fill_view {
+        return memory::fill_view(accounts);
+    }
     let parts = if parts.is_empty() { Part::value_variants() } else { &parts };
     let mut all = Vec::new();
     for part in parts.iter().filter(|part| !(quick && **part == Part::Builds)) {
@@ -74,12 +88,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 impl Part {
-    fn measure(self, _quick: bool) -> anyhow::Result<Vec<Figure>> {
+    fn measure(self, quick: bool) -> anyhow::Result<Vec<Figure>> {
         match self {
             Part::Starts => starts::measure(),
             Part::Visible => visible::measure(),
             Part::ServersVisible => servers::commit_to_visible(&Servers::up()?),
             Part::ServersSaturation => postgres::measure(&Servers::up()?),
+            Part::Replay => replay::measure(quick),
+            Part::Memory => memory::measure(quick),
             Part::Builds => Ok(vec![builds::cold_build()?, builds::test_run()?]),
         }
     }
