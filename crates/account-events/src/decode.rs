@@ -5,10 +5,13 @@ use std::borrow::Cow;
 use event_log::RecordRef;
 use serde::Deserialize;
 
-use crate::{AccountEvent, AccountStatus, EventType, MAX_VERSION, Version};
+use crate::{AccountEvent, AccountId, AccountStatus, EventType, MAX_VERSION, Version};
 
 /// The largest value that is looked at, in bytes. The longest one this contract knows has 116.
 const MAX_VALUE_BYTES: usize = 64 * 1_024;
+
+/// How long an account id is.
+const ACCOUNT_ID_BYTES: usize = 36;
 
 /// Why a record tells of nothing. Such a record goes to quarantine and never stops a feed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +79,10 @@ impl AccountEvent {
         if value.len() > MAX_VALUE_BYTES {
             return Err(Unintelligible::TooLarge(value.len()));
         }
+        if let Some((event_type, account_id, status)) = as_written(value) {
+            let version = record.headers.get("ce_sequence").map(version).transpose()?;
+            return Ok(AccountEvent { event_type, account_id, status, version });
+        }
         let text = std::str::from_utf8(value).map_err(|_| Unintelligible::NotUtf8)?;
         // An array of three texts would do for the parser.
         if text.trim_start().starts_with('[') {
@@ -97,6 +104,16 @@ impl AccountEvent {
             version: record.headers.get("ce_sequence").map(version).transpose()?,
         })
     }
+}
+
+/// Takes apart what is byte for byte as [`Envelope`](crate::Envelope) writes it, in a fraction of the time that a parser needs: a
+/// view reads millions of these. `None` for all else, which is the parser's.
+fn as_written(value: &[u8]) -> Option<(EventType, AccountId, AccountStatus)> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (event_type, rest) = text.strip_prefix(r#"{"type":""#)?.split_once('"')?;
+    let (account_id, rest) = rest.strip_prefix(r#","account_id":""#)?.split_at_checked(ACCOUNT_ID_BYTES)?;
+    let status = rest.strip_prefix(r#"","status":""#)?.strip_suffix(r#""}"#)?;
+    Some((EventType::parse(event_type)?, account_id.parse().ok()?, AccountStatus::parse(status)?))
 }
 
 fn version(header: &[u8]) -> Result<Version, Unintelligible> {
