@@ -122,3 +122,34 @@ fn version(header: &[u8]) -> Result<Version, Unintelligible> {
         .filter(|version| (1..=MAX_VERSION).contains(version))
         .ok_or_else(|| Unintelligible::InvalidSequence(String::from_utf8_lossy(header).into_owned()))
 }
+
+#[cfg(test)]
+mod tests {
+    use event_log::Headers;
+
+    use super::*;
+
+    fn decoded(value: &str) -> Result<AccountEvent, Unintelligible> {
+        let (key, value) = (None, Some(value.as_bytes()));
+        AccountEvent::decode(RecordRef { partition: 0, offset: 0, key, value, headers: Headers::Empty })
+    }
+
+    #[test]
+    fn what_is_as_written_means_what_the_parser_says() {
+        let id = "550e8400-e29b-41d4-a716-446655440000";
+        let upper_case = id.to_uppercase();
+        let mut taken_apart = 0;
+        for event_type in ["account.created", "account.status_changed", "account.closed", r"account\u002ecreated", ""] {
+            for id in [id, &upper_case, "550e8400", "550e8400-e29b-41d4-a716-44665544000é", ""] {
+                for status in ["ACTIVE", "BLOCKED", "DELETED", "active", r#"ACTIVE","more":"fields"#, ""] {
+                    let value = format!(r#"{{"type":"{event_type}","account_id":"{id}","status":"{status}"}}"#);
+                    taken_apart += usize::from(as_written(value.as_bytes()).is_some());
+                    // With a space before it only the parser knows what to make of it.
+                    assert_eq!(decoded(&value), decoded(&format!(" {value}")), "{value}");
+                }
+            }
+        }
+        // Two types, an id in both cases, three statuses.
+        assert_eq!(taken_apart, 12);
+    }
+}
