@@ -12,25 +12,20 @@
 //! writer applies ([`ViewWriter`] is not cloned); readers never wait: a slot's id never changes once its state is set, a
 //! state is one atomic word, and a shard that grows is replaced as a whole.
 
+mod shard;
+
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use account_events::{AccountEvent, AccountId, AccountStatus, Version};
 use arc_swap::ArcSwap;
 
+use self::shard::{Shard, words};
+
 /// Shards: while one grows, a 256th of the table is there twice.
 const SHARD_COUNT: usize = 256;
-
-/// The slots of a segment.
-const SEGMENT_SLOTS: usize = 64;
-
-/// A shard grows when more than this share of its slots, in percent, is taken.
-const MAX_LOAD_PERCENT: usize = 92;
-
-/// A shard grows by this share of its segments, in percent, and by one at least.
-const GROWTH_PERCENT: usize = 7;
 
 /// What the view knows of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,14 +71,6 @@ struct Counts {
     /// How many of them have each status, in the order of [`AccountStatus::ALL`].
     by_status: [AtomicU64; AccountStatus::ALL.len()],
 }
-
-/// As many slots as its segments have; none at first.
-struct Shard {
-    segments: Box<[Box<Segment>]>,
-}
-
-/// Slots of `[id, id, id, id, state]`; the state is 0 while the slot is free.
-type Segment = [[AtomicU32; 5]; SEGMENT_SLOTS];
 
 /// An empty view, as its writer and its readers hold it.
 pub fn account_view() -> (ViewWriter, AccountView) {
@@ -142,9 +129,9 @@ impl ViewWriter {
             Err(slot) => {
                 let state = pack(event.status, event.version);
                 let taken = &mut self.taken[shard_index];
-                if (*taken + 1) * 100 > shard.slot_count() * MAX_LOAD_PERCENT {
+                if shard.is_full(*taken) {
                     let grown = shard.grown(|id| self.table.place(id).1);
-                    grown.take(grown.find(id, place).unwrap_or_else(|free| free), id, state);
+                    grown.take(grown.free_slot(place), id, state);
                     self.table.shards[shard_index].store(Arc::new(grown));
                 } else {
                     shard.take(slot, id, state);
@@ -187,63 +174,6 @@ impl Table {
     }
 }
 
-impl Shard {
-    fn with_segments(count: usize) -> Self {
-        let segment = || Box::new(std::array::from_fn(|_| Default::default()));
-        Shard { segments: (0..count).map(|_| segment()).collect() }
-    }
-
-    fn slot_count(&self) -> usize {
-        self.segments.len() * SEGMENT_SLOTS
-    }
-
-    fn slot(&self, number: usize) -> &[AtomicU32; 5] {
-        &self.segments[number / SEGMENT_SLOTS][number % SEGMENT_SLOTS]
-    }
-
-    /// The slot of `id`, or else the free one where it belongs. There always is a free one, unless there is none at all.
-    fn find(&self, id: [u32; 4], place: u32) -> Result<usize, usize> {
-        let mut first = ((u64::from(place) * self.slot_count() as u64) >> 32) as usize;
-        while let Some(segment) = self.segments.get(first / SEGMENT_SLOTS) {
-            for (slot, words) in (first..).zip(&segment[first % SEGMENT_SLOTS..]) {
-                // The id was written before the state, and is read after it.
-                if words[4].load(Ordering::Acquire) == 0 {
-                    return Err(slot);
-                }
-                // The last word first: ids of the same time begin alike.
-                if (0..4).rev().all(|word| words[word].load(Ordering::Relaxed) == id[word]) {
-                    return Ok(slot);
-                }
-            }
-            let next = first / SEGMENT_SLOTS + 1;
-            first = if next == self.segments.len() { 0 } else { next * SEGMENT_SLOTS };
-        }
-        Err(0)
-    }
-
-    fn take(&self, slot: usize, id: [u32; 4], state: u32) {
-        let words = self.slot(slot);
-        for (word, value) in words.iter().zip(id) {
-            word.store(value, Ordering::Relaxed);
-        }
-        words[4].store(state, Ordering::Release);
-    }
-
-    fn grown(&self, place: impl Fn(AccountId) -> u32) -> Shard {
-        let count = self.segments.len();
-        let grown = Shard::with_segments(count + (count * GROWTH_PERCENT / 100).max(1));
-        for slot in self.segments.iter().flat_map(|segment| segment.iter()) {
-            let [a, b, c, d, state] = [0, 1, 2, 3, 4].map(|word| slot[word].load(Ordering::Relaxed));
-            if state != 0 {
-                let id = [a, b, c, d];
-                let free = grown.find(id, place(from_words(id))).unwrap_or_else(|free| free);
-                grown.take(free, id, state);
-            }
-        }
-        grown
-    }
-}
-
 /// `deleted` in the highest bit, then 30 bits of version (0 if there is none), then `blocked`, and 1 added, so that no
 /// state is 0. Of two states the greater is the one that holds.
 fn pack(status: AccountStatus, version: Option<Version>) -> u32 {
@@ -271,16 +201,6 @@ fn merge(current: u32, event: &AccountEvent) -> u32 {
     let known = unpack(current);
     let in_order_of_arrival = event.version.is_none() && known.version.is_none();
     if in_order_of_arrival && known.status != AccountStatus::Deleted { new } else { current.max(new) }
-}
-
-fn words(id: AccountId) -> [u32; 4] {
-    let (high, low) = id.0.as_u64_pair();
-    [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32]
-}
-
-fn from_words([a, b, c, d]: [u32; 4]) -> AccountId {
-    let pair = |high, low| u64::from(high) << 32 | u64::from(low);
-    AccountId(uuid::Uuid::from_u64_pair(pair(a, b), pair(c, d)))
 }
 
 #[cfg(test)]
