@@ -3,13 +3,16 @@
 //! It measures in parts, each of which can be asked for alone. A part prints its table, and keeps it under `docs/bench`. Nothing
 //! here fails by itself: a machine may be slow or busy, and whoever reads the table judges.
 
+mod accounts;
 mod builds;
 mod figure;
 mod load;
 mod machine;
+mod memory;
 mod peers;
 mod pgbench;
 mod postgres;
+mod replay;
 mod report;
 mod saturation;
 mod servers;
@@ -33,6 +36,10 @@ struct Options {
     #[arg(long)]
     quick: bool,
 
+    /// Fills a view with so many accounts, for the part that measures its memory
+    #[arg(long, hide = true, value_name = "ACCOUNTS")]
+    fill_view: Option<u64>,
+
     /// What to measure; all of it if nothing is named
     parts: Vec<Part>,
 }
@@ -50,12 +57,19 @@ enum Part {
     ServersVisible,
     /// Accounts a second on PostgreSQL and Apache Kafka, beside pgbench
     ServersSaturation,
+    /// The card service's start on a full log until it is ready, and its next one; on Kafka beside bare librdkafka
+    Replay,
+    /// The account view's memory, and a look-up beside its writer
+    Memory,
     /// A cold build, and the test run
     Builds,
 }
 
 fn main() -> anyhow::Result<()> {
-    let Options { quick, parts } = Options::parse();
+    let Options { quick, fill_view, parts } = Options::parse();
+    if let Some(accounts) = fill_view {
+        return memory::fill_view(accounts);
+    }
     let parts = if parts.is_empty() { Part::value_variants() } else { &parts };
     let mut all = Vec::new();
     for part in parts.iter().filter(|part| !(quick && **part == Part::Builds)) {
@@ -84,6 +98,8 @@ impl Part {
             Part::Visible => visible::measure(),
             Part::ServersVisible => servers::commit_to_visible(&Servers::up()?),
             Part::ServersSaturation => postgres::measure(&Servers::up()?),
+            Part::Replay => replay::measure(quick),
+            Part::Memory => memory::measure(quick),
             Part::Builds => Ok(vec![builds::cold_build()?, builds::test_run()?]),
         }
     }

@@ -8,19 +8,19 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use account_events::{AccountEvent, AccountStatus, Envelope, EventType};
 use anyhow::{Context, bail};
-use event_log::DEFAULT_PARTITION_COUNT;
+use event_log::{DEFAULT_PARTITION_COUNT, Record};
 use hdrhistogram::Histogram;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use crate::figure::Figure;
 use crate::load::micros;
-use crate::quantile;
 use crate::servers::Servers;
+use crate::{accounts, quantile};
 
 /// Records a second, as many as accounts are made.
 const RATE: u32 = 1_000;
@@ -99,7 +99,7 @@ fn produce(producer: &BaseProducer, topic: &str, transactions: bool, start: Inst
             producer.begin_transaction()?;
         }
         while next < RATE * SECONDS && due(start, next) <= Instant::now() {
-            send(producer, topic, next)?;
+            send(producer, topic, &numbered(next)?)?;
             next += 1;
         }
         if transactions {
@@ -117,13 +117,12 @@ fn due(start: Instant, number: u32) -> Instant {
 }
 
 /// A record as wide as an account's event, whose key tells its number.
-fn send(producer: &BaseProducer, topic: &str, number: u32) -> anyhow::Result<()> {
-    let account_id = format!("00000000-0000-7000-8000-{number:012x}").parse()?;
-    let event_type = EventType::Created;
-    let event = AccountEvent { event_type, account_id, status: AccountStatus::Active, version: Some(1) };
-    let traceparent = format!("00-{number:032x}-{number:016x}-01");
-    let record =
-        Envelope { event, version: 1, time: "2025-11-25T10:30:00.123456Z", traceparent: &traceparent }.encode();
+fn numbered(number: u32) -> anyhow::Result<Record> {
+    Ok(accounts::record(format!("00000000-0000-7000-8000-{number:012x}").parse()?, number.into()))
+}
+
+/// Has the producer take a record, as soon as it has room for it.
+pub(crate) fn send(producer: &BaseProducer, topic: &str, record: &Record) -> anyhow::Result<()> {
     let mut message = BaseRecord::<[u8], [u8]>::to(topic);
     message.key = record.key.as_deref();
     message.payload = record.value.as_deref();
@@ -133,8 +132,17 @@ fn send(producer: &BaseProducer, topic: &str, number: u32) -> anyhow::Result<()>
             .iter()
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
     );
-    producer.send(message).map_err(|(error, _)| error)?;
-    Ok(())
+    let deadline = Instant::now() + STEP_TIMEOUT;
+    loop {
+        message = match producer.send(message) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), message)) if Instant::now() < deadline => {
+                producer.poll(DRAIN_PAUSE);
+                message
+            }
+            Err((error, _)) => return Err(error.into()),
+        };
+    }
 }
 
 fn drain(producer: &BaseProducer) -> anyhow::Result<()> {

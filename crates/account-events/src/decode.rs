@@ -5,10 +5,13 @@ use std::borrow::Cow;
 use event_log::RecordRef;
 use serde::Deserialize;
 
-use crate::{AccountEvent, AccountStatus, EventType, MAX_VERSION, Version};
+use crate::{AccountEvent, AccountId, AccountStatus, EventType, MAX_VERSION, Version};
 
 /// The largest value that is looked at, in bytes. The longest one this contract knows has 116.
 const MAX_VALUE_BYTES: usize = 64 * 1_024;
+
+/// How long an account id is.
+const ACCOUNT_ID_BYTES: usize = 36;
 
 /// Why a record tells of nothing. Such a record goes to quarantine and never stops a feed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -76,6 +79,10 @@ impl AccountEvent {
         if value.len() > MAX_VALUE_BYTES {
             return Err(Unintelligible::TooLarge(value.len()));
         }
+        if let Some((event_type, account_id, status)) = as_written(value) {
+            let version = record.headers.get("ce_sequence").map(version).transpose()?;
+            return Ok(AccountEvent { event_type, account_id, status, version });
+        }
         let text = std::str::from_utf8(value).map_err(|_| Unintelligible::NotUtf8)?;
         // An array of three texts would do for the parser.
         if text.trim_start().starts_with('[') {
@@ -99,9 +106,50 @@ impl AccountEvent {
     }
 }
 
+/// Takes apart what is byte for byte as [`Envelope`](crate::Envelope) writes it, in a fraction of the time that a parser needs: a
+/// view reads millions of these. `None` for all else, which is the parser's.
+fn as_written(value: &[u8]) -> Option<(EventType, AccountId, AccountStatus)> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (event_type, rest) = text.strip_prefix(r#"{"type":""#)?.split_once('"')?;
+    let (account_id, rest) = rest.strip_prefix(r#","account_id":""#)?.split_at_checked(ACCOUNT_ID_BYTES)?;
+    let status = rest.strip_prefix(r#"","status":""#)?.strip_suffix(r#""}"#)?;
+    Some((EventType::parse(event_type)?, account_id.parse().ok()?, AccountStatus::parse(status)?))
+}
+
 fn version(header: &[u8]) -> Result<Version, Unintelligible> {
     let number = std::str::from_utf8(header).ok().and_then(|text| text.parse().ok());
     number
         .filter(|version| (1..=MAX_VERSION).contains(version))
         .ok_or_else(|| Unintelligible::InvalidSequence(String::from_utf8_lossy(header).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use event_log::Headers;
+
+    use super::*;
+
+    fn decoded(value: &str) -> Result<AccountEvent, Unintelligible> {
+        let (key, value) = (None, Some(value.as_bytes()));
+        AccountEvent::decode(RecordRef { partition: 0, offset: 0, key, value, headers: Headers::Empty })
+    }
+
+    #[test]
+    fn what_is_as_written_means_what_the_parser_says() {
+        let id = "550e8400-e29b-41d4-a716-446655440000";
+        let upper_case = id.to_uppercase();
+        let mut taken_apart = 0;
+        for event_type in ["account.created", "account.status_changed", "account.closed", r"account\u002ecreated", ""] {
+            for id in [id, &upper_case, "550e8400", "550e8400-e29b-41d4-a716-44665544000é", ""] {
+                for status in ["ACTIVE", "BLOCKED", "DELETED", "active", r#"ACTIVE","more":"fields"#, ""] {
+                    let value = format!(r#"{{"type":"{event_type}","account_id":"{id}","status":"{status}"}}"#);
+                    taken_apart += usize::from(as_written(value.as_bytes()).is_some());
+                    // With a space before it only the parser knows what to make of it.
+                    assert_eq!(decoded(&value), decoded(&format!(" {value}")), "{value}");
+                }
+            }
+        }
+        // Two types, an id in both cases, three statuses.
+        assert_eq!(taken_apart, 12);
+    }
 }

@@ -119,17 +119,19 @@ impl AccountFeed {
     fn feed_next(&mut self, reader: &mut dyn Reader, lines: &mut EventLines) -> Result<(), FeedError> {
         let (view, unclosed, quarantine) = (&mut self.view, &mut self.unclosed, &mut self.quarantine);
         let mut poison = 0;
+        // Asked for once: at each of millions of records it would take as long as to decode it.
+        let now = Instant::now();
         let records = reader.poll(POLL, &mut |record| match AccountEvent::decode(record) {
             Ok(event) => {
                 let applied = view.apply(&event);
                 if event.status == AccountStatus::Deleted {
                     unclosed.push(event.account_id);
                 }
-                lines.applied(&event, applied);
+                lines.applied(&event, applied, now);
             }
             Err(reason) => {
                 poison += 1;
-                lines.quarantined(record, &reason);
+                lines.quarantined(record, &reason, now);
                 quarantine.take(record, reason);
             }
         })?;
@@ -195,8 +197,8 @@ struct EventLines {
 }
 
 impl EventLines {
-    fn applied(&mut self, event: &AccountEvent, applied: Applied) {
-        let Some(left_out) = self.events.allow(Instant::now()) else { return };
+    fn applied(&mut self, event: &AccountEvent, applied: Applied, now: Instant) {
+        let Some(left_out) = self.events.allow(now) else { return };
         say_left_out(left_out);
         let (event_type, id, status) = (event.event_type.as_str(), event.account_id, event.status.as_str());
         tracing::info!("Received account event: type={event_type}, account_id={id}, status={status}");
@@ -214,8 +216,8 @@ impl EventLines {
         }
     }
 
-    fn quarantined(&mut self, record: RecordRef<'_>, reason: &account_events::Unintelligible) {
-        let Some(left_out) = self.poison.allow(Instant::now()) else { return };
+    fn quarantined(&mut self, record: RecordRef<'_>, reason: &account_events::Unintelligible, now: Instant) {
+        let Some(left_out) = self.poison.allow(now) else { return };
         let (partition, offset, code) = (record.partition, record.offset, reason.code());
         tracing::warn!(partition, offset, code, %reason, left_out, "a record went to quarantine");
     }

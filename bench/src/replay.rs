@@ -1,0 +1,212 @@
+//! Replay: how fast the card service takes a whole log into its view, from its start until `/readyz` says that it is ready.
+//!
+//! The log holds a record of each of its accounts, as the account service makes them. The card closers' group has
+//! read it before, as at any start but a group's first, so it is the feed that is measured. On Kafka it takes turns with a loop
+//! of librdkafka that reads the same topic and throws everything away, tuned as the feed's reader is. Each start is followed
+//! by another one after a graceful stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use card_service::{Config, DEFAULT_GROUP};
+use database::DatabaseUrl;
+use event_log::{DEFAULT_PARTITION_COUNT, EmbeddedLog, EmbeddedSettings, EventLog, Record};
+use process::Clock;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use test_harness::InProcess;
+
+use crate::accounts::{account_id, record};
+use crate::figure::{Figure, Unit};
+use crate::servers::Servers;
+use crate::{median, peers};
+
+/// Records in each log, a tenth of it for a quick look.
+const RECORDS: u64 = 10_000_000;
+
+/// Turns, of which the medians are given; one for a quick look.
+const ROUNDS: usize = 3;
+
+/// Records that are made, and published, at once.
+const BATCH: usize = 50_000;
+
+/// How long any one read of the whole log may take.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// How often a service that starts is asked whether it is ready.
+const READY_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long the brokers may take for anything.
+const KAFKA_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
+    let (records, rounds) = if quick { (RECORDS / 10, 1) } else { (RECORDS, ROUNDS) };
+    // Each log is gone before the other one is filled.
+    let mut figures = embedded(records, rounds)?;
+    figures.extend(kafka(records, rounds)?);
+    Ok(figures)
+}
+
+/// How long a start on the whole log takes, and the next one, in seconds.
+struct Starts {
+    full: f64,
+    again: f64,
+}
+
+fn embedded(records: u64, rounds: usize) -> anyhow::Result<Vec<Figure>> {
+    println!("filling an embedded log with {records} records");
+    let folder = tempfile::tempdir()?;
+    // No key is there twice: there is nothing to compact, and looking for it would only disturb.
+    let settings = EmbeddedSettings {
+        compaction_min_records: u64::MAX,
+        ..EmbeddedSettings::at(folder.path().join("event-log.db"))
+    };
+    let log = EmbeddedLog::open(settings.clone())?;
+    let mut publisher = log.publisher("bench")?;
+    each_batch(records, |batch, published| Ok(publisher.publish(batch, published)?))?;
+    read_as_group(&log, records)?;
+    drop((publisher, log));
+
+    let mut starts = Vec::new();
+    for round in 1..=rounds {
+        println!("replaying {records} records of the embedded log: turn {round} of {rounds}");
+        starts.push(start_twice(records, || Ok(Arc::new(EmbeddedLog::open(settings.clone())?)))?);
+    }
+    let rate = median(starts.iter().map(|starts| records as f64 / starts.full).collect());
+    let what = format!("replay of {records} records until ready, embedded log");
+    Ok(vec![Figure::new(what, rate, Unit::PerSecond).at_least(1_000_000.0), restart(&starts)])
+}
+
+fn kafka(records: u64, rounds: usize) -> anyhow::Result<Vec<Figure>> {
+    let servers = Servers::up()?;
+    println!("filling a topic with {records} records");
+    let log = Arc::new(servers.topic("replay")?);
+    let topic = servers.topic_name("replay");
+    fill_topic(&servers.brokers, &topic, records)?;
+    read_as_group(log.as_ref(), records)?;
+
+    let (mut starts, mut bare_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 1..=rounds {
+        println!(
+            "replaying {records} records of Kafka, and reading them with bare librdkafka: turn {round} of {rounds}"
+        );
+        let ours = start_twice(records, || Ok(Arc::clone(&log)))?;
+        let bare = read_and_discard(&servers.brokers, &topic, records)?;
+        bare_rates.push(records as f64 / bare);
+        ratios.push(bare / ours.full);
+        starts.push(ours);
+    }
+    let rate = median(starts.iter().map(|starts| records as f64 / starts.full).collect());
+    let what = format!("replay of {records} records until ready, Kafka");
+    let replay = Figure::new(what, rate, Unit::PerSecond)
+        .against_with_ratio("bare librdkafka, poll and discard", median(bare_rates), median(ratios))
+        .at_least(0.9);
+    Ok(vec![replay, restart(&starts)])
+}
+
+/// What the start after a graceful stop takes of a full replay.
+fn restart(starts: &[Starts]) -> Figure {
+    let middle = |value: fn(&Starts) -> f64| median(starts.iter().map(value).collect());
+    Figure::new("  start after a stop, until ready", middle(|starts| starts.again), Unit::Seconds)
+        .against_with_ratio(
+            "the full replay",
+            middle(|starts| starts.full),
+            middle(|starts| starts.again / starts.full),
+        )
+        .at_most(0.05)
+}
+
+/// Makes `records` records of as many accounts, and hands them over in batches, each with how many there are by then.
+fn each_batch(records: u64, mut take: impl FnMut(&[Record], u64) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut batch = Vec::with_capacity(BATCH);
+    for number in 0..records {
+        batch.push(record(account_id(number)?, number));
+        if batch.len() == BATCH || number + 1 == records {
+            take(&batch, number + 1)?;
+            batch.clear();
+        }
+    }
+    Ok(())
+}
+
+/// As many and as large batches as go out at once; the services' own producer does not compress either.
+fn fill_topic(brokers: &str, topic: &str, records: u64) -> anyhow::Result<()> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("partitioner", "murmur2_random").set("linger.ms", "20");
+    config.set("batch.size", "1000000").set("queue.buffering.max.messages", "1000000");
+    let producer: BaseProducer = config.create()?;
+    each_batch(records, |batch, _| {
+        batch.iter().try_for_each(|record| peers::send(&producer, topic, record))?;
+        Ok(producer.flush(KAFKA_TIMEOUT)?)
+    })
+}
+
+/// Brings the card closers' group behind all that is in the log.
+fn read_as_group(log: &dyn EventLog, records: u64) -> anyhow::Result<()> {
+    let mut reader = log.group_reader(DEFAULT_GROUP)?;
+    let (until, mut read) = (Instant::now() + DEADLINE, 0);
+    while read < records {
+        ensure!(Instant::now() < until, "{read} of {records} records were read in time");
+        read += reader.poll(Duration::from_millis(250), &mut |_| ())? as u64;
+    }
+    Ok(reader.commit()?)
+}
+
+/// Starts the card service on a log that it has not read, and once more when it was stopped.
+fn start_twice<L: EventLog>(records: u64, open: impl Fn() -> anyhow::Result<Arc<L>>) -> anyhow::Result<Starts> {
+    let folder = tempfile::tempdir()?;
+    let start = || start_until_ready(folder.path(), records, &open);
+    Ok(Starts { full: start()?, again: start()? })
+}
+
+fn start_until_ready<L: EventLog>(
+    folder: &Path,
+    records: u64,
+    open: impl Fn() -> anyhow::Result<Arc<L>>,
+) -> anyhow::Result<f64> {
+    let config = Config {
+        database: DatabaseUrl::Sqlite(folder.join("card.db")),
+        group: DEFAULT_GROUP.to_owned(),
+        view_max_age: None,
+        cors: None,
+        clock: Clock::system(),
+    };
+    let started = Instant::now();
+    let log = open()?;
+    let mut service = InProcess::start(|listener, shutdown| card_service::run(config, listener, log, shutdown));
+    while service.http().get("/readyz").status != 200 {
+        ensure!(started.elapsed() < DEADLINE, "the card service was not ready in time");
+        std::thread::park_timeout(READY_PAUSE);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let accounts = &service.http().get("/readyz").body["view"]["accounts"];
+    ensure!(*accounts == records, "the view holds {accounts} of {records} accounts");
+    service.stop()?;
+    Ok(seconds)
+}
+
+/// How long bare librdkafka takes to hand over the whole topic, in seconds.
+fn read_and_discard(brokers: &str, topic: &str, records: u64) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", "bench-no-group").set("enable.auto.commit", "false");
+    config.set("enable.auto.offset.store", "false").set("isolation.level", "read_uncommitted");
+    // As the feed's reader.
+    config.set("fetch.min.bytes", "1").set("fetch.error.backoff.ms", "20").set("fetch.queue.backoff.ms", "10");
+    let consumer: BaseConsumer = config.create()?;
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..DEFAULT_PARTITION_COUNT {
+        partitions.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
+    }
+    consumer.assign(&partitions)?;
+    let mut read = 0;
+    while read < records {
+        let message = consumer.poll(KAFKA_TIMEOUT).with_context(|| format!("{read} of {records} records came"))?;
+        drop(message?);
+        read += 1;
+    }
+    Ok(started.elapsed().as_secs_f64())
+}
