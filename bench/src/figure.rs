@@ -189,7 +189,7 @@ mod tests {
     fn the_table_says_what_is_not_met() {
         let met = Figure::new("accounts", 12_345.6, Unit::PerSecond).against("a peer", 20_000.0).at_least(0.5);
         let not = Figure::new("  p99", 12.34, Unit::Milliseconds).at_most(5.0);
-        let expected = "               ours  the limit or the peer  ratio  bound\n\
+        let expected = "              ours  the limit or the peer  ratio  bound\n\
                         accounts  12346 /s       a peer  20000 /s   0.62  ≥ 0.50\n  \
                           p99      12.3 ms                                ≤ 5.00 ms  not met";
         assert_eq!(table(&[met, not]), expected);

@@ -167,6 +167,8 @@ fn lines(path: &str, connections: usize, rounds: &[Round]) -> Vec<Figure> {
         )
         .at_most(2.2),
     );
+    let without = middle(&|round| round.no_database.server_micros);
+    figures.push(Figure::new("  server's processor time without a database", without, Unit::Microseconds));
     if let Some(no_relay) = rounds.iter().map(|round| round.no_relay).collect::<Option<Vec<_>>>() {
         let shares = rounds.iter().zip(&no_relay).map(|(round, without)| round.durable.rate / without.rate).collect();
         let without = median(no_relay.iter().map(|turn| turn.rate).collect());
