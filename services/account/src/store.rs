@@ -7,6 +7,7 @@
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::{AccountId, AccountStatus};
@@ -25,12 +26,11 @@ use crate::outbox::{Outbox, OutboxSignal};
 #[derive(Clone)]
 pub struct Store {
     writer: GroupCommit<Command, Outcome>,
-    reader: Reader,
+    reader: Arc<Reader>,
     numbering: AccountNumbering,
 }
 
-#[derive(Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and its clones are few")]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Reader {
     Sqlite(sqlite::Reader),
     Postgres(postgres::Reader),
@@ -97,7 +97,7 @@ impl Store {
 
     /// The account with this id.
     pub async fn account(&self, id: AccountId) -> Result<Account, AccountError> {
-        let account = match &self.reader {
+        let account = match &*self.reader {
             Reader::Sqlite(reader) => reader.account(id).await?,
             Reader::Postgres(reader) => reader.account(id).await?,
         };
@@ -107,7 +107,7 @@ impl Store {
     /// The account with this number.
     pub async fn account_by_number(&self, number: &str) -> Result<Account, AccountError> {
         let sequence = self.numbering.sequence(number).ok_or(AccountError::NotFound)?;
-        let account = match &self.reader {
+        let account = match &*self.reader {
             Reader::Sqlite(reader) => reader.account_by_sequence(sequence).await?,
             Reader::Postgres(reader) => reader.account_by_sequence(sequence).await?,
         };
@@ -116,7 +116,7 @@ impl Store {
 
     /// A page of accounts, newest first.
     pub async fn page(&self, request: PageRequest) -> Result<Page, AccountError> {
-        let page = match &self.reader {
+        let page = match &*self.reader {
             Reader::Sqlite(reader) => reader.page(request).await?,
             Reader::Postgres(reader) => reader.page(request).await?,
         };

@@ -7,6 +7,7 @@
 mod postgres;
 mod sqlite;
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
@@ -25,12 +26,11 @@ use crate::quarantine::QuarantinedRecord;
 #[derive(Clone)]
 pub struct Store {
     writer: GroupCommit<Command, Outcome>,
-    reader: Reader,
+    reader: Arc<Reader>,
     numbering: CardNumbering,
 }
 
-#[derive(Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and its clones are few")]
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Reader {
     Sqlite(sqlite::Reader),
     Postgres(postgres::Reader),
@@ -88,7 +88,7 @@ impl Store {
 
     /// The card with this id.
     pub async fn card(&self, id: Uuid) -> Result<Card, CardError> {
-        let card = match &self.reader {
+        let card = match &*self.reader {
             Reader::Sqlite(reader) => reader.card(id).await?,
             Reader::Postgres(reader) => reader.card(id).await?,
         };
@@ -98,7 +98,7 @@ impl Store {
     /// The card with this number.
     pub async fn card_by_number(&self, number: &str) -> Result<Card, CardError> {
         let (country, sequence) = self.numbering.parse(number).ok_or(CardError::NotFound)?;
-        let card = match &self.reader {
+        let card = match &*self.reader {
             Reader::Sqlite(reader) => reader.card_by_sequence(sequence).await?,
             Reader::Postgres(reader) => reader.card_by_sequence(sequence).await?,
         };
@@ -107,7 +107,7 @@ impl Store {
 
     /// A page of cards, newest first.
     pub async fn page(&self, request: PageRequest) -> Result<Page, CardError> {
-        let page = match &self.reader {
+        let page = match &*self.reader {
             Reader::Sqlite(reader) => reader.page(request).await?,
             Reader::Postgres(reader) => reader.page(request).await?,
         };

@@ -6,6 +6,7 @@ mod reader;
 mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType};
 use database::sqlite::{Schema, SqliteFile};
@@ -49,7 +50,7 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
         .map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| unusable(error.to_string()))?;
-    let reader = super::Reader::Sqlite(Reader::new(file.read_pool()?, numbering.clone(), file));
+    let reader = Arc::new(super::Reader::Sqlite(Reader::new(file.read_pool()?, numbering.clone(), file)));
     Ok(Opened { store: Store { writer, reader, numbering }, writer_thread, outbox, database_id })
 }
 

@@ -9,6 +9,7 @@
 //! is made before the closing, which then deletes it, or after it, and is refused (ARCHITECTURE.md C4).
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
@@ -49,7 +50,7 @@ pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<(
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
     let reader = Reader { database, numbering: numbering.clone() };
-    Ok((Store { writer, reader: super::Reader::Postgres(reader), numbering }, writer_thread))
+    Ok((Store { writer, reader: Arc::new(super::Reader::Postgres(reader)), numbering }, writer_thread))
 }
 
 struct Writer {

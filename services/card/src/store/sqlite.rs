@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
@@ -41,7 +42,7 @@ pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>),
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| unusable(error.to_string()))?;
     let reader = Reader { pool: file.read_pool()?, numbering: numbering.clone(), _file: file };
-    Ok((Store { writer, reader: super::Reader::Sqlite(reader), numbering }, writer_thread))
+    Ok((Store { writer, reader: Arc::new(super::Reader::Sqlite(reader)), numbering }, writer_thread))
 }
 
 struct Writer {
