@@ -25,8 +25,11 @@ const BUSY: Busy = Busy { connections: 64, threads: 1, lasting: TURN };
 /// Turns of each, of which the medians are given.
 const ROUNDS: usize = 5;
 
-/// How long a turn takes, and how long the service is warmed up before the first.
+/// How long a turn takes.
 const TURN: Duration = Duration::from_secs(5);
+
+/// How long the service is busy before the first. A broker that has just been started takes a core to compile its code meanwhile.
+const WARM_UP: Duration = Duration::from_secs(30);
 
 /// Connections of pgbench beside the one. All of them update the one row of the ledger, so it depends on what a sync costs
 /// whether they reach more together.
@@ -51,7 +54,9 @@ pub(crate) fn measure(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
     let pgbench = Pgbench::new(peers)?;
     let mut service = start(servers, &ours)?;
     let accounts = service.ready_service(account_service::NAME);
-    load::closed_loop(accounts.address(), &Request::post("/account", ACCOUNT), BUSY)?;
+    println!("warming up for {} s", WARM_UP.as_secs());
+    let warm_up = Busy { lasting: WARM_UP, ..BUSY };
+    load::closed_loop(accounts.address(), &Request::post("/account", ACCOUNT), warm_up)?;
     let mut rounds = Vec::new();
     for number in 1..=ROUNDS {
         println!(
