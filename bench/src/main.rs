@@ -3,8 +3,10 @@
 //! It measures in parts, each of which can be asked for alone. A part prints its table, and keeps it under `docs/bench`. Nothing
 //! here fails by itself: a machine may be slow or busy, and whoever reads the table judges.
 
+mod backlog;
 mod builds;
 mod figure;
+mod flat;
 mod load;
 mod machine;
 mod peers;
@@ -47,6 +49,10 @@ enum Part {
     ServersVisible,
     /// Accounts a second on PostgreSQL and Apache Kafka, beside pgbench
     ServersSaturation,
+    /// POST /card and every list at ten million accounts and cards beside ten thousand, and what they take on the disk
+    Flat,
+    /// Draining a million events from the outbox after the log was away, beside bare producers
+    Backlog,
     /// A cold build, and the test run
     Builds,
 }
@@ -74,12 +80,14 @@ fn main() -> anyhow::Result<()> {
 }
 
 impl Part {
-    fn measure(self, _quick: bool) -> anyhow::Result<Vec<Figure>> {
+    fn measure(self, quick: bool) -> anyhow::Result<Vec<Figure>> {
         match self {
             Part::Starts => starts::measure(),
             Part::Visible => visible::measure(),
             Part::ServersVisible => servers::commit_to_visible(&Servers::up()?),
             Part::ServersSaturation => postgres::measure(&Servers::up()?),
+            Part::Flat => flat::measure(quick),
+            Part::Backlog => backlog::measure(&Servers::up()?, quick),
             Part::Builds => Ok(vec![builds::cold_build()?, builds::test_run()?]),
         }
     }
