@@ -53,7 +53,7 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
 
 fn start(folder: &Path, count: u64) -> anyhow::Result<(Process, Sized)> {
     let started = Instant::now();
-    let mut tandem = Process::start(&binary("tandem"), folder, &[]);
+    let mut tandem = Process::start(&binary("tandem"), folder, &[("DATA_DIR", ".")]);
     let [accounts, cards] = [account_service::NAME, card_service::NAME].map(|name| tandem.service(name));
     while !is_ready(&cards) {
         ensure!(started.elapsed() < READY, "the view of {count} accounts was not ready in {READY:?}");
@@ -67,4 +67,44 @@ fn start(folder: &Path, count: u64) -> anyhow::Result<(Process, Sized)> {
 
 fn is_ready(cards: &Http) -> bool {
     cards.get("/readyz").status == 200
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::made::MadeAccount;
+    use super::*;
+
+    #[test]
+    fn filled_files_are_as_the_services_would_have_made_them() {
+        const COUNT: u64 = 2_000;
+        let folder = tempfile::tempdir().unwrap();
+        fill::fill(folder.path(), COUNT).unwrap();
+        assert_eq!(growth::disk(folder.path(), COUNT).unwrap().len(), 3);
+        let (tandem, services) = start(folder.path(), COUNT).unwrap();
+        let (accounts, cards) = (Http::new(services.accounts), Http::new(services.cards));
+        for (filter, total) in
+            [("", 2_000), ("?status=ACTIVE", 1_600), ("?status=BLOCKED", 200), ("?status=DELETED", 200)]
+        {
+            assert_eq!(accounts.get(&format!("/accounts{filter}")).expect(200)["total"], total, "{filter}");
+        }
+        let account = accounts.get(&format!("/account?id={}", MadeAccount(1_001).id())).expect(200);
+        let number = account["account_number"].as_str().unwrap();
+        assert_eq!(accounts.get(&format!("/accounts/by-number?account_number={number}")).expect(200), account);
+        let made = accounts.post("/account", &json!({"beholder_name": "John Doe", "country_code": "US"})).expect(201);
+        assert_eq!(accounts.get("/accounts?limit=1").expect(200)["accounts"][0], made);
+        assert_eq!(cards.get("/cards").expect(200)["total"], COUNT);
+        for (account, held) in [(fill::HOLDER, 1_001), (2, 1), (7, 1), (1_500, 0)] {
+            let path = format!("/cards/by-account?account_id={}", MadeAccount(account).id());
+            assert_eq!(cards.get(&path).expect(200)["total"], held, "account {account}");
+        }
+        for (account, status) in [(2, 201), (3, 403), (7, 403)] {
+            let body = json!({"country": "US", "account_id": MadeAccount(account).id()});
+            assert_eq!(cards.post("/card", &body).status, status, "account {account}");
+        }
+        let figures = growth::changes(tandem, folder.path(), COUNT, 640).unwrap();
+        // The account that was made here has a record too.
+        assert_eq!((figures[0].ours, figures[2].ours), (0.0, COUNT as f64 + 1.0));
+    }
 }

@@ -30,7 +30,7 @@ pub(super) const HELD: u64 = 1_000;
 
 /// Fills the files in `folder` with so many accounts, and as many cards.
 pub(super) fn fill(folder: &Path, accounts: u64) -> anyhow::Result<()> {
-    let mut tandem = Process::start(&binary("tandem"), folder, &[]);
+    let mut tandem = Process::start(&binary("tandem"), folder, &[("DATA_DIR", ".")]);
     tandem.ready_service(account_service::NAME);
     tandem.ready_service(card_service::NAME);
     tandem.terminate();
