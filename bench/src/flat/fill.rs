@@ -75,7 +75,7 @@ fn fill_cards(path: &Path, cards: u64) -> anyhow::Result<()> {
         for number in numbers {
             let own = number <= cards - HELD;
             let (of, own_account) = (MadeAccount(if own { number } else { HOLDER }), MadeAccount(number));
-            let (id, micros) = (card_id(number), of.micros() as i64);
+            let (id, micros) = (card_id(number), own_account.micros() as i64);
             let deleted = of.status() == AccountStatus::Deleted;
             insert.execute(params![number as i64, id.as_bytes(), of.id().0.as_bytes(), deleted, micros])?;
             let count = if number == HOLDER { 1 + HELD as i64 } else { i64::from(own) };
