@@ -4,6 +4,7 @@
 //! can do at most, and says nothing of latency, since a stall holds up the very requests that would have met it.
 //! [`open_loop`] sends on a fixed schedule, and counts from when a request was due: a stall shows in all that it delays.
 
+use std::borrow::Borrow;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
@@ -123,10 +124,20 @@ pub(crate) struct Answered<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// Sends on `schedule`, and shows each good answer to `look`.
+/// Sends `request` on `schedule`, and shows each good answer to `look`.
 pub(crate) fn open_loop(
     address: SocketAddr,
     request: &Request,
+    schedule: Schedule,
+    look: impl Fn(&Answered<'_>) + Sync,
+) -> anyhow::Result<Tally> {
+    open_loop_of(address, |_| request, schedule, look)
+}
+
+/// As [`open_loop`], with the request that `make` has for each number.
+pub(crate) fn open_loop_of<R: Borrow<Request>>(
+    address: SocketAddr,
+    make: impl Fn(u32) -> R + Sync,
     schedule: Schedule,
     look: impl Fn(&Answered<'_>) + Sync,
 ) -> anyhow::Result<Tally> {
@@ -141,6 +152,8 @@ pub(crate) fn open_loop(
             if number >= schedule.rate * schedule.seconds {
                 return Ok(tally);
             }
+            let request = make(number);
+            let request = request.borrow();
             let due = start + Duration::from_secs(1) * number / schedule.rate;
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             let answer = exchange(&mut connection, address, &request.bytes, &mut buffer);

@@ -4,8 +4,10 @@
 //! here fails by itself: a machine may be slow or busy, and whoever reads the table judges.
 
 mod accounts;
+mod backlog;
 mod builds;
 mod figure;
+mod flat;
 mod load;
 mod machine;
 mod memory;
@@ -61,6 +63,10 @@ enum Part {
     Replay,
     /// The account view's memory, and a look-up beside its writer
     Memory,
+    /// POST /card and every list at ten million accounts and cards beside ten thousand, and what they take on the disk
+    Flat,
+    /// Draining a million events from the outbox after the log was away, beside bare producers
+    Backlog,
     /// A cold build, and the test run
     Builds,
 }
@@ -100,6 +106,8 @@ impl Part {
             Part::ServersSaturation => postgres::measure(&Servers::up()?),
             Part::Replay => replay::measure(quick),
             Part::Memory => memory::measure(quick),
+            Part::Flat => flat::measure(quick),
+            Part::Backlog => backlog::measure(&Servers::up()?, quick),
             Part::Builds => Ok(vec![builds::cold_build()?, builds::test_run()?]),
         }
     }

@@ -14,7 +14,7 @@ use hdrhistogram::Histogram;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use crate::figure::Figure;
@@ -122,16 +122,16 @@ fn numbered(number: u32) -> anyhow::Result<Record> {
 }
 
 /// Has the producer take a record, as soon as it has room for it.
-pub(crate) fn send(producer: &BaseProducer, topic: &str, record: &Record) -> anyhow::Result<()> {
+pub(crate) fn send(
+    producer: &BaseProducer<impl ProducerContext<DeliveryOpaque = ()>>,
+    topic: &str,
+    record: &Record,
+) -> anyhow::Result<()> {
     let mut message = BaseRecord::<[u8], [u8]>::to(topic);
     message.key = record.key.as_deref();
     message.payload = record.value.as_deref();
-    message.headers = Some(
-        record
-            .headers
-            .iter()
-            .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
-    );
+    let add = |headers: OwnedHeaders, (key, value)| headers.insert(Header { key, value: Some(value) });
+    message.headers = Some(record.headers.iter().fold(OwnedHeaders::new(), add));
     let deadline = Instant::now() + STEP_TIMEOUT;
     loop {
         message = match producer.send(message) {

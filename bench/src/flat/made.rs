@@ -1,0 +1,91 @@
+//! Accounts and cards for a database that is filled, all of which follows from their numbers, so that nothing need be kept
+//! to ask for any of them.
+
+use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, Version};
+use event_log::Record;
+use uuid::{Builder, Uuid};
+
+/// When the first was made, in milliseconds since 1970; one is made each millisecond from then on.
+const FIRST_MILLISECOND: u64 = 1_735_689_600_000;
+
+/// `ce_time` of every record: as wide as any other.
+const TIME: &str = "2025-11-25T10:30:00.123456Z";
+
+/// Account `number`, from 1 on: its sequence in the database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MadeAccount(pub(crate) u64);
+
+impl MadeAccount {
+    /// A UUIDv7 of its moment.
+    pub(crate) fn id(self) -> AccountId {
+        AccountId(time_ordered(self.0, 0))
+    }
+
+    /// Of ten accounts one is blocked and one is deleted.
+    pub(crate) fn status(self) -> AccountStatus {
+        match self.0 % 10 {
+            3 => AccountStatus::Blocked,
+            7 => AccountStatus::Deleted,
+            _ => AccountStatus::Active,
+        }
+    }
+
+    /// Who is not active any more has changed once.
+    pub(crate) fn version(self) -> Version {
+        if self.status() == AccountStatus::Active { 1 } else { 2 }
+    }
+
+    /// Microseconds since 1970; greater than the last account's, so it serves as the outbox's sequence too.
+    pub(crate) fn micros(self) -> u64 {
+        (FIRST_MILLISECOND + self.0) * 1_000
+    }
+
+    /// The trace that it was made in.
+    pub(crate) fn traceparent(self) -> String {
+        format!("00-{:032x}-{:016x}-00", self.0, self.0)
+    }
+
+    /// The event that tells its state.
+    pub(crate) fn event_type(self) -> EventType {
+        if self.version() == 1 { EventType::Created } else { EventType::StatusChanged }
+    }
+
+    /// The record that tells its state.
+    pub(crate) fn record(self) -> Record {
+        let (account_id, status, version) = (self.id(), self.status(), self.version());
+        let event = AccountEvent { event_type: self.event_type(), account_id, status, version: Some(version) };
+        Envelope { event, version, time: TIME, traceparent: &self.traceparent() }.encode()
+    }
+}
+
+/// The id of card `number`.
+pub(crate) fn card_id(number: u64) -> Uuid {
+    time_ordered(number, 1)
+}
+
+fn time_ordered(number: u64, kind: u64) -> Uuid {
+    let random = (u128::from(scattered(number + kind)) << 64) | u128::from(scattered(number ^ u64::MAX));
+    let mut bytes = [0; 10];
+    bytes.copy_from_slice(&random.to_be_bytes()[..10]);
+    Builder::from_unix_timestamp_millis(FIRST_MILLISECOND + number, &bytes).into_uuid()
+}
+
+/// A number that looks like chance, and is always the same (SplitMix64).
+pub(crate) fn scattered(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_in_order_and_no_two_are_one() {
+        let ids: Vec<_> = (1..1_000).map(|number| MadeAccount(number).id().0).collect();
+        assert!(ids.is_sorted() && ids.iter().all(|id| id.get_version_num() == 7));
+        assert!((1..1_000).all(|number| card_id(number) != MadeAccount(number).id().0));
+    }
+}

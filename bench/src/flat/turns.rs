@@ -1,0 +1,129 @@
+//! The requests, each to services of either size in turn.
+
+use std::net::SocketAddr;
+
+use account_events::AccountStatus;
+use anyhow::ensure;
+use hdrhistogram::Histogram;
+
+use super::fill::{HELD, HOLDER};
+use super::made::{MadeAccount, card_id, scattered};
+use crate::figure::{Figure, Unit};
+use crate::load::{self, Request, Schedule};
+use crate::median;
+
+/// Requests a second of `POST /card`: each waits for a sync.
+const POSTS: Schedule = Schedule { rate: 200, seconds: 5, connections: 16 };
+
+/// Of each list.
+const LISTS: Schedule = Schedule { rate: 200, seconds: 2, connections: 16 };
+
+/// The highest ratio of a p99 to that of the small services.
+const BOUND: f64 = 1.5;
+
+/// Services with so many accounts, and as many cards.
+pub(super) struct Sized {
+    pub(super) count: u64,
+    pub(super) accounts: SocketAddr,
+    pub(super) cards: SocketAddr,
+}
+
+/// A request, made for services of a size and a number that looks like chance.
+struct Asked {
+    what: &'static str,
+    schedule: Schedule,
+    of_cards: bool,
+    make: fn(u64, u64) -> Request,
+}
+
+const ASKED: [Asked; 13] = [
+    Asked { what: "POST /card", schedule: POSTS, of_cards: true, make: |count, chance| post_card(count, chance) },
+    accounts("GET /accounts", |_, _| Request::get("/accounts")),
+    accounts("GET /accounts?status=ACTIVE", |_, _| Request::get("/accounts?status=ACTIVE")),
+    accounts("GET /accounts?status=BLOCKED", |_, _| Request::get("/accounts?status=BLOCKED")),
+    accounts("GET /accounts?status=DELETED", |_, _| Request::get("/accounts?status=DELETED")),
+    accounts("GET /accounts?after=, anywhere", |count, chance| accounts_after("", anywhere(count, chance))),
+    accounts("GET /accounts?status=BLOCKED&after=, anywhere", |count, chance| {
+        accounts_after("status=BLOCKED&", anywhere(count, chance))
+    }),
+    accounts("GET /accounts?after=, the last page", |_, _| accounts_after("", 51)),
+    cards("GET /cards", |_, _| Request::get("/cards")),
+    cards("GET /cards?after=, anywhere", |count, chance| cards_after(anywhere(count, chance))),
+    cards("GET /cards?after=, the last page", |_, _| cards_after(51)),
+    cards("GET /cards/by-account", |count, chance| {
+        Request::get(&format!("/cards/by-account?account_id={}", MadeAccount(anywhere(count, chance)).id()))
+    }),
+    cards("GET /cards/by-account?after=, of 1,000 cards", |count, chance| {
+        let (holder, after) = (MadeAccount(HOLDER).id(), card_id(count - HELD / 2 + chance % (HELD / 4)));
+        Request::get(&format!("/cards/by-account?account_id={holder}&after={after}"))
+    }),
+];
+
+const fn accounts(what: &'static str, make: fn(u64, u64) -> Request) -> Asked {
+    Asked { what, schedule: LISTS, of_cards: false, make }
+}
+
+const fn cards(what: &'static str, make: fn(u64, u64) -> Request) -> Asked {
+    Asked { what, schedule: LISTS, of_cards: true, make }
+}
+
+fn post_card(count: u64, chance: u64) -> Request {
+    let number = chance % count + 1;
+    let active = (number..).map(MadeAccount).find(|account| account.status() == AccountStatus::Active);
+    let account_id = active.unwrap_or(MadeAccount(HOLDER)).id();
+    Request::post("/card", &format!(r#"{{"country":"US","account_id":"{account_id}"}}"#))
+}
+
+fn accounts_after(filter: &str, number: u64) -> Request {
+    Request::get(&format!("/accounts?{filter}after={}", MadeAccount(number).id()))
+}
+
+fn cards_after(number: u64) -> Request {
+    Request::get(&format!("/cards?after={}", card_id(number)))
+}
+
+/// In the middle half, so that the page is a full one.
+fn anywhere(count: u64, chance: u64) -> u64 {
+    count / 4 + chance % (count / 2)
+}
+
+/// p99 of each at `big`, against that at `small`: the median of the turns, and that of their ratios.
+pub(super) fn measure(small: &Sized, big: &Sized, count: u64) -> anyhow::Result<Vec<Figure>> {
+    let mut turns = vec![Vec::new(); ASKED.len()];
+    for turn in 0..count {
+        println!("p99 at {} and at {}: turn {} of {count}", big.count, small.count, turn + 1);
+        for (asked, turns) in ASKED.iter().zip(&mut turns) {
+            // Each is the first as often as the other, nearly.
+            turns.push(if turn % 2 == 0 {
+                let first = asked.p99(small, turn)?;
+                (asked.p99(big, turn)?, first)
+            } else {
+                (asked.p99(big, turn)?, asked.p99(small, turn)?)
+            });
+        }
+    }
+    Ok(ASKED.iter().zip(turns).map(|(asked, turns)| asked.figure(&turns, small.count, big.count)).collect())
+}
+
+impl Asked {
+    /// In milliseconds.
+    fn p99(&self, services: &Sized, turn: u64) -> anyhow::Result<f64> {
+        let address = if self.of_cards { services.cards } else { services.accounts };
+        let request = |number: u32| (self.make)(services.count, scattered((turn << 32) | u64::from(number)));
+        let tally = load::open_loop_of(address, request, self.schedule, |_| ())?;
+        ensure!(tally.errors == 0, "{} of {} failed", tally.errors, self.what);
+        Ok(p99(&tally.latencies))
+    }
+
+    fn figure(&self, turns: &[(f64, f64)], small: u64, big: u64) -> Figure {
+        let middle = |of: fn(&(f64, f64)) -> f64| median(turns.iter().map(of).collect());
+        let what = format!("p99 of {}, {big} accounts and cards", self.what);
+        Figure::new(what, middle(|turn| turn.0), Unit::Milliseconds)
+            .against_with_ratio(format!("{small}"), middle(|turn| turn.1), middle(|turn| turn.0 / turn.1))
+            .at_most(BOUND)
+    }
+}
+
+fn p99(latencies: &Histogram<u64>) -> f64 {
+    latencies.value_at_quantile(0.99) as f64 / 1_000.0
+}
