@@ -107,7 +107,7 @@ impl Relay {
     fn publish_while_permitted(&mut self, pause: &mut Duration) -> Result<Ended, RelayError> {
         // This fences whoever published before.
         let mut publisher = self.log.publisher(&self.publisher_name)?;
-        let mut position = publisher.position().unwrap_or(0);
+        let position = publisher.position().unwrap_or(0);
         if position < self.outbox.removed()? {
             // The topic may have been made anew, or put back to an older copy, or it is another one.
             tracing::warn!(
@@ -116,16 +116,30 @@ impl Relay {
             self.outbox.request_resync()?;
         }
         self.outbox.remove_published(position)?;
+        let outcome = self.publish_behind(position, publisher.as_mut(), pause);
+        if outcome.is_err() && publisher.commit().is_ok() {
+            // What the log had taken before it went away.
+            self.outbox.remove_published(publisher.position().unwrap_or(0))?;
+        }
+        outcome
+    }
+
+    fn publish_behind(
+        &mut self,
+        mut position: u64,
+        publisher: &mut dyn Publisher,
+        pause: &mut Duration,
+    ) -> Result<Ended, RelayError> {
         loop {
             let stopping = self.stopping();
             if !self.outbox.may_publish()? {
                 return Ok(Ended::Superseded);
             }
             if !stopping && let Some(request) = self.outbox.resync_requested()? {
-                position = self.resync(publisher.as_mut(), position, request)?;
+                position = self.resync(publisher, position, request)?;
                 continue;
             }
-            match self.publish_next(publisher.as_mut(), position, NO_END)? {
+            match self.publish_next(publisher, position, NO_END)? {
                 Some((count, reached)) => {
                     position = reached;
                     // A full batch is a backlog, and waits for nothing.
