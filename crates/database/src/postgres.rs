@@ -198,6 +198,17 @@ impl Driver {
     }
 }
 
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // Whoever still looks up a host's name there is not waited for.
+        if let Driver::Own(runtime) = self
+            && let Some(runtime) = runtime.take()
+        {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl<S: AsRef<Client>> Session<S> {
     /// None yet. The thread that uses the session moves what is sent and received, while it waits for that.
     pub fn new(database: Postgres) -> Self {
@@ -218,6 +229,10 @@ impl<S: AsRef<Client>> Session<S> {
         let Session { database, driver, current, used } = self;
         *used = Instant::now();
         driver.block_on(within_deadline(async {
+            // Between two uses nobody moves bytes on a connection of one's own: first its driver is asked, and then the
+            // connection, whether the server has closed it.
+            tokio::task::yield_now().await;
+            tokio::task::yield_now().await;
             let session = match current.take() {
                 Some(session) if !session.as_ref().is_closed() => session,
                 _ => open(database).await?,

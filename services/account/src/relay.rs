@@ -202,6 +202,7 @@ impl Relay {
             behind = page.last;
         }
         publisher.commit()?;
+        self.outbox.remove_published(position)?;
         self.outbox.resync_done(request)?;
         tracing::info!(accounts, "published the state of every account");
         Ok(position)
