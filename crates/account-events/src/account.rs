@@ -93,6 +93,11 @@ pub enum EventType {
 }
 
 impl EventType {
+    /// Of the event that brings an account to this version: the first one creates it.
+    pub fn of_version(version: Version) -> Self {
+        if version == 1 { EventType::Created } else { EventType::StatusChanged }
+    }
+
     /// As it is written in the event and in `ce_type`.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -72,7 +72,7 @@ impl OutboxEvent {
     /// named after the account.
     pub(crate) fn of_state(account: &Account) -> Self {
         let (account_id, status, version) = (account.id, account.status, account.version);
-        let event_type = if version == 1 { EventType::Created } else { EventType::StatusChanged };
+        let event_type = EventType::of_version(version);
         let traceparent = format!("00-{:032x}-{:016x}-00", account_id.0.as_u128().max(1), u64::from(version));
         let event = AccountEvent { event_type, account_id, status, version: Some(version) };
         OutboxEvent { event, version, occurred_at: account.updated_at, traceparent }

@@ -15,8 +15,8 @@ pub(crate) trait Outbox: Send {
     /// Whether this instance is the one to publish now. Asked before each batch.
     fn may_publish(&mut self) -> Result<bool, StoreError>;
 
-    /// Up to `limit` events behind `after` and up to and including `up_to`, in order, as records, with the position of the last
-    /// one.
+    /// About `limit` events behind `after` and up to and including `up_to`, in order, as records, with the position of the
+    /// last one. Both are positions that [`read`](Outbox::read) has returned, or the end of a transaction.
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError>;
 
     /// How far events have ever been removed. A log that does not reach so far lacks events that nobody has any more.

@@ -1,6 +1,7 @@
 //! The accounts in a SQLite file, for one instance. Its writer alone numbers accounts and events, so both are in the order
 //! of commit.
 
+mod event_batch;
 pub(crate) mod outbox;
 mod reader;
 mod writer;
@@ -8,7 +9,7 @@ mod writer;
 use std::path::Path;
 use std::sync::Arc;
 
-use account_events::{AccountEvent, AccountId, AccountStatus, EventType};
+use account_events::{AccountId, AccountStatus};
 use database::sqlite::{Schema, SqliteFile};
 use database::{GroupCommit, OpenError};
 use jiff::Timestamp;
@@ -18,19 +19,19 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
 use uuid::Uuid;
 
+use self::event_batch::RecentEvents;
 use self::outbox::{PublishedPosition, SqliteOutbox};
 pub(super) use self::reader::Reader;
 use self::writer::Writer;
 use super::{Opened, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;
-use crate::ledger::OutboxEvent;
 use crate::outbox::OutboxSignal;
 
 pub(crate) const SCHEMA: Schema = Schema {
     application_id: 0x7441_6363, // "tAcc"
     owner: "account service",
-    migrations: &[include_str!("sqlite-1.sql"), include_str!("sqlite-2.sql")],
+    migrations: &[include_str!("sqlite-1.sql"), include_str!("sqlite-2.sql"), include_str!("sqlite-3.sql")],
 };
 
 /// The columns of [`account_from_row`].
@@ -45,8 +46,9 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
         .query_row("SELECT database_id, number_key FROM ledger", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .map_err(|error| unusable(error.to_string()))?;
     let numbering = AccountNumbering(Numbering::decimal(number_key));
-    let outbox = Box::new(SqliteOutbox::new(file.writer()?, numbering.clone(), published.clone()));
-    let writer = Writer::open(file.writer()?, numbering.clone(), clock, signal, published)
+    let recent = RecentEvents::default();
+    let outbox = Box::new(SqliteOutbox::new(file.writer()?, numbering.clone(), recent.clone(), published.clone()));
+    let writer = Writer::open(file.writer()?, numbering.clone(), clock, signal, recent, published)
         .map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| unusable(error.to_string()))?;
@@ -76,23 +78,15 @@ fn account_from_row(row: &Row<'_>, numbering: &AccountNumbering) -> rusqlite::Re
     })
 }
 
-fn event_from_row(row: &Row<'_>) -> rusqlite::Result<OutboxEvent> {
-    let version = row.get(4)?;
-    let event = AccountEvent {
-        account_id: AccountId(Uuid::from_bytes(row.get(1)?)),
-        event_type: parsed(row, 2, EventType::parse)?,
-        status: parsed(row, 3, AccountStatus::parse)?,
-        version: Some(version),
-    };
-    Ok(OutboxEvent { event, version, occurred_at: timestamp(row, 5)?, traceparent: row.get(6)? })
-}
-
 /// The text of a column, parsed; one that the parser does not know is an error that names the column.
 fn parsed<T>(row: &Row<'_>, column: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
     let text = row.get_ref(column)?.as_str()?;
-    parse(text).ok_or_else(|| {
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("unexpected value {text:?}").into())
-    })
+    parse(text).ok_or_else(|| invalid(column, text))
+}
+
+/// A column's text is none that was ever written.
+fn invalid(column: usize, text: &str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("unexpected value {text:?}").into())
 }
 
 /// A column of microseconds as a time.

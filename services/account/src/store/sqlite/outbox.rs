@@ -8,7 +8,8 @@ use database::StoreError;
 use event_log::Record;
 use rusqlite::{Connection, params};
 
-use super::{COLUMNS, account_from_row, event_from_row};
+use super::event_batch::{RecentEvents, from_text};
+use super::{COLUMNS, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
 use crate::ledger::OutboxEvent;
 use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
@@ -19,6 +20,7 @@ const REQUEST_POLL: Duration = Duration::from_millis(500);
 pub(super) struct SqliteOutbox {
     connection: Connection,
     numbering: AccountNumbering,
+    recent: RecentEvents,
     published: PublishedPosition,
     requests_read_at: Option<Instant>,
 }
@@ -40,8 +42,31 @@ impl PublishedPosition {
 
 impl SqliteOutbox {
     /// `connection` writes only what tells of requests for the state of every account, which come once in a long while.
-    pub(super) fn new(connection: Connection, numbering: AccountNumbering, published: PublishedPosition) -> Self {
-        SqliteOutbox { connection, numbering, published, requests_read_at: None }
+    pub(super) fn new(
+        connection: Connection,
+        numbering: AccountNumbering,
+        recent: RecentEvents,
+        published: PublishedPosition,
+    ) -> Self {
+        SqliteOutbox { connection, numbering, recent, published, requests_read_at: None }
+    }
+
+    /// As [`Outbox::read`], from the file.
+    fn read_rows(&self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT last_sequence, occurred_at, events FROM outbox
+             WHERE last_sequence > ? AND last_sequence <= ? ORDER BY last_sequence",
+        )?;
+        let mut rows = statement.query(params![after as i64, up_to as i64])?;
+        let (mut records, mut last) = (Vec::new(), after);
+        while records.len() < limit
+            && let Some(row) = rows.next()?
+        {
+            last = row.get::<_, i64>(0)? as u64;
+            let events = from_text(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?, timestamp(row, 1)?);
+            records.extend(events.map_err(|line| invalid(2, &line))?.iter().map(OutboxEvent::record));
+        }
+        Ok((records, last))
     }
 }
 
@@ -51,17 +76,14 @@ impl Outbox for SqliteOutbox {
     }
 
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT sequence, account_id, event_type, status, version, occurred_at, traceparent
-             FROM outbox WHERE sequence > ? AND sequence <= ? ORDER BY sequence LIMIT ?",
-        )?;
-        let mut rows = statement.query(params![after as i64, up_to as i64, limit as i64])?;
-        let (mut records, mut last) = (Vec::new(), after);
-        while let Some(row) = rows.next()? {
-            last = row.get::<_, i64>(0)? as u64;
-            records.push(event_from_row(row)?.record());
+        let batches = self.recent.take(after, up_to, limit);
+        match batches.last() {
+            Some(last) => {
+                let events = batches.iter().flat_map(|batch| &batch.events);
+                Ok((events.map(OutboxEvent::record).collect(), last.last))
+            }
+            None => self.read_rows(after, up_to, limit),
         }
-        Ok((records, last))
     }
 
     fn removed(&mut self) -> Result<u64, StoreError> {
@@ -72,7 +94,8 @@ impl Outbox for SqliteOutbox {
     }
 
     fn waiting(&mut self) -> Result<u64, StoreError> {
-        Ok(self.connection.query_row("SELECT count(*) FROM outbox", [], |row| row.get::<_, i64>(0))? as u64)
+        let sql = "SELECT coalesce(sum(event_count), 0) FROM outbox";
+        Ok(self.connection.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64)
     }
 
     /// The writer does it with its next transaction, so that removal costs no sync of its own.
@@ -121,7 +144,7 @@ impl Outbox for SqliteOutbox {
 
 /// In one transaction: the one that `connection` has open.
 pub(super) fn remove_published(connection: &Connection, position: u64) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM outbox WHERE sequence <= ?")?.execute([position as i64])?;
+    connection.prepare_cached("DELETE FROM outbox WHERE last_sequence <= ?")?.execute([position as i64])?;
     let mut note =
         connection.prepare_cached("UPDATE ledger SET removed_outbox_sequence = max(removed_outbox_sequence, ?)")?;
     note.execute([position as i64])?;

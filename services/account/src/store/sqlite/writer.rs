@@ -9,6 +9,7 @@ use process::Clock;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::account_by_id;
+use super::event_batch::{EventBatch, RecentEvents, to_text};
 use super::outbox::{PublishedPosition, remove_published};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{self, Batch, Changes, Command, Outcome};
@@ -20,6 +21,7 @@ pub(super) struct Writer {
     clock: Clock,
     ids: TimeOrderedIds,
     signal: OutboxSignal,
+    recent: RecentEvents,
     published: PublishedPosition,
     removed: u64,
     counters: Counters,
@@ -40,6 +42,7 @@ impl Writer {
         numbering: AccountNumbering,
         clock: Clock,
         signal: OutboxSignal,
+        recent: RecentEvents,
         published: PublishedPosition,
     ) -> rusqlite::Result<Self> {
         let counters = connection.query_row(
@@ -54,7 +57,8 @@ impl Writer {
                 })
             },
         )?;
-        Ok(Writer { connection, numbering, clock, ids: TimeOrderedIds::new(), signal, published, removed: 0, counters })
+        let ids = TimeOrderedIds::new();
+        Ok(Writer { connection, numbering, clock, ids, signal, recent, published, removed: 0, counters })
     }
 }
 
@@ -87,8 +91,10 @@ impl Committer for Writer {
             remove_published(&transaction, published)?;
         }
         transaction.commit()?;
+        let behind = self.counters.last_outbox_sequence;
         (self.counters, self.removed) = (counters, published);
         if !changes.events.is_empty() {
+            self.recent.add(EventBatch { behind, last: counters.last_outbox_sequence, events: changes.events });
             self.signal.notify();
         }
         Ok(outcomes)
@@ -140,17 +146,15 @@ fn write(
             account.id.0.as_bytes(),
         ])?;
     }
-    let now = u64::try_from(now.as_microsecond()).unwrap_or(0);
-    for event in &changes.events {
-        counters.last_outbox_sequence = now.max(counters.last_outbox_sequence + 1);
-        transaction.prepare_cached("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+    if !changes.events.is_empty() {
+        let count = changes.events.len() as u64;
+        let first = u64::try_from(now.as_microsecond()).unwrap_or(0).max(counters.last_outbox_sequence + 1);
+        counters.last_outbox_sequence = first + count - 1;
+        transaction.prepare_cached("INSERT INTO outbox VALUES (?, ?, ?, ?)")?.execute(params![
             counters.last_outbox_sequence as i64,
-            event.event.account_id.0.as_bytes(),
-            event.event.event_type.as_str(),
-            event.event.status.as_str(),
-            event.version,
-            event.occurred_at.as_microsecond(),
-            event.traceparent,
+            count as i64,
+            now.as_microsecond(),
+            to_text(&changes.events),
         ])?;
     }
     for (total, change) in counters.totals.iter_mut().zip(changes.totals) {

@@ -1,0 +1,96 @@
+//! The events of one transaction, on their way to the relay: handed over in memory, and as a row of the outbox for when
+//! memory does not have them (after a restart, or when the event log was away).
+
+use std::collections::VecDeque;
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use account_events::{AccountEvent, AccountId, AccountStatus, EventType};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::ledger::OutboxEvent;
+
+/// Events that are kept in memory for the relay, at most. A relay that is further behind reads the outbox.
+const MAX_RECENT: usize = 10_000;
+
+/// What one transaction has committed.
+pub(super) struct EventBatch {
+    /// The last sequence in the outbox before it.
+    pub(super) behind: u64,
+    /// The sequence of its last event.
+    pub(super) last: u64,
+    pub(super) events: Vec<OutboxEvent>,
+}
+
+/// The last batches committed, in order and without a gap. The writer adds them, the relay takes them. Reading them back
+/// from the file instead takes a tenth of all that an account costs.
+#[derive(Clone, Default)]
+pub(super) struct RecentEvents(Arc<Mutex<Recent>>);
+
+#[derive(Default)]
+struct Recent {
+    batches: VecDeque<EventBatch>,
+    events: usize,
+}
+
+impl RecentEvents {
+    /// Keeps what was committed, if the relay is not too far behind for that.
+    pub(super) fn add(&self, batch: EventBatch) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if recent.events + batch.events.len() > MAX_RECENT {
+            *recent = Recent::default();
+        }
+        recent.events += batch.events.len();
+        recent.batches.push_back(batch);
+    }
+
+    /// The batches that follow on `after`, up to and including `up_to`, until they have `limit` events together; none if
+    /// memory does not have what comes next.
+    pub(super) fn take(&self, after: u64, up_to: u64, limit: usize) -> Vec<EventBatch> {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, mut events) = (Vec::new(), 0);
+        while events < limit
+            && let Some(batch) = recent.batches.front()
+        {
+            let is_known = batch.last <= after;
+            if !is_known && taken.is_empty() && batch.behind > after || batch.last > up_to {
+                break;
+            }
+            let Some(batch) = recent.batches.pop_front() else { break };
+            recent.events -= batch.events.len();
+            if !is_known {
+                events += batch.events.len();
+                taken.push(batch);
+            }
+        }
+        taken
+    }
+}
+
+/// The text of a row of the outbox.
+pub(super) fn to_text(events: &[OutboxEvent]) -> String {
+    let mut text = String::with_capacity(events.len() * 104);
+    for OutboxEvent { event, version, traceparent, .. } in events {
+        let separator = if text.is_empty() { "" } else { "\n" };
+        let (id, status) = (event.account_id.0.simple(), event.status.as_str());
+        // Writing to a string does not fail.
+        let _ = write!(text, "{separator}{id} {version} {status} {traceparent}");
+    }
+    text
+}
+
+/// The events of a row, or the line that is none.
+pub(super) fn from_text(text: &str, occurred_at: Timestamp) -> Result<Vec<OutboxEvent>, String> {
+    text.lines().map(|line| from_line(line, occurred_at).ok_or_else(|| line.to_owned())).collect()
+}
+
+fn from_line(line: &str, occurred_at: Timestamp) -> Option<OutboxEvent> {
+    let mut fields = line.splitn(4, ' ');
+    let account_id = AccountId(Uuid::try_parse(fields.next()?).ok()?);
+    let version = fields.next()?.parse().ok()?;
+    let status = AccountStatus::parse(fields.next()?)?;
+    let traceparent = fields.next()?.to_owned();
+    let event = AccountEvent { event_type: EventType::of_version(version), account_id, status, version: Some(version) };
+    Some(OutboxEvent { event, version, occurred_at, traceparent })
+}
