@@ -8,18 +8,21 @@
 //! event. What outlives the process does not run ahead: [`GroupReader`] reads durable records only, and a checkpoint
 //! takes [`Reader::durable_positions`].
 //!
-//! - `storage` and `writer` are the file, `state` what is in memory, `shared` the two together.
+//! - `layout` (with `upgrade`), `chunk`, `storage` and `writer` are the file, `state` what is in memory, `shared` the two together.
 //! - `cursor`, `reader` and `group_reader` read; `compaction` and `maintenance` keep the file small.
 
+mod chunk;
 mod compaction;
 mod cursor;
 mod group_reader;
+mod layout;
 mod maintenance;
 mod publisher;
 mod reader;
 mod shared;
 mod state;
 mod storage;
+mod upgrade;
 mod writer;
 
 use std::path::PathBuf;

@@ -126,6 +126,14 @@ impl<'a> Headers<'a> {
         }
     }
 
+    /// As the embedded log keeps them, if it is its record.
+    pub(crate) fn as_encoded(self) -> &'a [u8] {
+        match self {
+            Headers::Encoded(bytes) => bytes,
+            Headers::Empty | Headers::Kafka(_) => &[],
+        }
+    }
+
     /// All of them, owned.
     pub fn to_list(self) -> HeaderList {
         match self {

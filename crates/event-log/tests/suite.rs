@@ -9,6 +9,8 @@ mod cases;
 mod embedded_damage;
 #[path = "suite/embedded_only.rs"]
 mod embedded_only;
+#[path = "suite/embedded_upgrade.rs"]
+mod embedded_upgrade;
 #[path = "suite/kafka_only.rs"]
 mod kafka_only;
 #[path = "suite/kafka_properties.rs"]

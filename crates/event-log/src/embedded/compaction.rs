@@ -7,9 +7,11 @@
 //! records that a later, durable one replaces.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
+use super::chunk::ChunkBuilder;
 use super::shared::{Shared, locked};
-use super::storage::Database;
+use super::storage::{Database, garbled};
 use crate::LogError;
 
 /// How many keys one round may note. With a key of an account id's length that is some 12 MB.
@@ -18,8 +20,10 @@ const ROUND_MAX_KEYS: usize = 131_072;
 const ROUND_MAX_KEY_BYTES: usize = 16 << 20;
 /// How many records are read in one go. It bounds how long a read keeps the write-ahead log from starting over.
 const SCAN_RECORDS: usize = 4_096;
-/// How many records one write transaction removes: about a millisecond.
-const REMOVE_RECORDS: usize = 256;
+/// How many chunks one write transaction may replace by one: about a millisecond.
+const RUN_MAX_CHUNKS: usize = 64;
+/// So many chunks that would fit in one are worth being made one, even if none of them loses a record.
+const MANY_CHUNKS: usize = 8;
 /// How many pages one write transaction gives back.
 const VACUUM_PAGES: u64 = 64;
 /// Free pages that stay in the file for the records to come: a megabyte.
@@ -86,7 +90,7 @@ impl Round<'_> {
         };
         while from < end {
             let Some((last_offsets, to)) = self.note_keys(from, end)? else { return Ok(()) };
-            let Some(kept) = self.sweep(&last_offsets, to)? else { return Ok(()) };
+            let Some(kept) = self.sweep(&last_offsets, to, end)? else { return Ok(()) };
             locked(&self.shared.writer).store_clean(self.partition, to, kept)?;
             let mut state = locked(&self.shared.state);
             let partition = &mut state.partitions[self.partition as usize];
@@ -119,26 +123,67 @@ impl Round<'_> {
     }
 
     /// Removes the records below `to` that a noted one replaces. Returns how many are left, or nothing when stopped.
-    fn sweep(&mut self, last_offsets: &LastOffsets, to: u64) -> Result<Option<u64>, LogError> {
+    fn sweep(&mut self, last_offsets: &LastOffsets, to: u64, durable_end: u64) -> Result<Option<u64>, LogError> {
         let (mut next, mut kept) = (0, 0);
-        let mut replaced = Vec::new();
         while next < to {
             if (self.stopped)() {
                 return Ok(None);
             }
-            next = self.database.scan(self.partition, (next, to), SCAN_RECORDS, &mut |record| {
-                let last = record.key.and_then(|key| last_offsets.get(key));
-                if last.is_some_and(|last| record.offset < *last) {
-                    replaced.push(record.offset);
-                } else {
-                    kept += 1;
-                }
-            })?;
-            for offsets in replaced.chunks(REMOVE_RECORDS) {
-                locked(&self.shared.writer).remove(self.partition, offsets)?;
+            let mut run = self.gather(last_offsets, (next, to), durable_end)?;
+            let Some((first, last)) = run.chunks else { break };
+            if run.removed > 0 || run.count >= MANY_CHUNKS {
+                locked(&self.shared.writer).replace(self.partition, first..=last, &mut run.left)?;
             }
-            replaced.clear();
+            next = run.behind;
+            kept += run.kept;
         }
         Ok(Some(kept))
     }
+
+    /// The next chunks from `next` on that one chunk can replace.
+    fn gather(
+        &mut self,
+        last_offsets: &LastOffsets,
+        (next, to): (u64, u64),
+        durable_end: u64,
+    ) -> Result<Run, LogError> {
+        let (mut run, partition) = (Run::default(), self.partition);
+        self.database.chunks(partition, (next, to), &mut |chunk| {
+            let is_enough = run.count == RUN_MAX_CHUNKS || run.left.is_full_with(chunk.bytes.len()) && run.count > 0;
+            if is_enough || chunk.last >= durable_end {
+                return Ok(ControlFlow::Break(()));
+            }
+            for record in chunk.records() {
+                let record = record.ok_or_else(|| garbled(partition, chunk.first))?;
+                let last = record.key.and_then(|key| last_offsets.get(key));
+                if last.is_some_and(|last| record.offset < *last) {
+                    run.removed += 1;
+                } else {
+                    run.kept += u64::from(record.offset < to);
+                    run.left.push(record.offset, record.key, record.value, record.headers.as_encoded());
+                }
+            }
+            run.chunks = Some((run.chunks.map_or(chunk.first, |(first, _)| first), chunk.first));
+            run.count += 1;
+            run.behind = chunk.last + 1;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(run)
+    }
+}
+
+/// Chunks that follow each other, and what one takes in their place.
+#[derive(Default)]
+struct Run {
+    /// Where the first and the last of them begin.
+    chunks: Option<(u64, u64)>,
+    count: usize,
+    /// The offset behind the last of them.
+    behind: u64,
+    /// Their records, without those that are replaced.
+    left: ChunkBuilder,
+    /// How many records are replaced.
+    removed: u64,
+    /// How many are left below the end of the sweep.
+    kept: u64,
 }

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::storage::Contents;
+use super::layout::Contents;
 use crate::record::{Headers, RecordRef};
 use crate::{Positions, Record, partition_of_key};
 

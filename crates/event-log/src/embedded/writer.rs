@@ -1,13 +1,16 @@
 //! What is written to the embedded log's file. One [`Writer`] stands behind one mutex, so within the process no write
 //! ever waits for a lock of SQLite's.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::chunk::ChunkBuilder;
+use super::layout::{insert_and_clear, insert_chunk};
 use super::state::Batch;
-use super::storage::{Database, Failure, checksum, signed};
+use super::storage::{Database, signed};
 use crate::{LogError, Positions};
 
 /// Two connections to the file: one whose commits are synced, and one whose commits are as atomic and in the same order,
@@ -30,8 +33,8 @@ impl Writer {
     pub(super) fn append(&mut self, batches: &[Arc<Batch>]) -> Result<(), LogError> {
         self.synced.run(|connection| {
             let transaction = connection.transaction()?;
+            append_records(&transaction, batches)?;
             for batch in batches {
-                append_records(&transaction, batch)?;
                 transaction
                     .prepare_cached(
                         "INSERT INTO publisher_positions VALUES (?1, ?2)
@@ -59,14 +62,18 @@ impl Writer {
         })
     }
 
-    /// Removes records that a later one of the same key replaces.
-    pub(super) fn remove(&mut self, partition: u32, offsets: &[u64]) -> Result<(), LogError> {
+    /// Puts `chunk`, or nothing if it has no record, in the place of the chunks that begin in `replaced`.
+    pub(super) fn replace(
+        &mut self,
+        partition: u32,
+        replaced: RangeInclusive<u64>,
+        chunk: &mut ChunkBuilder,
+    ) -> Result<(), LogError> {
         self.relaxed.run(|connection| {
             let transaction = connection.transaction()?;
-            let delete = format!("DELETE FROM records_{partition} WHERE record_offset = ?1");
-            for offset in offsets {
-                transaction.prepare_cached(&delete)?.execute([signed(*offset)])?;
-            }
+            let delete = format!("DELETE FROM chunks_{partition} WHERE first_offset BETWEEN ?1 AND ?2");
+            transaction.prepare_cached(&delete)?.execute([signed(*replaced.start()), signed(*replaced.end())])?;
+            insert_and_clear(&mut *transaction.prepare_cached(&insert_chunk(partition))?, chunk)?;
             Ok(transaction.commit()?)
         })
     }
@@ -102,20 +109,20 @@ impl Writer {
     }
 }
 
-/// Each partition's records one after the other, so that its statement is looked up once.
-fn append_records(connection: &Connection, batch: &Batch) -> Result<(), Failure> {
-    let mut records: Vec<_> = batch.records.iter().collect();
+/// Each partition's records one after the other, in as few chunks as hold them.
+fn append_records(connection: &Connection, batches: &[Arc<Batch>]) -> rusqlite::Result<()> {
+    let mut records: Vec<_> = batches.iter().flat_map(|batch| &batch.records).collect();
     records.sort_by_key(|(partition, _)| *partition);
+    let mut chunk = ChunkBuilder::default();
     for of_partition in records.chunk_by(|(one, _), (other, _)| one == other) {
-        let partition = of_partition[0].0;
-        // A commit that fails may still be found whole after all: putting the same records again must then be no error.
-        let sql = format!("INSERT OR REPLACE INTO records_{partition} VALUES (?1, ?2, ?3, ?4, ?5)");
-        let mut insert = connection.prepare_cached(&sql)?;
+        let mut insert = connection.prepare_cached(&insert_chunk(of_partition[0].0))?;
         for (_, record) in of_partition {
-            let (key, value, headers) = (record.key(), record.value(), record.headers());
-            let checksum = checksum(record.offset, key, value, headers);
-            insert.execute((signed(record.offset), key, value, headers, checksum))?;
+            chunk.push(record.offset, record.key(), record.value(), record.headers());
+            if chunk.is_full() {
+                insert_and_clear(&mut insert, &mut chunk)?;
+            }
         }
+        insert_and_clear(&mut insert, &mut chunk)?;
     }
     Ok(())
 }

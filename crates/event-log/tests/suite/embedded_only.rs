@@ -269,6 +269,26 @@ fn compaction_in_the_background_gives_the_disk_space_back() {
     assert_eq!(log.end_offsets(PATIENCE).unwrap(), end);
 }
 
+#[test]
+fn compaction_makes_one_chunk_of_many_small_ones() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    for position in 1..=600 {
+        publisher.publish(&[record(&format!("k{position}"), "v")], position).unwrap();
+    }
+    let before = read_all(&log);
+    log.compact_now().unwrap();
+    drop((publisher, log));
+    let chunks = |partition| {
+        let connection = Connection::open(folder.file("")).unwrap();
+        let sql = format!("SELECT count(*) FROM chunks_{partition}");
+        connection.query_row(&sql, [], |row| row.get::<_, u32>(0)).unwrap()
+    };
+    assert!((0..3).map(chunks).sum::<u32>() < 30);
+    assert_eq!(read_all(&folder.open()), before);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

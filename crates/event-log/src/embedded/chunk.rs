@@ -1,0 +1,115 @@
+//! Chunks: the records that lie together in one row of the file, as Kafka keeps record batches. A row a record costs a
+//! publisher, and whoever reads a long log, about as much again as all else that is done with a record.
+//!
+//! A record in a chunk is its offset (64 bits), the lengths of key, value and headers (32 bits each, little endian; one that
+//! is missing has [`MISSING`]), and the three behind each other.
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use crate::record::{Headers, RecordRef};
+
+/// A chunk takes no more records once it has so many bytes: few enough to be read for the sake of one record.
+const FULL_BYTES: usize = 32 << 10;
+
+/// The length of a part that is not there.
+const MISSING: u32 = u32::MAX;
+
+/// A chunk as the file has it, its checksum already compared.
+pub(super) struct Chunk<'a> {
+    pub(super) partition: u32,
+    /// The offset of its first record, which names it.
+    pub(super) first: u64,
+    /// The offset of its last record.
+    pub(super) last: u64,
+    pub(super) bytes: &'a [u8],
+}
+
+impl<'a> Chunk<'a> {
+    /// Its records in the order of their offsets; `None` in place of one that is cut short.
+    pub(super) fn records(&self) -> impl Iterator<Item = Option<RecordRef<'a>>> {
+        let (partition, mut rest) = (self.partition, self.bytes);
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let record = split_record(partition, &mut rest);
+            if record.is_none() {
+                rest = &[];
+            }
+            Some(record)
+        })
+    }
+}
+
+fn split_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>> {
+    let (offset, lengths) = rest.split_first_chunk::<8>()?;
+    let (key_bytes, lengths) = lengths.split_first_chunk::<4>()?;
+    let (value_bytes, lengths) = lengths.split_first_chunk::<4>()?;
+    let (headers_bytes, mut parts) = lengths.split_first_chunk::<4>()?;
+    let mut part = |length: &[u8; 4]| match u32::from_le_bytes(*length) {
+        MISSING => Some(None),
+        length => {
+            let (part, behind) = parts.split_at_checked(length as usize)?;
+            parts = behind;
+            Some(Some(part))
+        }
+    };
+    let (key, value, headers) = (part(key_bytes)?, part(value_bytes)?, part(headers_bytes)?.unwrap_or_default());
+    *rest = parts;
+    Some(RecordRef { partition, offset: u64::from_le_bytes(*offset), key, value, headers: Headers::Encoded(headers) })
+}
+
+/// A chunk that is being made.
+#[derive(Default)]
+pub(super) struct ChunkBuilder {
+    first: Option<u64>,
+    last: u64,
+    bytes: Vec<u8>,
+}
+
+impl ChunkBuilder {
+    /// Adds a record behind those before it.
+    pub(super) fn push(&mut self, offset: u64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[u8]) {
+        self.first.get_or_insert(offset);
+        self.last = offset;
+        self.bytes.extend_from_slice(&offset.to_le_bytes());
+        for part in [key, value, Some(headers)] {
+            let length = part.map_or(MISSING, |part| part.len() as u32);
+            self.bytes.extend_from_slice(&length.to_le_bytes());
+        }
+        for part in [key.unwrap_or_default(), value.unwrap_or_default(), headers] {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.is_full_with(0)
+    }
+
+    /// Whether it would be with so many bytes more.
+    pub(super) fn is_full_with(&self, bytes: usize) -> bool {
+        self.bytes.len() + bytes >= FULL_BYTES
+    }
+
+    /// Its row: the first and the last offset, the checksum, the records; `None` if it has no record.
+    pub(super) fn row(&self) -> Option<(i64, i64, i64, &[u8])> {
+        let first = self.first?;
+        Some((first as i64, self.last as i64, checksum(first, self.last, &self.bytes), &self.bytes))
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.first = None;
+        self.bytes.clear();
+    }
+}
+
+/// What a row carries to show that it is whole.
+pub(super) fn checksum(first: u64, last: u64, bytes: &[u8]) -> i64 {
+    let mut hasher = SipHasher13::new();
+    hasher.write_u64(first);
+    hasher.write_u64(last);
+    hasher.write(bytes);
+    hasher.finish() as i64
+}
