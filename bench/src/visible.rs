@@ -217,8 +217,8 @@ impl Publisher for WatchedPublisher {
         self.publisher.commit()
     }
 
-    fn gathering_time(&self) -> Duration {
-        self.publisher.gathering_time()
+    fn gathering_time(&self, count: usize) -> Duration {
+        self.publisher.gathering_time(count)
     }
 
     fn check(&mut self) -> Result<(), LogError> {

@@ -86,8 +86,9 @@ pub trait Publisher: Send {
         Ok(())
     }
 
-    /// How long it pays to let more records gather for the next batch while many are on their way.
-    fn gathering_time(&self) -> Duration {
+    /// How long it pays to let more records gather after a batch of `count`: so many come of load, and one by one they would
+    /// cost more.
+    fn gathering_time(&self, _count: usize) -> Duration {
         Duration::ZERO
     }
 

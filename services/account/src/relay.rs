@@ -20,9 +20,6 @@ use crate::outbox::{Outbox, OutboxWait, RelayError, ResyncRequest};
 /// Events in one batch, at most: enough to keep a log busy, few enough to hold in memory (about 1 KiB each).
 const MAX_BATCH: usize = 1_000;
 
-/// So many events in one batch come of load: where the log says that it pays, more are let gather before the next.
-const GATHERED: usize = 16;
-
 /// How long without a signal until the outbox is looked at all the same, and a lease on it renewed.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
 
@@ -143,8 +140,8 @@ impl Relay {
                 Some((count, reached)) => {
                     position = reached;
                     // A full batch is a backlog, and waits for nothing.
-                    if (GATHERED..MAX_BATCH).contains(&count) && !stopping {
-                        std::thread::park_timeout(publisher.gathering_time());
+                    if count < MAX_BATCH && !stopping {
+                        std::thread::park_timeout(publisher.gathering_time(count));
                     }
                 }
                 None => match publisher.commit_due() {

@@ -10,6 +10,11 @@ use crate::{LogError, Publisher, Record};
 /// syncs, whether it brings one record or a thousand, and only what outlives the process waits for it.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(10);
 
+/// How long records are let gather when they come in numbers, and what numbers those are. Every batch wakes each reader, and
+/// at full load the wakes would cost more than the records.
+const GATHERING_TIME: Duration = Duration::from_micros(500);
+const GATHERED: usize = 4;
+
 pub(super) struct EmbeddedPublisher {
     shared: Arc<Shared>,
     name: Arc<str>,
@@ -65,6 +70,10 @@ impl Publisher for EmbeddedPublisher {
             Some(Duration::ZERO) => self.commit(),
             _ => Ok(()),
         }
+    }
+
+    fn gathering_time(&self, count: usize) -> Duration {
+        if count < GATHERED { Duration::ZERO } else { GATHERING_TIME }
     }
 
     fn commit_due(&self) -> Option<Duration> {

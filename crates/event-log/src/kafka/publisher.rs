@@ -53,6 +53,9 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 /// account service. Measured with all of them on two cores and 64 connections, as shares of what pgbench reached: 0.42 without,
 /// 0.47 with 5 ms and 0.49 with 10 ms.
 const GATHERING_TIME: Duration = Duration::from_millis(10);
+
+/// From so many records in one batch on.
+const GATHERED: usize = 16;
 /// How long an abort may take. It is a courtesy to those who read committed: opening the next publisher does it too.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a producer with records under way is looked at. The client's own blocking poll never returns early.
@@ -314,8 +317,8 @@ impl Publisher for KafkaPublisher {
         self.finish(committed)
     }
 
-    fn gathering_time(&self) -> Duration {
-        GATHERING_TIME
+    fn gathering_time(&self, count: usize) -> Duration {
+        if count < GATHERED { Duration::ZERO } else { GATHERING_TIME }
     }
 
     fn check(&mut self) -> Result<(), LogError> {
