@@ -46,8 +46,8 @@ pub struct EmbeddedSettings {
     pub path: PathBuf,
     /// For a log that does not exist yet. One that does keeps its own count: keys must stay where they are.
     pub partition_count: u32,
-    /// A partition is compacted when this many records are new since the last time, and they are at least half as many
-    /// as those that were left then.
+    /// A partition is compacted when this many records are new since the last time, and they are at least as many as those
+    /// that were left then, as Kafka does it (`min.cleanable.dirty.ratio`).
     pub compaction_min_records: u64,
 }
 

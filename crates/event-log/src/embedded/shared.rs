@@ -146,7 +146,7 @@ impl Shared {
     /// Compaction costs about what the compacted part is long, so it waits until there is something to gain by it.
     pub(super) fn wants_compaction(&self, partition: &Partition) -> bool {
         let dirty = partition.dirty_records();
-        dirty >= self.compaction_min_records.max(1) && dirty * 2 >= partition.clean_records
+        dirty >= self.compaction_min_records.max(1) && dirty >= partition.clean_records
     }
 
     fn ask_for_work(&self, compact: bool, written_bytes: u64) {
