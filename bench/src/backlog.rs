@@ -19,8 +19,8 @@ use test_harness::{InProcess, postgres_database};
 
 use crate::figure::{Figure, Unit};
 use crate::flat::made::MadeAccount;
-use crate::median;
 use crate::servers::Servers;
+use crate::turns::median;
 
 /// Events in the outbox.
 const EVENTS: u64 = 1_000_000;

@@ -26,6 +26,13 @@ pub(crate) fn processor_time(process: u32) -> anyhow::Result<Duration> {
     Ok(TICK * (user + system))
 }
 
+/// The processor time that this thread has used since it began.
+pub(crate) fn thread_time() -> anyhow::Result<Duration> {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = told.split_whitespace().next().context("an empty schedstat")?;
+    Ok(Duration::from_nanos(nanoseconds.parse()?))
+}
+
 /// [`sync_rate`] as a line of the table, which every table has: disks differ more than anything else here.
 pub(crate) fn syncs() -> anyhow::Result<Figure> {
     Ok(Figure::new("4 KiB written and synced, one after the other", sync_rate()?, Unit::PerSecond))
@@ -57,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_process_that_works_uses_processor_time() {
-        let before = processor_time(std::process::id()).unwrap();
+        let (before, thread_before) = (processor_time(std::process::id()).unwrap(), thread_time().unwrap());
         test_harness::wait_until("the time shows", || {
             let until = Instant::now() + TICK;
             while Instant::now() < until {
@@ -65,5 +72,6 @@ mod tests {
             }
             (processor_time(std::process::id()).unwrap() > before).then_some(())
         });
+        assert!(thread_time().unwrap() > thread_before);
     }
 }

@@ -19,12 +19,13 @@ mod report;
 mod saturation;
 mod servers;
 mod starts;
+mod turns;
 mod visible;
 
 use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 
-use crate::figure::{Figure, Unit, table};
+use crate::figure::{Figure, table};
 use crate::servers::Servers;
 
 /// What every account is made of: the flow's own.
@@ -53,7 +54,7 @@ enum Part {
     Starts,
     /// Accounts and cards a second on SQLite, beside the limits
     Saturation,
-    /// From a commit to the card service's view, on SQLite and the embedded log
+    /// From a commit to the card service's view at half of saturation, on SQLite and the embedded log
     Visible,
     /// The same on PostgreSQL and Apache Kafka, which dev/servers starts, beside bare librdkafka
     ServersVisible,
@@ -101,7 +102,7 @@ impl Part {
         match self {
             Part::Starts => starts::measure(),
             Part::Saturation => saturation::measure(quick),
-            Part::Visible => visible::measure(),
+            Part::Visible => visible::measure(quick),
             Part::ServersVisible => servers::commit_to_visible(&Servers::up()?),
             Part::ServersSaturation => postgres::measure(&Servers::up()?),
             Part::Replay => replay::measure(quick),
@@ -113,13 +114,7 @@ impl Part {
     }
 }
 
-/// A quantile of microseconds, as a line of the table.
-fn quantile(what: impl Into<String>, histogram: &Histogram<u64>, quantile: f64) -> Figure {
-    Figure::new(what, histogram.value_at_quantile(quantile) as f64 / 1_000.0, Unit::Milliseconds)
-}
-
-/// The middle one, or the upper of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// A quantile of microseconds, in milliseconds.
+fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1_000.0
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::accounts::{account_id, event};
 use crate::figure::{Figure, Unit};
-use crate::median;
+use crate::turns::median;
 
 /// Accounts in the views whose memory is measured.
 const ACCOUNTS: [u64; 2] = [1_000_000, 10_000_000];

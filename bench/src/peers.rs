@@ -17,10 +17,10 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
-use crate::figure::Figure;
+use crate::figure::{Figure, Unit};
 use crate::load::micros;
 use crate::servers::Servers;
-use crate::{accounts, quantile};
+use crate::{accounts, milliseconds};
 
 /// Records a second, as many as accounts are made.
 const RATE: u32 = 1_000;
@@ -45,7 +45,8 @@ pub(crate) fn measure(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
         println!("bare librdkafka, {what}, {RATE} records a second for {SECONDS} s");
         let histogram = run(servers, name, transactions, isolation)?;
         for (at, label) in [(0.5, "p50"), (0.99, "p99")] {
-            figures.push(quantile(format!("  bare librdkafka, {what}, {label}"), &histogram, at));
+            let what = format!("  bare librdkafka, {what}, {label}");
+            figures.push(Figure::new(what, milliseconds(&histogram, at), Unit::Milliseconds));
         }
     }
     Ok(figures)

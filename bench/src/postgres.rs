@@ -17,7 +17,8 @@ use crate::load::{self, Busy, Request};
 use crate::machine::{processor_time, sync_rate};
 use crate::pgbench::Pgbench;
 use crate::servers::Servers;
-use crate::{ACCOUNT, builds, median};
+use crate::turns::median;
+use crate::{ACCOUNT, builds};
 
 /// By one thread: the generator is to leave as much of the machine to the service as it can.
 const BUSY: Busy = Busy { connections: 64, threads: 1, lasting: TURN };

@@ -21,8 +21,9 @@ use test_harness::InProcess;
 
 use crate::accounts::{account_id, record};
 use crate::figure::{Figure, Unit};
+use crate::peers;
 use crate::servers::Servers;
-use crate::{median, peers};
+use crate::turns::median;
 
 /// Records in each log, a tenth of it for a quick look.
 const RECORDS: u64 = 10_000_000;

@@ -18,7 +18,8 @@ use test_harness::{Process, binary, wait_until};
 use crate::figure::{Figure, Unit};
 use crate::load::{self, Busy, Request};
 use crate::machine::{processor_time, sync_rate};
-use crate::{ACCOUNT, builds, median};
+use crate::turns::median;
+use crate::{ACCOUNT, builds};
 
 /// Turns of each.
 const ROUNDS: usize = 5;

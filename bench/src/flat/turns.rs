@@ -10,7 +10,7 @@ use super::fill::{HELD, HOLDER};
 use super::made::{MadeAccount, card_id, scattered};
 use crate::figure::{Figure, Unit};
 use crate::load::{self, Request, Schedule};
-use crate::median;
+use crate::turns::median;
 
 /// Requests a second of `POST /card`: each waits for a sync.
 const POSTS: Schedule = Schedule { rate: 200, seconds: 5, connections: 16 };
