@@ -56,9 +56,9 @@ enum Part {
     Saturation,
     /// From a commit to the card service's view at half of saturation, on SQLite and the embedded log
     Visible,
-    /// The same on PostgreSQL and Apache Kafka, which dev/servers starts, beside bare librdkafka
+    /// The same on PostgreSQL and Apache Kafka, which dev/servers starts, beside bare librdkafka and pgbench's commits
     ServersVisible,
-    /// Accounts a second on PostgreSQL and Apache Kafka, beside pgbench
+    /// Accounts and cards a second on PostgreSQL and Apache Kafka, beside pgbench
     ServersSaturation,
     /// The card service's start on a full log until it is ready, and its next one; on Kafka beside bare librdkafka
     Replay,
@@ -103,8 +103,8 @@ impl Part {
             Part::Starts => starts::measure(),
             Part::Saturation => saturation::measure(quick),
             Part::Visible => visible::measure(quick),
-            Part::ServersVisible => servers::commit_to_visible(&Servers::up()?),
-            Part::ServersSaturation => postgres::measure(&Servers::up()?),
+            Part::ServersVisible => visible::on_servers::measure(&Servers::up()?, quick),
+            Part::ServersSaturation => postgres::measure(&Servers::up()?, quick),
             Part::Replay => replay::measure(quick),
             Part::Memory => memory::measure(quick),
             Part::Flat => flat::measure(quick),

@@ -9,6 +9,7 @@
 //! connections take, in the same process and on the same files. The generator runs there too, on the same cores, in threads
 //! whose processor time is told apart.
 
+pub(crate) mod on_servers;
 mod services;
 mod watched_log;
 
@@ -19,7 +20,7 @@ use database::DatabaseUrl;
 use event_log::{EmbeddedLog, EmbeddedSettings};
 use hdrhistogram::Histogram;
 
-pub(crate) use self::services::{Services, Setup, Turn};
+use self::services::{Services, Setup, Turn};
 use crate::figure::{Figure, Unit};
 use crate::load::Schedule;
 use crate::milliseconds;
@@ -80,12 +81,12 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
 }
 
 /// A quantile from commit to visible.
-pub(crate) fn commit_to_visible(turns: &[Turn], what: &str, quantile: f64) -> Figure {
+fn commit_to_visible(turns: &[Turn], what: &str, quantile: f64) -> Figure {
     latency(turns, what, quantile, |turn| &turn.commit_to_visible)
 }
 
 /// What else there is to say of turns.
-pub(crate) fn beside(turns: &[Turn]) -> Vec<Figure> {
+fn beside(turns: &[Turn]) -> Vec<Figure> {
     let visible = |quantile| latency(turns, "  POST /account due to visible", quantile, |turn| &turn.due_to_visible);
     let answered = |quantile| latency(turns, "  POST /account due to answered", quantile, |turn| &turn.due_to_answered);
     let turns = Turns(turns);
