@@ -33,6 +33,14 @@ pub(crate) fn thread_time() -> anyhow::Result<Duration> {
     Ok(Duration::from_nanos(nanoseconds.parse()?))
 }
 
+/// Bytes of a process's memory by the name that `/proc` has for them, which counts KiB; shared libraries included.
+pub(crate) fn status_bytes(process: u32, name: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.with_context(|| format!("no {name}"))?.trim().trim_end_matches(" kB").trim();
+    Ok(kib.parse::<u64>()? * 1_024)
+}
+
 /// [`sync_rate`] as a line of the table, which every table has: disks differ more than anything else here.
 pub(crate) fn syncs() -> anyhow::Result<Figure> {
     Ok(Figure::new("4 KiB written and synced, one after the other", sync_rate()?, Unit::PerSecond))

@@ -68,7 +68,7 @@ enum Part {
     Flat,
     /// Draining a million events from the outbox after the log was away, beside bare producers
     Backlog,
-    /// A cold build, and the test run
+    /// A cold build, the binaries' size, a start and its memory beside the first version's; and the test run
     Builds,
 }
 
@@ -109,7 +109,7 @@ impl Part {
             Part::Memory => memory::measure(quick),
             Part::Flat => flat::measure(quick),
             Part::Backlog => backlog::measure(&Servers::up()?, quick),
-            Part::Builds => Ok(vec![builds::cold_build()?, builds::test_run()?]),
+            Part::Builds => builds::measure(),
         }
     }
 }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::accounts::{account_id, event};
 use crate::figure::{Figure, Unit};
+use crate::machine::status_bytes;
 use crate::turns::median;
 
 /// Accounts in the views whose memory is measured.
@@ -68,21 +69,14 @@ pub(crate) fn fill_view(accounts: u64) -> anyhow::Result<()> {
     add(&mut first, 0..1)?;
     // Has the kernel forget the highest so far.
     fs::write("/proc/self/clear_refs", "5")?;
-    let (resident, peak) = (status_bytes("VmRSS:")?, status_bytes("VmHWM:")?);
+    let own = |name| status_bytes(std::process::id(), name);
+    let (resident, peak) = (own("VmRSS:")?, own("VmHWM:")?);
     let (mut writer, view) = account_view();
     add(&mut writer, 0..accounts)?;
-    let (resident, peak) = (status_bytes("VmRSS:")? - resident, status_bytes("VmHWM:")? - peak);
+    let (resident, peak) = (own("VmRSS:")? - resident, own("VmHWM:")? - peak);
     ensure!(view.len() == accounts, "the view holds {} accounts", view.len());
     println!("{}", json!({"resident": resident, "peak": peak}));
     Ok(())
-}
-
-/// A number of `/proc/self/status`, which gives KiB.
-fn status_bytes(name: &str) -> anyhow::Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.with_context(|| format!("no {name}"))?.trim().trim_end_matches(" kB").trim();
-    Ok(kib.parse::<u64>()? * 1_024)
 }
 
 fn add(writer: &mut ViewWriter, accounts: std::ops::Range<u64>) -> anyhow::Result<()> {
