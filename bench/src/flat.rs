@@ -6,7 +6,6 @@
 
 mod fill;
 mod growth;
-pub(crate) mod made;
 mod turns;
 
 use std::path::Path;
@@ -73,8 +72,8 @@ fn is_ready(cards: &Http) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::made::MadeAccount;
     use super::*;
+    use crate::accounts::MadeAccount;
 
     #[test]
     fn filled_files_are_as_the_services_would_have_made_them() {

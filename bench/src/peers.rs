@@ -17,10 +17,11 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
+use crate::accounts::MadeAccount;
 use crate::figure::{Figure, Unit};
 use crate::load::{Schedule, micros};
+use crate::milliseconds;
 use crate::servers::Servers;
-use crate::{accounts, milliseconds};
 
 /// How long any step may take. The broker is on this machine.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,10 +89,17 @@ impl Timetable {
     }
 }
 
-fn producer(brokers: &str, transactional_id: Option<&String>) -> anyhow::Result<BaseProducer> {
+/// A producer of records that all replicas acknowledge, in the partitions that Kafka's own clients would choose.
+pub(crate) fn idempotent(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("linger.ms", "0").set("retry.backoff.ms", "5");
-    config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
+    config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("acks", "all");
+    config.set("partitioner", "murmur2_random");
+    config
+}
+
+fn producer(brokers: &str, transactional_id: Option<&String>) -> anyhow::Result<BaseProducer> {
+    let mut config = idempotent(brokers);
+    config.set("linger.ms", "0").set("retry.backoff.ms", "5");
     if let Some(id) = transactional_id {
         config.set("transactional.id", id);
     }
@@ -123,7 +131,7 @@ fn produce(producer: &BaseProducer, topic: &str, transactions: bool, timetable: 
             producer.begin_transaction()?;
         }
         while next < timetable.count() && timetable.due(next) <= Instant::now() {
-            send(producer, topic, &numbered(next)?)?;
+            send(producer, topic, &MadeAccount(next.into()).first_record())?;
             next += 1;
         }
         if transactions {
@@ -133,11 +141,6 @@ fn produce(producer: &BaseProducer, topic: &str, transactions: bool, timetable: 
         producer.poll(Duration::ZERO);
     }
     drain(producer)
-}
-
-/// A record as wide as an account's event, whose key tells its number.
-fn numbered(number: u32) -> anyhow::Result<Record> {
-    Ok(accounts::record(format!("00000000-0000-7000-8000-{number:012x}").parse()?, number.into()))
 }
 
 /// Has the producer take a record, as soon as it has room for it.
@@ -192,9 +195,8 @@ fn consume(consumer: &BaseConsumer, timetable: Timetable, warm_up: Duration) -> 
         }
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let (arrived, message) = (Instant::now(), message?);
-        let key = std::str::from_utf8(message.key().unwrap_or_default())?;
-        let number = key.rsplit('-').next().unwrap_or_default();
-        let number = u32::from_str_radix(number, 16).context("a record that was not sent here")?;
+        let account = MadeAccount::of(std::str::from_utf8(message.key().unwrap_or_default())?.parse()?);
+        let number = u32::try_from(account.context("a record that was not sent here")?.0)?;
         left -= 1;
         let due = timetable.due(number);
         if due >= counts_from {

@@ -6,7 +6,7 @@ use database::DatabaseUrl;
 use rusqlite::{Connection, params};
 use test_harness::with_postgres;
 
-use crate::flat::made::MadeAccount;
+use crate::accounts::MadeAccount;
 
 /// Rows of one statement on PostgreSQL.
 const ROWS: u64 = 10_000;

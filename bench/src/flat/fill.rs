@@ -14,7 +14,7 @@ use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Record};
 use rusqlite::{Connection, Transaction, params};
 use test_harness::{Process, binary};
 
-use super::made::{MadeAccount, card_id};
+use crate::accounts::{MadeAccount, card_id};
 
 /// Rows of one transaction.
 const ROWS: u64 = 100_000;

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 use test_harness::{Http, Process, at_once, wait_until};
 
-use super::made::MadeAccount;
+use crate::accounts::MadeAccount;
 use crate::figure::{Figure, Unit};
 
 /// Accounts that change again and again. Those whose number ends in 1 are active.

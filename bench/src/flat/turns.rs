@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use account_events::AccountStatus;
 use anyhow::ensure;
-use hdrhistogram::Histogram;
 
 use super::fill::{HELD, HOLDER};
-use super::made::{MadeAccount, card_id, scattered};
+use crate::accounts::{MadeAccount, card_id, scattered};
 use crate::figure::{Figure, Unit};
 use crate::load::{self, Request, Schedule};
-use crate::turns::median;
+use crate::milliseconds;
+use crate::turns::Turns;
 
 /// Requests a second of `POST /card`: each waits for a sync.
 const POSTS: Schedule = Schedule { rate: 200, seconds: 5, connections: 16 };
@@ -112,18 +112,11 @@ impl Asked {
         let request = |number: u32| (self.make)(services.count, scattered((turn << 32) | u64::from(number)));
         let tally = load::open_loop_of(address, request, self.schedule, |_| ())?;
         ensure!(tally.errors == 0, "{} of {} failed", tally.errors, self.what);
-        Ok(p99(&tally.latencies))
+        Ok(milliseconds(&tally.latencies, 0.99))
     }
 
     fn figure(&self, turns: &[(f64, f64)], small: u64, big: u64) -> Figure {
-        let middle = |of: fn(&(f64, f64)) -> f64| median(turns.iter().map(of).collect());
         let what = format!("p99 of {}, {big} accounts and cards", self.what);
-        Figure::new(what, middle(|turn| turn.0), Unit::Milliseconds)
-            .against_with_ratio(format!("{small}"), middle(|turn| turn.1), middle(|turn| turn.0 / turn.1))
-            .at_most(BOUND)
+        Turns(turns).compared(what, Unit::Milliseconds, |turn| turn.0, format!("{small}"), |turn| turn.1).at_most(BOUND)
     }
-}
-
-fn p99(latencies: &Histogram<u64>) -> f64 {
-    latencies.value_at_quantile(0.99) as f64 / 1_000.0
 }
