@@ -26,7 +26,7 @@ use crate::turns::Turns;
 const EVENTS: u64 = 1_000_000;
 
 /// Turns of each.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// How long draining may take.
 const DRAINED: Duration = Duration::from_secs(120);

@@ -114,6 +114,13 @@ impl Part {
     }
 }
 
+/// Says how far a long run is, at every million.
+fn progress(what: &str, done: u64, all: u64) {
+    if done.is_multiple_of(1_000_000) && done < all {
+        println!("{what}: {done} of {all}");
+    }
+}
+
 /// A quantile of microseconds, in milliseconds.
 fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64 / 1_000.0
