@@ -78,16 +78,6 @@ pub(crate) fn active(account_id: AccountId, version: Version) -> AccountEvent {
     AccountEvent { event_type, account_id, status: AccountStatus::Active, version: Some(version) }
 }
 
-/// The id of account `number`.
-pub(crate) fn account_id(number: u64) -> anyhow::Result<AccountId> {
-    Ok(MadeAccount(number).id())
-}
-
-/// The first record of account `number`.
-pub(crate) fn record(_account_id: AccountId, number: u64) -> Record {
-    MadeAccount(number).first_record()
-}
-
 /// The id of card `number`.
 pub(crate) fn card_id(number: u64) -> Uuid {
     time_ordered(number, 1)

@@ -110,10 +110,12 @@ fn producer(brokers: &str, transactional_id: Option<&String>) -> anyhow::Result<
     Ok(producer)
 }
 
-fn consumer(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
+/// A consumer of the whole topic from its beginning, tuned as the feed's reader is.
+pub(crate) fn consumer(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("group.id", "bench-no-group").set("enable.auto.commit", "false");
-    config.set("isolation.level", isolation).set("fetch.min.bytes", "1").set("fetch.error.backoff.ms", "20");
+    config.set("enable.auto.offset.store", "false").set("isolation.level", isolation);
+    config.set("fetch.min.bytes", "1").set("fetch.error.backoff.ms", "20").set("fetch.queue.backoff.ms", "10");
     let consumer: BaseConsumer = config.create()?;
     let mut partitions = TopicPartitionList::new();
     for partition in 0..DEFAULT_PARTITION_COUNT {
