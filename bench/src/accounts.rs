@@ -1,58 +1,114 @@
-//! Accounts without an account service: their ids, and the records that tell of them.
+//! Accounts and cards without a service that makes them. All of each follows from its number, so that nothing need be kept
+//! to ask for any of them.
 
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, Version};
 use event_log::Record;
+use uuid::{Builder, Uuid};
 
-/// When the first account was made, in milliseconds as a UUID counts them, and how many are made a millisecond.
-const FIRST_MILLISECOND: u64 = 1_764_066_600_000;
-const ACCOUNTS_A_MILLISECOND: u64 = 20;
+/// When the first was made, in milliseconds since 1970; one is made each millisecond from then on.
+const FIRST_MILLISECOND: u64 = 1_735_689_600_000;
 
-/// The id of account `number`: a UUIDv7 as any other, but always the same one.
-pub(crate) fn account_id(number: u64) -> anyhow::Result<AccountId> {
-    let milliseconds = FIRST_MILLISECOND + number / ACCOUNTS_A_MILLISECOND;
-    let (a, b) = (scattered(2 * number), scattered(2 * number + 1));
-    let text = format!(
-        "{:08x}-{:04x}-7{:03x}-{:04x}-{:012x}",
-        milliseconds >> 16,
-        milliseconds & 0xffff,
-        a & 0xfff,
-        0x8000 | (a >> 16) & 0x3fff,
-        b & 0xffff_ffff_ffff,
-    );
-    Ok(text.parse()?)
+/// `ce_time` of every record: as wide as any other.
+const TIME: &str = "2025-11-25T10:30:00.123456Z";
+
+/// Account `number`, from 1 on: its sequence in a database.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MadeAccount(pub(crate) u64);
+
+impl MadeAccount {
+    /// A UUIDv7 of its moment.
+    pub(crate) fn id(self) -> AccountId {
+        AccountId(time_ordered(self.0, 0))
+    }
+
+    /// The account that has this id, which is one of [`id`](Self::id).
+    pub(crate) fn of(id: AccountId) -> Option<Self> {
+        let (seconds, nanoseconds) = id.0.get_timestamp()?.to_unix();
+        (seconds * 1_000 + u64::from(nanoseconds / 1_000_000)).checked_sub(FIRST_MILLISECOND).map(MadeAccount)
+    }
+
+    /// Of ten accounts one is blocked and one is deleted.
+    pub(crate) fn status(self) -> AccountStatus {
+        match self.0 % 10 {
+            3 => AccountStatus::Blocked,
+            7 => AccountStatus::Deleted,
+            _ => AccountStatus::Active,
+        }
+    }
+
+    /// Who is not active any more has changed once.
+    pub(crate) fn version(self) -> Version {
+        if self.status() == AccountStatus::Active { 1 } else { 2 }
+    }
+
+    /// Microseconds since 1970; greater than the last account's, so it serves as the outbox's sequence too.
+    pub(crate) fn micros(self) -> u64 {
+        (FIRST_MILLISECOND + self.0) * 1_000
+    }
+
+    /// The trace that it was made in.
+    pub(crate) fn traceparent(self) -> String {
+        format!("00-{:032x}-{:016x}-00", self.0, self.0)
+    }
+
+    /// The event that tells its state.
+    pub(crate) fn event_type(self) -> EventType {
+        if self.version() == 1 { EventType::Created } else { EventType::StatusChanged }
+    }
+
+    /// The record that tells its state.
+    pub(crate) fn record(self) -> Record {
+        let (account_id, status, version) = (self.id(), self.status(), self.version());
+        self.encode(AccountEvent { event_type: self.event_type(), account_id, status, version: Some(version) }, version)
+    }
+
+    /// The record that told of it when it was new.
+    pub(crate) fn first_record(self) -> Record {
+        self.encode(active(self.id(), 1), 1)
+    }
+
+    fn encode(self, event: AccountEvent, version: Version) -> Record {
+        Envelope { event, version, time: TIME, traceparent: &self.traceparent() }.encode()
+    }
 }
 
-/// The event of an account that has this version since just now.
-pub(crate) fn event(account_id: AccountId, version: Version) -> AccountEvent {
+/// The event of an account that is active with this version.
+pub(crate) fn active(account_id: AccountId, version: Version) -> AccountEvent {
     let event_type = if version == 1 { EventType::Created } else { EventType::StatusChanged };
     AccountEvent { event_type, account_id, status: AccountStatus::Active, version: Some(version) }
 }
 
-/// The record of a new account, with all that the account service's have.
-pub(crate) fn record(account_id: AccountId, number: u64) -> Record {
-    let traceparent = format!("00-{:016x}{number:016x}-{:016x}-01", scattered(number), scattered(!number));
-    let event = event(account_id, 1);
-    Envelope { event, version: 1, time: "2025-11-25T10:30:00.123456Z", traceparent: &traceparent }.encode()
+/// The id of card `number`.
+pub(crate) fn card_id(number: u64) -> Uuid {
+    time_ordered(number, 1)
 }
 
-/// Spreads numbers over 64 bits, each to another place (SplitMix64).
-fn scattered(number: u64) -> u64 {
-    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ mixed >> 31
+fn time_ordered(number: u64, kind: u64) -> Uuid {
+    let random = (u128::from(scattered(number + kind)) << 64) | u128::from(scattered(number ^ u64::MAX));
+    let mut bytes = [0; 10];
+    bytes.copy_from_slice(&random.to_be_bytes()[..10]);
+    Builder::from_unix_timestamp_millis(FIRST_MILLISECOND + number, &bytes).into_uuid()
+}
+
+/// A number that looks like chance, and is always the same (SplitMix64).
+pub(crate) fn scattered(number: u64) -> u64 {
+    let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
-    fn ids_are_distinct_uuids_of_version_7() {
-        let ids: HashSet<_> = (0..10_000).map(|number| account_id(number).unwrap()).collect();
-        assert_eq!(ids.len(), 10_000);
-        assert!(ids.iter().all(|id| id.0.get_version_num() == 7));
+    fn ids_are_in_order_and_no_two_are_one() {
+        let ids: Vec<_> = (1..1_000).map(|number| MadeAccount(number).id().0).collect();
+        assert!(ids.is_sorted() && ids.iter().all(|id| id.get_version_num() == 7));
+        assert!((1..1_000).all(|number| card_id(number) != MadeAccount(number).id().0));
+        assert!(
+            (1..1_000).all(|number| MadeAccount::of(MadeAccount(number).id()).is_some_and(|made| made.0 == number))
+        );
     }
 }

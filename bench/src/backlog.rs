@@ -17,16 +17,16 @@ use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Record};
 use process::Clock;
 use test_harness::{InProcess, postgres_database};
 
+use crate::accounts::MadeAccount;
 use crate::figure::{Figure, Unit};
-use crate::flat::made::MadeAccount;
-use crate::median;
 use crate::servers::Servers;
+use crate::turns::Turns;
 
 /// Events in the outbox.
 const EVENTS: u64 = 1_000_000;
 
 /// Turns of each.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// How long draining may take.
 const DRAINED: Duration = Duration::from_secs(120);
@@ -97,12 +97,9 @@ fn start(log: &Arc<dyn EventLog>, database: &DatabaseUrl) -> InProcess {
 }
 
 fn figures(rounds: &[Round], events: u64) -> Vec<Figure> {
-    let middle = |of: &dyn Fn(&Round) -> f64| median(rounds.iter().map(of).collect());
     let figure = |what: &str, peer: &str, ours: fn(&Round) -> f64, raw: fn(&Round) -> f64| {
-        let ratio = middle(&|round| ours(round) / raw(round));
-        Figure::new(format!("draining {events} events, {what}"), middle(&ours), Unit::PerSecond)
-            .against_with_ratio(peer, middle(&raw), ratio)
-            .at_least(0.5)
+        let what = format!("draining {events} events, {what}");
+        Turns(rounds).compared(what, Unit::PerSecond, ours, peer, raw).at_least(0.5)
     };
     let bare = "bare librdkafka, idempotent";
     vec![

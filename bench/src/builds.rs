@@ -1,45 +1,119 @@
-//! How long a developer waits for the compiler and for the tests.
+//! How long a developer waits for the compiler and for the tests, how large the binaries are, and what became of that since the
+//! first version.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
 use crate::figure::{Figure, Unit};
+use crate::starts;
 
-/// `cargo build --release` into an empty folder.
-pub(crate) fn cold_build() -> anyhow::Result<Figure> {
+/// The workspace.
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+/// The last commit of the first version: both services on SQLite, both logs, and nothing of PostgreSQL yet. What came since was
+/// to cost no more. It is built by the same compiler.
+const FIRST_VERSION: &str = "5c7e45d";
+
+/// What the table calls it.
+pub(crate) const FIRST: &str = "the first version";
+
+/// What is shipped, as cargo builds it: not stripped, with the line tables that a backtrace needs.
+const BINARIES: [&str; 3] = ["tandem", account_service::NAME, card_service::NAME];
+
+/// A version, built into an empty folder.
+struct Built {
+    target: tempfile::TempDir,
+    seconds: f64,
+}
+
+pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
     println!("building all of it into an empty folder, which takes minutes");
-    let target = tempfile::tempdir()?;
-    let seconds = cargo(&["build", "--release", "--locked"], Some(target.path()))?;
-    Ok(Figure::new("cold cargo build --release, 2 cores", seconds, Unit::Seconds).at_most(300.0))
+    let ours = Built::cold(Path::new(HERE))?;
+    let tree = first_version()?;
+    println!("building the first version as well");
+    let first = Built::cold(tree.path())?;
+    let seconds = |what| Figure::new(what, ours.seconds, Unit::Seconds);
+    let mut figures = vec![
+        seconds("cold cargo build --release, 2 cores").at_most(300.0),
+        no_worse(seconds("  beside the first version"), first.seconds),
+    ];
+    for name in BINARIES {
+        let mebibytes = |built: &Built| {
+            let bytes = fs::metadata(built.binary(name)).with_context(|| format!("{name} was not built"))?.len();
+            anyhow::Ok(bytes as f64 / (1_024.0 * 1_024.0))
+        };
+        let size = Figure::new(format!("size of {name}, not stripped"), mebibytes(&ours)?, Unit::Mebibytes);
+        figures.push(no_worse(size, mebibytes(&first)?));
+    }
+    println!("starting both by turns");
+    figures.extend(starts::compared(&ours.binary("tandem"), &first.binary("tandem"))?);
+    figures.push(test_run()?);
+    Ok(figures)
+}
+
+impl Built {
+    /// `cargo build --release` of the workspace in `tree`.
+    fn cold(tree: &Path) -> anyhow::Result<Self> {
+        let target = tempfile::tempdir()?;
+        let seconds = cargo_in(tree, &["build", "--release", "--locked"], Some(target.path()))?;
+        Ok(Built { target, seconds })
+    }
+
+    fn binary(&self, name: &str) -> PathBuf {
+        self.target.path().join("release").join(name)
+    }
+}
+
+/// Held to what the first version had.
+fn no_worse(figure: Figure, first: f64) -> Figure {
+    figure.against(FIRST, first).at_most(1.0)
+}
+
+/// Its files, which git must have.
+fn first_version() -> anyhow::Result<tempfile::TempDir> {
+    let tree = tempfile::tempdir()?;
+    let archive = tree.path().join("archive.tar");
+    let mut git = Command::new("git");
+    git.current_dir(HERE).args(["archive", "--output"]).arg(&archive).arg(FIRST_VERSION);
+    ensure!(git.status()?.success(), "this clone has not all of the history: git fetch --unshallow");
+    let mut tar = Command::new("tar");
+    ensure!(tar.current_dir(tree.path()).arg("-xf").arg(&archive).status()?.success(), "tar failed");
+    fs::remove_file(archive)?;
+    Ok(tree)
 }
 
 /// `cargo test --workspace`, built before.
-pub(crate) fn test_run() -> anyhow::Result<Figure> {
+fn test_run() -> anyhow::Result<Figure> {
     println!("running all tests");
-    cargo(&["test", "--workspace", "--locked", "--no-run"], None)?;
-    let seconds = cargo(&["test", "--workspace", "--locked", "--quiet"], None)?;
+    cargo(&["test", "--workspace", "--locked", "--no-run"])?;
+    let seconds = cargo(&["test", "--workspace", "--locked", "--quiet"])?;
     Ok(Figure::new("cargo test --workspace, built", seconds, Unit::Seconds).at_most(180.0))
 }
 
 /// Builds the all-in-one with a `feature` that only the bench uses, and keeps a copy of it at `to`.
 pub(crate) fn build_variant(feature: &str, to: &Path) -> anyhow::Result<()> {
-    cargo(&["build", "--release", "--locked", "--package", "tandem", "--features", feature], None)?;
+    cargo(&["build", "--release", "--locked", "--package", "tandem", "--features", feature])?;
     fs::copy(test_harness::binary("tandem"), to).with_context(|| format!("cannot copy to {}", to.display()))?;
     Ok(())
 }
 
 /// Builds the binary that the package `package` is named after, beside this one.
 pub(crate) fn build(package: &str) -> anyhow::Result<()> {
-    cargo(&["build", "--release", "--locked", "--package", package], None).map(drop)
+    cargo(&["build", "--release", "--locked", "--package", package]).map(drop)
 }
 
-fn cargo(arguments: &[&str], target: Option<&Path>) -> anyhow::Result<f64> {
+/// Seconds that it took in this workspace.
+fn cargo(arguments: &[&str]) -> anyhow::Result<f64> {
+    cargo_in(Path::new(HERE), arguments, None)
+}
+
+fn cargo_in(tree: &Path, arguments: &[&str], target: Option<&Path>) -> anyhow::Result<f64> {
     let mut command = Command::new(env!("CARGO"));
-    command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    command.args(arguments).current_dir(tree);
     if let Some(target) = target {
         command.env("CARGO_TARGET_DIR", target);
     }

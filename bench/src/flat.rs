@@ -6,7 +6,6 @@
 
 mod fill;
 mod growth;
-pub(crate) mod made;
 mod turns;
 
 use std::path::Path;
@@ -62,7 +61,8 @@ fn start(folder: &Path, count: u64) -> anyhow::Result<(Process, Sized)> {
     println!("{count} accounts were ready in {:.1} s", started.elapsed().as_secs_f64());
     let relay = &accounts.get("/readyz").body["relay"];
     ensure!(relay["published"] == 0, "events were published that were there already: {relay}");
-    Ok((tandem, Sized { count, accounts: accounts.address(), cards: cards.address() }))
+    let process = tandem.id();
+    Ok((tandem, Sized { count, process, accounts: accounts.address(), cards: cards.address() }))
 }
 
 fn is_ready(cards: &Http) -> bool {
@@ -73,8 +73,8 @@ fn is_ready(cards: &Http) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::made::MadeAccount;
     use super::*;
+    use crate::accounts::MadeAccount;
 
     #[test]
     fn filled_files_are_as_the_services_would_have_made_them() {

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 use hdrhistogram::Histogram;
 
+use crate::machine::thread_time;
+
 mod connections;
 
 /// How long an answer may take before the request counts as an error.
@@ -51,16 +53,23 @@ pub(crate) struct Tally {
     pub(crate) errors: u64,
     /// From the first request to the last answer.
     pub(crate) seconds: f64,
+    /// What the threads of the load used, all together.
+    pub(crate) processor_time: Duration,
 }
 
 impl Tally {
     fn new() -> anyhow::Result<Self> {
-        Ok(Tally { latencies: Histogram::new(3)?, errors: 0, seconds: 0.0 })
+        Ok(Tally { latencies: Histogram::new(3)?, errors: 0, seconds: 0.0, processor_time: Duration::ZERO })
     }
 
     /// Good answers a second.
     pub(crate) fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.seconds
+    }
+
+    /// What is left for each request of processor time that all of them took, in microseconds.
+    pub(crate) fn micros_a_request(&self, used: Duration) -> f64 {
+        used.as_secs_f64() * 1_000_000.0 / (self.latencies.len() + self.errors) as f64
     }
 
     fn note(&mut self, took: Duration, good: bool) -> anyhow::Result<()> {
@@ -74,6 +83,7 @@ impl Tally {
     fn add(&mut self, other: &Tally) -> anyhow::Result<()> {
         self.latencies.add(&other.latencies)?;
         self.errors += other.errors;
+        self.processor_time += other.processor_time;
         Ok(())
     }
 }
@@ -95,7 +105,7 @@ pub(crate) fn closed_loop(address: SocketAddr, request: &Request, busy: Busy) ->
     let share = |thread| connections / threads + usize::from(thread < connections % threads);
     let mut tally = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(move || connections::keep_busy(address, request, share(thread), until)))
+            .map(|thread| scope.spawn(timed(move || connections::keep_busy(address, request, share(thread), until))))
             .collect();
         joined(threads)
     })?;
@@ -166,10 +176,19 @@ pub(crate) fn open_loop_of<R: Borrow<Request>>(
         }
     };
     let mut tally = std::thread::scope(|scope| {
-        joined((0..schedule.connections).map(|_| scope.spawn(send_what_is_due)).collect::<Vec<_>>())
+        joined((0..schedule.connections).map(|_| scope.spawn(timed(&send_what_is_due))).collect::<Vec<_>>())
     })?;
     tally.seconds = start.elapsed().as_secs_f64();
     Ok(tally)
+}
+
+/// `work` as all that a thread does, with the processor time that it took.
+fn timed(work: impl Fn() -> anyhow::Result<Tally>) -> impl Fn() -> anyhow::Result<Tally> {
+    move || {
+        let mut tally = work()?;
+        tally.processor_time = thread_time()?;
+        Ok(tally)
+    }
 }
 
 fn joined(threads: Vec<ScopedJoinHandle<'_, anyhow::Result<Tally>>>) -> anyhow::Result<Tally> {

@@ -26,6 +26,21 @@ pub(crate) fn processor_time(process: u32) -> anyhow::Result<Duration> {
     Ok(TICK * (user + system))
 }
 
+/// The processor time that this thread has used since it began.
+pub(crate) fn thread_time() -> anyhow::Result<Duration> {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat")?;
+    let nanoseconds = told.split_whitespace().next().context("an empty schedstat")?;
+    Ok(Duration::from_nanos(nanoseconds.parse()?))
+}
+
+/// Bytes of a process's memory by the name that `/proc` has for them, which counts KiB; shared libraries included.
+pub(crate) fn status_bytes(process: u32, name: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kib = line.with_context(|| format!("no {name}"))?.trim().trim_end_matches(" kB").trim();
+    Ok(kib.parse::<u64>()? * 1_024)
+}
+
 /// [`sync_rate`] as a line of the table, which every table has: disks differ more than anything else here.
 pub(crate) fn syncs() -> anyhow::Result<Figure> {
     Ok(Figure::new("4 KiB written and synced, one after the other", sync_rate()?, Unit::PerSecond))
@@ -57,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_process_that_works_uses_processor_time() {
-        let before = processor_time(std::process::id()).unwrap();
+        let (before, thread_before) = (processor_time(std::process::id()).unwrap(), thread_time().unwrap());
         test_harness::wait_until("the time shows", || {
             let until = Instant::now() + TICK;
             while Instant::now() < until {
@@ -65,5 +80,6 @@ mod tests {
             }
             (processor_time(std::process::id()).unwrap() > before).then_some(())
         });
+        assert!(thread_time().unwrap() > thread_before);
     }
 }

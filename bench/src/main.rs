@@ -19,12 +19,13 @@ mod report;
 mod saturation;
 mod servers;
 mod starts;
+mod turns;
 mod visible;
 
 use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 
-use crate::figure::{Figure, Unit, table};
+use crate::figure::{Figure, table};
 use crate::servers::Servers;
 
 /// What every account is made of: the flow's own.
@@ -53,11 +54,11 @@ enum Part {
     Starts,
     /// Accounts and cards a second on SQLite, beside the limits
     Saturation,
-    /// From a commit to the card service's view, on SQLite and the embedded log
+    /// From a commit to the card service's view at half of saturation, on SQLite and the embedded log
     Visible,
-    /// The same on PostgreSQL and Apache Kafka, which dev/servers starts, beside bare librdkafka
+    /// The same on PostgreSQL and Apache Kafka, which dev/servers starts, beside bare librdkafka and pgbench's commits
     ServersVisible,
-    /// Accounts a second on PostgreSQL and Apache Kafka, beside pgbench
+    /// Accounts and cards a second on PostgreSQL and Apache Kafka, beside pgbench
     ServersSaturation,
     /// The card service's start on a full log until it is ready, and its next one; on Kafka beside bare librdkafka
     Replay,
@@ -67,7 +68,7 @@ enum Part {
     Flat,
     /// Draining a million events from the outbox after the log was away, beside bare producers
     Backlog,
-    /// A cold build, and the test run
+    /// A cold build, the binaries' size, a start and its memory beside the first version's; and the test run
     Builds,
 }
 
@@ -101,25 +102,26 @@ impl Part {
         match self {
             Part::Starts => starts::measure(),
             Part::Saturation => saturation::measure(quick),
-            Part::Visible => visible::measure(),
-            Part::ServersVisible => servers::commit_to_visible(&Servers::up()?),
-            Part::ServersSaturation => postgres::measure(&Servers::up()?),
+            Part::Visible => visible::measure(quick),
+            Part::ServersVisible => visible::on_servers::measure(&Servers::up()?, quick),
+            Part::ServersSaturation => postgres::measure(&Servers::up()?, quick),
             Part::Replay => replay::measure(quick),
             Part::Memory => memory::measure(quick),
             Part::Flat => flat::measure(quick),
             Part::Backlog => backlog::measure(&Servers::up()?, quick),
-            Part::Builds => Ok(vec![builds::cold_build()?, builds::test_run()?]),
+            Part::Builds => builds::measure(),
         }
     }
 }
 
-/// A quantile of microseconds, as a line of the table.
-fn quantile(what: impl Into<String>, histogram: &Histogram<u64>, quantile: f64) -> Figure {
-    Figure::new(what, histogram.value_at_quantile(quantile) as f64 / 1_000.0, Unit::Milliseconds)
+/// Says how far a long run is, at every million.
+fn progress(what: &str, done: u64, all: u64) {
+    if done.is_multiple_of(1_000_000) && done < all {
+        println!("{what}: {done} of {all}");
+    }
 }
 
-/// The middle one, or the upper of the two in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// A quantile of microseconds, in milliseconds.
+fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1_000.0
 }

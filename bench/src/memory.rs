@@ -15,9 +15,10 @@ use anyhow::{Context, anyhow, ensure};
 use card_service::account_view::{AccountView, ViewWriter, account_view};
 use serde_json::{Value, json};
 
-use crate::accounts::{account_id, event};
+use crate::accounts::{MadeAccount, active};
 use crate::figure::{Figure, Unit};
-use crate::median;
+use crate::machine::status_bytes;
+use crate::turns::median;
 
 /// Accounts in the views whose memory is measured.
 const ACCOUNTS: [u64; 2] = [1_000_000, 10_000_000];
@@ -68,26 +69,19 @@ pub(crate) fn fill_view(accounts: u64) -> anyhow::Result<()> {
     add(&mut first, 0..1)?;
     // Has the kernel forget the highest so far.
     fs::write("/proc/self/clear_refs", "5")?;
-    let (resident, peak) = (status_bytes("VmRSS:")?, status_bytes("VmHWM:")?);
+    let own = |name| status_bytes(std::process::id(), name);
+    let (resident, peak) = (own("VmRSS:")?, own("VmHWM:")?);
     let (mut writer, view) = account_view();
     add(&mut writer, 0..accounts)?;
-    let (resident, peak) = (status_bytes("VmRSS:")? - resident, status_bytes("VmHWM:")? - peak);
+    let (resident, peak) = (own("VmRSS:")? - resident, own("VmHWM:")? - peak);
     ensure!(view.len() == accounts, "the view holds {} accounts", view.len());
     println!("{}", json!({"resident": resident, "peak": peak}));
     Ok(())
 }
 
-/// A number of `/proc/self/status`, which gives KiB.
-fn status_bytes(name: &str) -> anyhow::Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kib = line.with_context(|| format!("no {name}"))?.trim().trim_end_matches(" kB").trim();
-    Ok(kib.parse::<u64>()? * 1_024)
-}
-
 fn add(writer: &mut ViewWriter, accounts: std::ops::Range<u64>) -> anyhow::Result<()> {
     for number in accounts {
-        writer.apply(&event(account_id(number)?, 1));
+        writer.apply(&active(MadeAccount(number).id(), 1));
     }
     Ok(())
 }
@@ -96,7 +90,7 @@ fn add(writer: &mut ViewWriter, accounts: std::ops::Range<u64>) -> anyhow::Resul
 fn look_ups(accounts: u64) -> anyhow::Result<[Figure; 2]> {
     println!("looking up {accounts} accounts, without and with a writer");
     // Where an id is in the view has nothing to do with its number, so one after the other is in random places.
-    let ids = (0..accounts).map(account_id).collect::<anyhow::Result<Vec<_>>>()?;
+    let ids = (0..accounts).map(|number| MadeAccount(number).id()).collect::<Vec<_>>();
     let (mut writer, view) = account_view();
     add(&mut writer, 0..accounts)?;
     let mut writing = Writing { writer, ids: &ids, version: 1, next: 0, added: accounts };
@@ -162,10 +156,10 @@ impl Writing<'_> {
                 if self.next == 0 {
                     self.version += 1;
                 }
-                self.writer.apply(&event(self.ids[self.next], self.version));
+                self.writer.apply(&active(self.ids[self.next], self.version));
                 self.next = (self.next + 1) % self.ids.len();
             }
-            self.writer.apply(&event(account_id(self.added)?, 1));
+            self.writer.apply(&active(MadeAccount(self.added).id(), 1));
             self.added += 1;
             applied.fetch_add(CHANGES_AN_ADDITION + 1, Ordering::Relaxed);
         }

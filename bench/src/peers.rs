@@ -17,57 +17,89 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
-use crate::figure::Figure;
-use crate::load::micros;
+use crate::accounts::MadeAccount;
+use crate::figure::{Figure, Unit};
+use crate::load::{Schedule, micros};
+use crate::milliseconds;
 use crate::servers::Servers;
-use crate::{accounts, quantile};
-
-/// Records a second, as many as accounts are made.
-const RATE: u32 = 1_000;
-const SECONDS: u32 = 20;
-/// Records of the first seconds do not count.
-const WARM_UP_SECONDS: u32 = 5;
 
 /// How long any step may take. The broker is on this machine.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause of a producer with records under way, as the relay's.
 const DRAIN_PAUSE: Duration = Duration::from_micros(100);
 
-/// All three ways, the cheapest first.
-pub(crate) fn measure(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
-    let ways = [
-        ("no transactions", "none", false, "read_uncommitted"),
-        ("transactions, read uncommitted", "uncommitted", true, "read_uncommitted"),
-        ("transactions, read committed", "committed", true, "read_committed"),
-    ];
+/// From due to arrived, in microseconds, without transactions. The topic's name says of what it is.
+pub(crate) fn bare(
+    servers: &Servers,
+    name: &str,
+    schedule: Schedule,
+    warm_up: Duration,
+) -> anyhow::Result<Histogram<u64>> {
+    run(servers, name, None, schedule, warm_up)
+}
+
+/// What transactions add to that: one turn of either way to read them.
+pub(crate) fn transactions(servers: &Servers, schedule: Schedule, warm_up: Duration) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    for (what, name, transactions, isolation) in ways {
-        println!("bare librdkafka, {what}, {RATE} records a second for {SECONDS} s");
-        let histogram = run(servers, name, transactions, isolation)?;
+    for isolation in ["read_uncommitted", "read_committed"] {
+        println!("bare librdkafka, transactions, {isolation}, {} records a second", schedule.rate);
+        let histogram = run(servers, isolation, Some(isolation), schedule, warm_up)?;
         for (at, label) in [(0.5, "p50"), (0.99, "p99")] {
-            figures.push(quantile(format!("  bare librdkafka, {what}, {label}"), &histogram, at));
+            let what = format!("  bare librdkafka, transactions, {isolation}, {label}");
+            figures.push(Figure::new(what, milliseconds(&histogram, at), Unit::Milliseconds));
         }
     }
     Ok(figures)
 }
 
-fn run(servers: &Servers, name: &str, transactions: bool, isolation: &str) -> anyhow::Result<Histogram<u64>> {
+/// With transactions if it is said how they are read.
+fn run(
+    servers: &Servers,
+    name: &str,
+    transactions: Option<&str>,
+    schedule: Schedule,
+    warm_up: Duration,
+) -> anyhow::Result<Histogram<u64>> {
     drop(servers.topic(name)?);
     let topic = servers.topic_name(name);
-    let consumer = consumer(&servers.brokers, &topic, isolation)?;
-    let producer = producer(&servers.brokers, transactions.then_some(&topic))?;
-    let start = Instant::now() + Duration::from_millis(100);
+    let consumer = consumer(&servers.brokers, &topic, transactions.unwrap_or("read_uncommitted"))?;
+    let producer = producer(&servers.brokers, transactions.map(|_| &topic))?;
+    let timetable = Timetable { start: Instant::now() + Duration::from_millis(100), schedule };
     thread::scope(|scope| {
-        let consuming = scope.spawn(|| consume(&consumer, start));
-        produce(&producer, &topic, transactions, start)?;
+        let consuming = scope.spawn(|| consume(&consumer, timetable, warm_up));
+        produce(&producer, &topic, transactions.is_some(), timetable)?;
         consuming.join().ok().context("the consumer panicked")?
     })
 }
 
-fn producer(brokers: &str, transactional_id: Option<&String>) -> anyhow::Result<BaseProducer> {
+/// When each record is due.
+#[derive(Clone, Copy)]
+struct Timetable {
+    start: Instant,
+    schedule: Schedule,
+}
+
+impl Timetable {
+    fn count(self) -> u32 {
+        self.schedule.rate * self.schedule.seconds
+    }
+
+    fn due(self, number: u32) -> Instant {
+        self.start + Duration::from_secs(1) * number / self.schedule.rate
+    }
+}
+
+/// A producer of records that all replicas acknowledge, in the partitions that Kafka's own clients would choose.
+pub(crate) fn idempotent(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("linger.ms", "0").set("retry.backoff.ms", "5");
-    config.set("enable.idempotence", "true").set("acks", "all").set("partitioner", "murmur2_random");
+    config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("acks", "all");
+    config.set("partitioner", "murmur2_random");
+    config
+}
+
+fn producer(brokers: &str, transactional_id: Option<&String>) -> anyhow::Result<BaseProducer> {
+    let mut config = idempotent(brokers);
+    config.set("linger.ms", "0").set("retry.backoff.ms", "5");
     if let Some(id) = transactional_id {
         config.set("transactional.id", id);
     }
@@ -78,10 +110,12 @@ fn producer(brokers: &str, transactional_id: Option<&String>) -> anyhow::Result<
     Ok(producer)
 }
 
-fn consumer(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
+/// A consumer of the whole topic from its beginning, tuned as the feed's reader is.
+pub(crate) fn consumer(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("group.id", "bench-no-group").set("enable.auto.commit", "false");
-    config.set("isolation.level", isolation).set("fetch.min.bytes", "1").set("fetch.error.backoff.ms", "20");
+    config.set("enable.auto.offset.store", "false").set("isolation.level", isolation);
+    config.set("fetch.min.bytes", "1").set("fetch.error.backoff.ms", "20").set("fetch.queue.backoff.ms", "10");
     let consumer: BaseConsumer = config.create()?;
     let mut partitions = TopicPartitionList::new();
     for partition in 0..DEFAULT_PARTITION_COUNT {
@@ -91,15 +125,15 @@ fn consumer(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<BaseC
     Ok(consumer)
 }
 
-fn produce(producer: &BaseProducer, topic: &str, transactions: bool, start: Instant) -> anyhow::Result<()> {
+fn produce(producer: &BaseProducer, topic: &str, transactions: bool, timetable: Timetable) -> anyhow::Result<()> {
     let mut next = 0;
-    while next < RATE * SECONDS {
-        thread::sleep(due(start, next).saturating_duration_since(Instant::now()));
+    while next < timetable.count() {
+        thread::sleep(timetable.due(next).saturating_duration_since(Instant::now()));
         if transactions {
             producer.begin_transaction()?;
         }
-        while next < RATE * SECONDS && due(start, next) <= Instant::now() {
-            send(producer, topic, &numbered(next)?)?;
+        while next < timetable.count() && timetable.due(next) <= Instant::now() {
+            send(producer, topic, &MadeAccount(next.into()).first_record())?;
             next += 1;
         }
         if transactions {
@@ -109,16 +143,6 @@ fn produce(producer: &BaseProducer, topic: &str, transactions: bool, start: Inst
         producer.poll(Duration::ZERO);
     }
     drain(producer)
-}
-
-/// When record `number` is due.
-fn due(start: Instant, number: u32) -> Instant {
-    start + Duration::from_secs(1) * number / RATE
-}
-
-/// A record as wide as an account's event, whose key tells its number.
-fn numbered(number: u32) -> anyhow::Result<Record> {
-    Ok(accounts::record(format!("00000000-0000-7000-8000-{number:012x}").parse()?, number.into()))
 }
 
 /// Has the producer take a record, as soon as it has room for it.
@@ -163,22 +187,22 @@ fn drain(producer: &BaseProducer) -> anyhow::Result<()> {
 }
 
 /// From due to arrived, in microseconds.
-fn consume(consumer: &BaseConsumer, start: Instant) -> anyhow::Result<Histogram<u64>> {
+fn consume(consumer: &BaseConsumer, timetable: Timetable, warm_up: Duration) -> anyhow::Result<Histogram<u64>> {
     let mut histogram = Histogram::new(3)?;
-    let deadline = due(start, RATE * SECONDS) + STEP_TIMEOUT;
-    let mut left = RATE * SECONDS;
+    let mut left = timetable.count();
+    let (deadline, counts_from) = (timetable.due(left) + STEP_TIMEOUT, timetable.start + warm_up);
     while left > 0 {
         if Instant::now() >= deadline {
             bail!("{left} records did not arrive in time");
         }
         let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
         let (arrived, message) = (Instant::now(), message?);
-        let key = std::str::from_utf8(message.key().unwrap_or_default())?;
-        let number = key.rsplit('-').next().unwrap_or_default();
-        let number = u32::from_str_radix(number, 16).context("a record that was not sent here")?;
+        let account = MadeAccount::of(std::str::from_utf8(message.key().unwrap_or_default())?.parse()?);
+        let number = u32::try_from(account.context("a record that was not sent here")?.0)?;
         left -= 1;
-        if number >= RATE * WARM_UP_SECONDS {
-            histogram.record(micros(arrived.saturating_duration_since(due(start, number))))?;
+        let due = timetable.due(number);
+        if due >= counts_from {
+            histogram.record(micros(arrived.saturating_duration_since(due)))?;
         }
     }
     Ok(histogram)

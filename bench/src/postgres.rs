@@ -1,42 +1,55 @@
-//! How many accounts a second the account service commits on PostgreSQL, beside what [`Pgbench`] makes of the same server.
+//! How many accounts and cards a second the services commit on PostgreSQL, beside what [`Pgbench`] makes of the same server.
 //!
-//! The service is a process of its own, with its relay publishing to Kafka. 64 connections are kept busy from here; generator,
-//! service, database and broker share the machine, so the processor time of the first two is given too. Service and peer
-//! take turns, each on a database of its own, so that whatever else the machine and its disk do meets both; the share is
-//! the median of the turns' own shares, and the disk is measured at each turn.
+//! Accounts are made by the account service alone, a process of its own whose relay publishes to Kafka; cards by a card service
+//! beside an idle account service. Connections are kept busy from here; generator, services, database and broker share the machine, so the processor time of generator and service is given
+//! too. Service and peer take turns, each on a database of its own, so that whatever else the machine and its disk do meets
+//! both; the share is the median of the turns' own shares, and the disk is measured at each turn.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::ensure;
-use database::postgres::Parameter;
-use test_harness::{Http, Process, binary, postgres_database, with_postgres};
-use tokio_postgres::Row;
+use serde_json::json;
+use test_harness::{Process, binary, postgres_database, wait_until, with_postgres};
 
 use crate::figure::{Figure, Unit};
-use crate::load::{self, Busy, Request};
+use crate::load::{self, Busy, Request, Tally};
 use crate::machine::{processor_time, sync_rate};
-use crate::pgbench::Pgbench;
+use crate::pgbench::{Pgbench, Rows, one_row};
 use crate::servers::Servers;
-use crate::{ACCOUNT, builds, median};
+use crate::turns::Turns;
+use crate::{ACCOUNT, builds};
 
-/// By one thread: the generator is to leave as much of the machine to the service as it can.
-const BUSY: Busy = Busy { connections: 64, threads: 1, lasting: TURN };
+/// Connections that are kept busy.
+const CONNECTIONS: [usize; 2] = [64, 512];
 
 /// Turns of each, of which the medians are given.
-const ROUNDS: usize = 5;
+const TURNS: usize = 5;
 
 /// How long a turn takes.
-const TURN: Duration = Duration::from_secs(5);
+const TURN: Duration = Duration::from_secs(3);
 
-/// How long the service is busy before the first. A broker that has just been started takes a core to compile its code meanwhile.
+/// How long the account service is busy before the first. A broker that has just been started takes a core to compile its code
+/// meanwhile.
 const WARM_UP: Duration = Duration::from_secs(30);
 
 /// Connections of pgbench beside the one. All of them update the one row of the ledger, so it depends on what a sync costs
 /// whether they reach more together.
 const MORE_CLIENTS: u32 = 4;
 
+/// The service that is kept busy.
+struct Busied {
+    rows: Rows,
+    database: String,
+    address: SocketAddr,
+    /// What it is asked, again and again.
+    request: Request,
+    process: Process,
+    _idle: Option<Process>,
+}
+
 /// What a turn of each came to.
-struct Round {
+struct Turn {
     rate: f64,
     batch: f64,
     generator_micros: f64,
@@ -46,99 +59,115 @@ struct Round {
     syncs: f64,
 }
 
-pub(crate) fn measure(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
+pub(crate) fn measure(servers: &Servers, quick: bool) -> anyhow::Result<Vec<Figure>> {
     builds::build(account_service::NAME)?;
-    let (ours, peers) = (postgres_database(&servers.postgres), postgres_database(&servers.postgres));
-    // Its migrations make the tables.
-    start(servers, &peers)?.terminate();
-    let pgbench = Pgbench::new(peers)?;
-    let mut service = start(servers, &ours)?;
-    let accounts = service.ready_service(account_service::NAME);
-    println!("warming up for {} s", WARM_UP.as_secs());
-    let warm_up = Busy { lasting: WARM_UP, ..BUSY };
-    load::closed_loop(accounts.address(), &Request::post("/account", ACCOUNT), warm_up)?;
-    let mut rounds = Vec::new();
-    for number in 1..=ROUNDS {
-        println!(
-            "accounts on PostgreSQL with {} connections, and pgbench: turn {number} of {ROUNDS}",
-            BUSY.connections
-        );
-        rounds.push(round(&accounts, service.id(), &ours, &pgbench)?);
+    builds::build(card_service::NAME)?;
+    let pgbench = Pgbench::new(servers)?;
+    let (count, mut figures) = (if quick { 1 } else { TURNS }, Vec::new());
+    for rows in [Rows::Accounts, Rows::Cards] {
+        let mut service = Busied::start(servers, rows)?;
+        let warm_up = if quick || rows == Rows::Cards { TURN } else { WARM_UP };
+        println!("warming up for {} s", warm_up.as_secs());
+        service.keep_busy(CONNECTIONS[0], warm_up)?;
+        for connections in CONNECTIONS {
+            let mut turns = Vec::new();
+            for number in 1..=count {
+                println!("{rows:?} on PostgreSQL, {connections} connections, and pgbench: turn {number} of {count}");
+                turns.push(service.turn(connections, &pgbench)?);
+            }
+            figures.extend(lines(rows, connections, &turns));
+        }
+        service.process.terminate();
     }
-    service.terminate();
-    Ok(figures(&rounds))
+    Ok(figures)
 }
 
-fn start(servers: &Servers, database: &str) -> anyhow::Result<Process> {
-    let folder = tempfile::tempdir()?;
-    let topic = servers.topic_name("accounts");
-    let settings = [("KAFKA_BROKERS", &*servers.brokers), ("KAFKA_TOPIC", &topic), ("DATABASE_URL", database)];
-    let mut process = Process::start(&binary(account_service::NAME), folder.path(), &settings);
-    process.ready_service(account_service::NAME);
-    Ok(process)
-}
+impl Busied {
+    /// Starts it on a database and a topic of its own, for cards with an account that they are made for.
+    fn start(servers: &Servers, rows: Rows) -> anyhow::Result<Self> {
+        let (database, topic) = (postgres_database(&servers.postgres), servers.topic_name(&format!("{rows:?}")));
+        let settings = [("KAFKA_BROKERS", &*servers.brokers), ("KAFKA_TOPIC", &topic), ("DATABASE_URL", &database)];
+        let start = |name: &str| {
+            let folder = tempfile::tempdir()?;
+            let mut process = Process::start(&binary(name), folder.path(), &settings);
+            let http = process.ready_service(name);
+            anyhow::Ok((process, http))
+        };
+        let (account_process, accounts) = start(account_service::NAME)?;
+        let (process, address, request, idle) = match rows {
+            Rows::Accounts => (account_process, accounts.address(), Request::post("/account", ACCOUNT), None),
+            Rows::Cards => {
+                let account = accounts.post("/account", &serde_json::from_str(ACCOUNT)?).expect(201);
+                let body = json!({"account_id": account["id"], "country": "US"});
+                let (process, cards) = start(card_service::NAME)?;
+                wait_until("the view has the account", || (cards.post("/card", &body).status == 201).then_some(()));
+                (process, cards.address(), Request::post("/card", &body.to_string()), Some(account_process))
+            }
+        };
+        Ok(Busied { rows, database, address, request, process, _idle: idle })
+    }
 
-fn round(accounts: &Http, service: u32, database: &str, pgbench: &Pgbench) -> anyhow::Result<Round> {
-    settle(database);
-    let before = last_sequence(database);
-    let used = || anyhow::Ok((processor_time(std::process::id())?, processor_time(service)?));
-    let (generator_before, service_before) = used()?;
-    let tally = load::closed_loop(accounts.address(), &Request::post("/account", ACCOUNT), BUSY)?;
-    let (generator_after, service_after) = used()?;
-    ensure!(tally.errors == 0, "{} of the requests failed", tally.errors);
-    let requests = tally.latencies.len() as f64;
-    let batch = rows_a_transaction(database, before);
-    let micros = |used: Duration| used.as_secs_f64() * 1_000_000.0 / requests;
+    fn turn(&self, connections: usize, pgbench: &Pgbench) -> anyhow::Result<Turn> {
+        settle(&self.database);
+        let before = self.rows.last(&self.database);
+        let service_before = processor_time(self.process.id())?;
+        let tally = self.keep_busy(connections, TURN)?;
+        let service_micros = tally.micros_a_request(processor_time(self.process.id())? - service_before);
+        let batch = self.rows.a_transaction(&self.database, before);
 
-    settle(database);
-    let size = batch.round() as u32;
-    Ok(Round {
-        rate: tally.rate(),
-        batch,
-        generator_micros: micros(generator_after - generator_before),
-        service_micros: micros(service_after - service_before),
-        peer: pgbench.rows_a_second(size, 1, TURN)?,
-        peer_with_more: pgbench.rows_a_second(size, MORE_CLIENTS, TURN)?,
-        syncs: sync_rate()?,
-    })
+        settle(&self.database);
+        let size = batch.round() as u32;
+        Ok(Turn {
+            rate: tally.rate(),
+            batch,
+            generator_micros: tally.micros_a_request(tally.processor_time),
+            service_micros,
+            peer: pgbench.rows_a_second(self.rows, size, 1, TURN)?,
+            peer_with_more: pgbench.rows_a_second(self.rows, size, MORE_CLIENTS, TURN)?,
+            syncs: sync_rate()?,
+        })
+    }
+
+    /// By one thread: the generator is to leave as much of the machine to the service as it can.
+    fn keep_busy(&self, connections: usize, lasting: Duration) -> anyhow::Result<Tally> {
+        let tally = load::closed_loop(self.address, &self.request, Busy { connections, threads: 1, lasting })?;
+        ensure!(tally.errors == 0, "{} of the requests failed", tally.errors);
+        Ok(tally)
+    }
 }
 
 /// Waits until the relay has published all, and has the server write what it has in memory: a turn begins with nothing of the last.
 fn settle(database: &str) {
-    test_harness::wait_until("the outbox is empty", || {
+    wait_until("the outbox is empty", || {
         let row = one_row(database, "SELECT count(*) FROM account.outbox", &[]);
         (row.get::<_, i64>(0) == 0).then_some(())
     });
     with_postgres(database, async |client| client.batch_execute("CHECKPOINT").await);
 }
 
-fn last_sequence(database: &str) -> i64 {
-    one_row(database, "SELECT last_value FROM account.account_sequence", &[]).get(0)
-}
-
-/// All accounts of a transaction carry its one time, which is how they are told apart.
-fn rows_a_transaction(database: &str, behind: i64) -> f64 {
-    let sql = "SELECT count(*), count(DISTINCT created_at) FROM account.accounts WHERE sequence > $1";
-    let row = one_row(database, sql, &[&behind]);
-    row.get::<_, i64>(0) as f64 / row.get::<_, i64>(1).max(1) as f64
-}
-
-fn one_row(database: &str, sql: &str, parameters: &[Parameter<'_>]) -> Row {
-    with_postgres(database, async |client| client.query_one(sql, parameters).await)
-}
-
-fn figures(rounds: &[Round]) -> Vec<Figure> {
-    let middle = |value: fn(&Round) -> f64| median(rounds.iter().map(value).collect());
-    let figure = |what, value, unit| Figure::new(what, middle(value), unit);
-    let (share, peer) = (middle(|round| round.rate / round.peer), middle(|round| round.peer));
+fn lines(rows: Rows, connections: usize, turns: &[Turn]) -> Vec<Figure> {
+    let turns = Turns(turns);
+    let (path, many, service) = match rows {
+        Rows::Accounts => ("/account", "accounts", account_service::NAME),
+        Rows::Cards => ("/card", "cards", card_service::NAME),
+    };
+    let micros = |of: &str, value: fn(&Turn) -> f64| {
+        turns.figure(format!("  {of}'s processor time a request"), Unit::Microseconds, value)
+    };
     vec![
-        figure("durable POST /account, PostgreSQL, 64 connections", |round| round.rate, Unit::PerSecond)
-            .against_with_ratio("pgbench, the same rows in such batches", peer, share)
+        turns
+            .compared(
+                format!("durable POST {path}, PostgreSQL, {connections} connections"),
+                Unit::PerSecond,
+                |turn| turn.rate,
+                "pgbench, the same rows in such batches",
+                |turn| turn.peer,
+            )
             .at_least(0.5),
-        figure("  accounts a transaction", |round| round.batch, Unit::Count),
-        figure("  account-service's processor time a request", |round| round.service_micros, Unit::Microseconds),
-        figure("  generator's processor time a request", |round| round.generator_micros, Unit::Microseconds),
-        figure("  pgbench with 4 connections", |round| round.peer_with_more, Unit::PerSecond),
-        figure("  4 KiB written and synced, at the same turns", |round| round.syncs, Unit::PerSecond),
+        turns.figure(format!("  {many} a transaction"), Unit::Count, |turn| turn.batch),
+        micros(service, |turn| turn.service_micros),
+        micros("generator", |turn| turn.generator_micros),
+        turns.figure("  pgbench with 4 connections", Unit::PerSecond, |turn| turn.peer_with_more),
+        turns.figure("  raw syncs at the same turns", Unit::PerSecond, |turn| turn.syncs),
     ]
 }

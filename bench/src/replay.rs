@@ -12,23 +12,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use card_service::{Config, DEFAULT_GROUP};
 use database::DatabaseUrl;
-use event_log::{DEFAULT_PARTITION_COUNT, EmbeddedLog, EmbeddedSettings, EventLog, Record};
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Record};
 use process::Clock;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, Producer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use test_harness::InProcess;
 
-use crate::accounts::{account_id, record};
+use crate::accounts::MadeAccount;
 use crate::figure::{Figure, Unit};
 use crate::servers::Servers;
-use crate::{median, peers};
+use crate::turns::Turns;
+use crate::{peers, progress};
 
 /// Records in each log, a tenth of it for a quick look.
 const RECORDS: u64 = 10_000_000;
 
 /// Turns, of which the medians are given; one for a quick look.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Records that are made, and published, at once.
 const BATCH: usize = 50_000;
@@ -75,9 +74,9 @@ fn embedded(records: u64, rounds: usize) -> anyhow::Result<Vec<Figure>> {
         println!("replaying {records} records of the embedded log: turn {round} of {rounds}");
         starts.push(start_twice(records, || Ok(Arc::new(EmbeddedLog::open(settings.clone())?)))?);
     }
-    let rate = median(starts.iter().map(|starts| records as f64 / starts.full).collect());
     let what = format!("replay of {records} records until ready, embedded log");
-    Ok(vec![Figure::new(what, rate, Unit::PerSecond).at_least(1_000_000.0), restart(&starts)])
+    let replay = Turns(&starts).figure(what, Unit::PerSecond, |starts| records as f64 / starts.full);
+    Ok(vec![replay.at_least(1_000_000.0), restart(&starts)])
 }
 
 fn kafka(records: u64, rounds: usize) -> anyhow::Result<Vec<Figure>> {
@@ -88,33 +87,36 @@ fn kafka(records: u64, rounds: usize) -> anyhow::Result<Vec<Figure>> {
     fill_topic(&servers.brokers, &topic, records)?;
     read_as_group(log.as_ref(), records)?;
 
-    let (mut starts, mut bare_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut turns = Vec::new();
     for round in 1..=rounds {
         println!(
             "replaying {records} records of Kafka, and reading them with bare librdkafka: turn {round} of {rounds}"
         );
         let ours = start_twice(records, || Ok(Arc::clone(&log)))?;
-        let bare = read_and_discard(&servers.brokers, &topic, records)?;
-        bare_rates.push(records as f64 / bare);
-        ratios.push(bare / ours.full);
-        starts.push(ours);
+        turns.push((ours, read_and_discard(&servers.brokers, &topic, records)?));
     }
-    let rate = median(starts.iter().map(|starts| records as f64 / starts.full).collect());
-    let what = format!("replay of {records} records until ready, Kafka");
-    let replay = Figure::new(what, rate, Unit::PerSecond)
-        .against_with_ratio("bare librdkafka, poll and discard", median(bare_rates), median(ratios))
+    let replay = Turns(&turns)
+        .compared(
+            format!("replay of {records} records until ready, Kafka"),
+            Unit::PerSecond,
+            |(ours, _)| records as f64 / ours.full,
+            "bare librdkafka, poll and discard",
+            |(_, bare)| records as f64 / bare,
+        )
         .at_least(0.9);
+    let starts: Vec<_> = turns.into_iter().map(|(ours, _)| ours).collect();
     Ok(vec![replay, restart(&starts)])
 }
 
 /// What the start after a graceful stop takes of a full replay.
 fn restart(starts: &[Starts]) -> Figure {
-    let middle = |value: fn(&Starts) -> f64| median(starts.iter().map(value).collect());
-    Figure::new("  start after a stop, until ready", middle(|starts| starts.again), Unit::Seconds)
-        .against_with_ratio(
+    Turns(starts)
+        .compared(
+            "  start after a stop, until ready",
+            Unit::Seconds,
+            |starts| starts.again,
             "the full replay",
-            middle(|starts| starts.full),
-            middle(|starts| starts.again / starts.full),
+            |starts| starts.full,
         )
         .at_most(0.05)
 }
@@ -123,9 +125,10 @@ fn restart(starts: &[Starts]) -> Figure {
 fn each_batch(records: u64, mut take: impl FnMut(&[Record], u64) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut batch = Vec::with_capacity(BATCH);
     for number in 0..records {
-        batch.push(record(account_id(number)?, number));
+        batch.push(MadeAccount(number).first_record());
         if batch.len() == BATCH || number + 1 == records {
             take(&batch, number + 1)?;
+            progress("records", number + 1, records);
             batch.clear();
         }
     }
@@ -134,9 +137,8 @@ fn each_batch(records: u64, mut take: impl FnMut(&[Record], u64) -> anyhow::Resu
 
 /// As many and as large batches as go out at once; the services' own producer does not compress either.
 fn fill_topic(brokers: &str, topic: &str, records: u64) -> anyhow::Result<()> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("partitioner", "murmur2_random").set("linger.ms", "20");
-    config.set("batch.size", "1000000").set("queue.buffering.max.messages", "1000000");
+    let mut config = peers::idempotent(brokers);
+    config.set("linger.ms", "20").set("batch.size", "1000000").set("queue.buffering.max.messages", "1000000");
     let producer: BaseProducer = config.create()?;
     each_batch(records, |batch, _| {
         batch.iter().try_for_each(|record| peers::send(&producer, topic, record))?;
@@ -191,17 +193,7 @@ fn start_until_ready<L: EventLog>(
 /// How long bare librdkafka takes to hand over the whole topic, in seconds.
 fn read_and_discard(brokers: &str, topic: &str, records: u64) -> anyhow::Result<f64> {
     let started = Instant::now();
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("group.id", "bench-no-group").set("enable.auto.commit", "false");
-    config.set("enable.auto.offset.store", "false").set("isolation.level", "read_uncommitted");
-    // As the feed's reader.
-    config.set("fetch.min.bytes", "1").set("fetch.error.backoff.ms", "20").set("fetch.queue.backoff.ms", "10");
-    let consumer: BaseConsumer = config.create()?;
-    let mut partitions = TopicPartitionList::new();
-    for partition in 0..DEFAULT_PARTITION_COUNT {
-        partitions.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
-    }
-    consumer.assign(&partitions)?;
+    let consumer = peers::consumer(brokers, topic, "read_uncommitted")?;
     let mut read = 0;
     while read < records {
         let message = consumer.poll(KAFKA_TIMEOUT).with_context(|| format!("{read} of {records} records came"))?;

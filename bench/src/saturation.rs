@@ -18,7 +18,8 @@ use test_harness::{Process, binary, wait_until};
 use crate::figure::{Figure, Unit};
 use crate::load::{self, Busy, Request};
 use crate::machine::{processor_time, sync_rate};
-use crate::{ACCOUNT, builds, median};
+use crate::turns::Turns;
+use crate::{ACCOUNT, builds};
 
 /// Turns of each.
 const ROUNDS: usize = 5;
@@ -104,16 +105,15 @@ impl Server {
     }
 
     fn turn(&mut self, path: &str, request: &Request, connections: usize) -> anyhow::Result<Turn> {
-        let (address, server, generator) = (self.address(path), self.process.id(), std::process::id());
-        let before = (processor_time(server)?, processor_time(generator)?);
+        let (address, server) = (self.address(path), self.process.id());
+        let before = processor_time(server)?;
         let tally = load::closed_loop(address, request, Busy { connections, threads: 1, lasting: TURN })?;
-        let after = (processor_time(server)?, processor_time(generator)?);
+        let used = processor_time(server)? - before;
         ensure!(tally.errors == 0, "{} of the requests failed", tally.errors);
-        let micros = |used: Duration| used.as_secs_f64() * 1_000_000.0 / tally.latencies.len() as f64;
         Ok(Turn {
             rate: tally.rate(),
-            server_micros: micros(after.0 - before.0),
-            generator_micros: micros(after.1 - before.1),
+            server_micros: tally.micros_a_request(used),
+            generator_micros: tally.micros_a_request(tally.processor_time),
         })
     }
 
@@ -139,45 +139,33 @@ fn round(servers: &mut [Server; 3], path: &str, connections: usize) -> anyhow::R
 }
 
 fn lines(path: &str, connections: usize, rounds: &[Round]) -> Vec<Figure> {
-    let middle = |value: &dyn Fn(&Round) -> f64| median(rounds.iter().map(value).collect());
+    let rounds = Turns(rounds);
     let limit = |round: &Round| round.no_database.rate.min(connections as f64 / 2.0 * round.syncs);
-    let rate = middle(&|round| round.durable.rate);
-    let post = Figure::new(format!("durable POST {path}, {connections} connections"), rate, Unit::PerSecond);
-    let mut figures = vec![
-        post.against_with_ratio(
-            "no database, or the disk",
-            middle(&limit),
-            middle(&|round| round.durable.rate / limit(round)),
-        )
-        .at_least(0.8),
-    ];
-    let health = Figure::new("  against GET /health", rate, Unit::PerSecond).against_with_ratio(
+    let rate = |what: String, peer, theirs: &dyn Fn(&Round) -> f64| {
+        rounds.compared(what, Unit::PerSecond, |round| round.durable.rate, peer, theirs)
+    };
+    let micros = |what: &str, of: fn(&Round) -> f64| rounds.figure(what, Unit::Microseconds, of);
+    let post = rate(format!("durable POST {path}, {connections} connections"), "no database, or the disk", &limit);
+    let health = rate("  against GET /health".to_owned(), "GET /health", &|round| round.health.rate);
+    let time = rounds.compared(
+        "  server's processor time",
+        Unit::Microseconds,
+        |round| round.durable.server_micros,
         "GET /health",
-        middle(&|round| round.health.rate),
-        middle(&|round| round.durable.rate / round.health.rate),
+        |round| round.health.server_micros,
     );
-    figures.push(if connections >= 512 { health.at_least(0.5) } else { health });
-    let time =
-        Figure::new("  server's processor time", middle(&|round| round.durable.server_micros), Unit::Microseconds);
-    figures.push(
-        time.against_with_ratio(
-            "GET /health",
-            middle(&|round| round.health.server_micros),
-            middle(&|round| round.durable.server_micros / round.health.server_micros),
-        )
-        .at_most(2.2),
-    );
-    let without = middle(&|round| round.no_database.server_micros);
-    figures.push(Figure::new("  server's processor time without a database", without, Unit::Microseconds));
-    if let Some(no_relay) = rounds.iter().map(|round| round.no_relay).collect::<Option<Vec<_>>>() {
-        let shares = rounds.iter().zip(&no_relay).map(|(round, without)| round.durable.rate / without.rate).collect();
-        let without = median(no_relay.iter().map(|turn| turn.rate).collect());
-        let figure = Figure::new("  with the relay", rate, Unit::PerSecond);
-        figures.push(figure.against_with_ratio("no relay", without, median(shares)).at_least(0.9));
+    let mut figures = vec![
+        post.at_least(0.8),
+        if connections >= 512 { health.at_least(0.5) } else { health },
+        time.at_most(2.2),
+        micros("  server's processor time without a database", |round| round.no_database.server_micros),
+    ];
+    if path == "/account" {
+        let no_relay = |round: &Round| round.no_relay.map_or(f64::NAN, |turn| turn.rate);
+        figures.push(rate("  with the relay".to_owned(), "no relay", &no_relay).at_least(0.9));
     }
-    let generator = middle(&|round| round.durable.generator_micros);
-    figures.push(Figure::new("  generator's processor time", generator, Unit::Microseconds));
-    figures.push(Figure::new("  raw syncs at the same turns", middle(&|round| round.syncs), Unit::PerSecond));
+    figures.push(micros("  generator's processor time", |round| round.durable.generator_micros));
+    figures.push(rounds.figure("  raw syncs at the same turns", Unit::PerSecond, |round| round.syncs));
     figures
 }
 

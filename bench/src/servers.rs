@@ -2,33 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use database::DatabaseUrl;
 use event_log::{KafkaLog, KafkaSettings};
-use test_harness::postgres_database;
-
-use crate::figure::Figure;
-use crate::load::Schedule;
-use crate::{peers, visible};
-
-/// Accounts a second, of which the last 20 seconds count. A broker that has just been started compiles its code in the first
-/// seconds, and the peers come after it, so it is given time.
-const SCHEDULE: Schedule = Schedule { rate: 1_000, seconds: 35, connections: 64 };
-const WARM_UP_SECONDS: u32 = 15;
-
-/// From a commit to the view, and what Kafka and its transactions take of that.
-pub(crate) fn commit_to_visible(servers: &Servers) -> anyhow::Result<Vec<Figure>> {
-    let database = || DatabaseUrl::Postgres(postgres_database(&servers.postgres));
-    let log: Arc<KafkaLog> = Arc::new(servers.topic("visible")?);
-    let setup = visible::Setup { log, account_database: database(), card_database: database() };
-    let latencies = visible::run(setup, SCHEDULE, WARM_UP_SECONDS)?;
-    let what = "Kafka and PostgreSQL, 1,000 accounts a second";
-    let mut figures = latencies.figures(what, [5.0, 25.0]);
-    figures.extend(peers::measure(servers)?);
-    Ok(figures)
-}
 
 /// Servers of this clone's `dev/servers`. Each is stopped at the end if it was here that it was started; one that was up
 /// before goes on, and keeps the topics and databases that were made.

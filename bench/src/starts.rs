@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::Context;
 use serde_json::json;
 use test_harness::{Http, Process, binary};
 
 use crate::builds;
 use crate::figure::{Figure, Unit};
+use crate::machine::status_bytes;
+use crate::turns::Turns;
 
 /// Accounts for the start with data.
 const ACCOUNTS: u64 = 100_000;
@@ -24,46 +25,66 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
     builds::build("tandem")?;
     let folder = tempfile::tempdir()?;
     // The first start makes the files; warm are those after it.
-    start(folder.path())?;
-    let (empty_seconds, empty_memory) = median_start(folder.path())?;
+    start(&binary("tandem"), folder.path())?;
+    let empty = starts(folder.path())?;
     println!("making {ACCOUNTS} accounts");
     fill(folder.path())?;
-    let (full_seconds, full_memory) = median_start(folder.path())?;
-    let milliseconds = |what, seconds: f64| Figure::new(what, seconds * 1_000.0, Unit::Milliseconds);
-    let memory = |what, kib: u64| Figure::new(what, kib as f64 / 1_024.0, Unit::Mebibytes);
+    let full = starts(folder.path())?;
+    let (empty, full) = (Turns(&empty), Turns(&full));
     Ok(vec![
-        milliseconds("warm start to ready", empty_seconds).at_most(1_000.0),
-        milliseconds("warm start to ready, 100,000 accounts", full_seconds).at_most(2_000.0),
-        memory("idle memory", empty_memory).at_most(40.0),
-        memory("idle memory, 100,000 accounts", full_memory),
+        empty.figure("warm start to ready", Unit::Milliseconds, Start::milliseconds).at_most(1_000.0),
+        full.figure("warm start to ready, 100,000 accounts", Unit::Milliseconds, Start::milliseconds).at_most(2_000.0),
+        empty.figure("idle memory", Unit::Mebibytes, Start::mebibytes).at_most(40.0),
+        full.figure("idle memory, 100,000 accounts", Unit::Mebibytes, Start::mebibytes),
     ])
 }
 
-/// The medians of seconds until ready and of resident KiB then.
-fn median_start(folder: &Path) -> anyhow::Result<(f64, u64)> {
-    let mut starts = (0..STARTS).map(|_| start(folder)).collect::<anyhow::Result<Vec<_>>>()?;
-    starts.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let seconds = starts[STARTS / 2].0;
-    starts.sort_by_key(|start| start.1);
-    Ok((seconds, starts[STARTS / 2].1))
+/// Starts of ours and of the first version by turns, on empty files of their own.
+pub(crate) fn compared(ours: &Path, first: &Path) -> anyhow::Result<[Figure; 2]> {
+    let folders = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let both = || anyhow::Ok((start(ours, folders.0.path())?, start(first, folders.1.path())?));
+    both()?;
+    let turns = (0..STARTS).map(|_| both()).collect::<anyhow::Result<Vec<_>>>()?;
+    let line = |what: &str, unit, of: fn(&Start) -> f64| {
+        let beside = Turns(&turns).compared(what, unit, |turn| of(&turn.0), builds::FIRST, |turn| of(&turn.1));
+        beside.at_most(1.0)
+    };
+    Ok([
+        line("warm start to ready", Unit::Milliseconds, Start::milliseconds),
+        line("idle memory", Unit::Mebibytes, Start::mebibytes),
+    ])
 }
 
-fn start(folder: &Path) -> anyhow::Result<(f64, u64)> {
+/// What a start came to.
+struct Start {
+    seconds: f64,
+    /// What is resident then.
+    bytes: u64,
+}
+
+impl Start {
+    fn milliseconds(&self) -> f64 {
+        self.seconds * 1_000.0
+    }
+
+    fn mebibytes(&self) -> f64 {
+        self.bytes as f64 / (1_024.0 * 1_024.0)
+    }
+}
+
+fn starts(folder: &Path) -> anyhow::Result<Vec<Start>> {
+    (0..STARTS).map(|_| start(&binary("tandem"), folder)).collect()
+}
+
+fn start(tandem: &Path, folder: &Path) -> anyhow::Result<Start> {
     let started = Instant::now();
-    let mut tandem = Process::start(&binary("tandem"), folder, &[]);
+    let mut tandem = Process::start(tandem, folder, &[]);
     tandem.ready_service(account_service::NAME);
     tandem.ready_service(card_service::NAME);
     let seconds = started.elapsed().as_secs_f64();
-    let memory = resident_kib(tandem.id())?;
+    let bytes = status_bytes(tandem.id(), "VmRSS:")?;
     tandem.terminate();
-    Ok((seconds, memory))
-}
-
-/// What `/proc` says is in memory, shared libraries included.
-fn resident_kib(process: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    line.trim().trim_end_matches(" kB").trim().parse().context("VmRSS is no number")
+    Ok(Start { seconds, bytes })
 }
 
 fn fill(folder: &Path) -> anyhow::Result<()> {

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Record};
-use rdkafka::ClientConfig;
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
-use crate::peers::send;
+use crate::peers;
 use crate::servers::Servers;
 
 /// Records of one batch of the embedded log, as the relay's.
@@ -50,13 +49,11 @@ impl ProducerContext for Failures {
 pub(super) fn kafka(servers: &Servers, name: &str, records: &[Record]) -> anyhow::Result<f64> {
     drop(servers.topic(name)?);
     let topic = servers.topic_name(name);
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &servers.brokers).set("enable.idempotence", "true").set("acks", "all");
-    config.set("partitioner", "murmur2_random");
+    let config = peers::idempotent(&servers.brokers);
     let started = Instant::now();
     let producer: BaseProducer<Failures> = config.create_with_context(Failures::default())?;
     for record in records {
-        send(&producer, &topic, record)?;
+        peers::send(&producer, &topic, record)?;
     }
     producer.flush(FLUSH_TIMEOUT)?;
     let rate = records.len() as f64 / started.elapsed().as_secs_f64();

@@ -14,7 +14,8 @@ use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Record};
 use rusqlite::{Connection, Transaction, params};
 use test_harness::{Process, binary};
 
-use super::made::{MadeAccount, card_id};
+use crate::accounts::{MadeAccount, card_id};
+use crate::progress;
 
 /// Rows of one transaction.
 const ROWS: u64 = 100_000;
@@ -45,7 +46,7 @@ pub(super) fn fill(folder: &Path, accounts: u64) -> anyhow::Result<()> {
 /// Gives the database's id.
 fn fill_accounts(path: &Path, accounts: u64) -> anyhow::Result<String> {
     let mut connection = connect(path)?;
-    in_transactions(&mut connection, accounts, |transaction, numbers| {
+    in_transactions("accounts", &mut connection, accounts, |transaction, numbers| {
         let mut insert =
             transaction.prepare_cached("INSERT INTO accounts VALUES (?, ?, 'John Doe', 'US', ?, ?, ?, ?)")?;
         for account in numbers.map(MadeAccount) {
@@ -69,7 +70,7 @@ fn fill_accounts(path: &Path, accounts: u64) -> anyhow::Result<String> {
 
 fn fill_cards(path: &Path, cards: u64) -> anyhow::Result<()> {
     let mut connection = connect(path)?;
-    in_transactions(&mut connection, cards, |transaction, numbers| {
+    in_transactions("cards", &mut connection, cards, |transaction, numbers| {
         let mut insert = transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, 'US', ?, ?, ?)")?;
         let mut account = transaction.prepare_cached("INSERT INTO card_accounts VALUES (?, ?, ?)")?;
         for number in numbers {
@@ -99,6 +100,7 @@ fn fill_log(path: &Path, database_id: &str, accounts: u64) -> anyhow::Result<()>
         let last = MadeAccount(*numbers.end());
         let records: Vec<Record> = numbers.map(|number| MadeAccount(number).record()).collect();
         publisher.publish(&records, last.micros())?;
+        progress("records", last.0, accounts);
     }
     drop(publisher);
     log.compact_now()?;
@@ -121,14 +123,17 @@ fn finish(connection: Connection) -> anyhow::Result<()> {
 }
 
 fn in_transactions(
+    what: &str,
     connection: &mut Connection,
     rows: u64,
     write: impl Fn(&Transaction<'_>, std::ops::RangeInclusive<u64>) -> rusqlite::Result<()>,
 ) -> anyhow::Result<()> {
     for numbers in pieces(rows, ROWS) {
+        let last = *numbers.end();
         let transaction = connection.transaction()?;
         write(&transaction, numbers)?;
         transaction.commit()?;
+        progress(what, last, rows);
     }
     Ok(())
 }

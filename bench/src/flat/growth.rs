@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 use test_harness::{Http, Process, at_once, wait_until};
 
-use super::made::MadeAccount;
+use crate::accounts::MadeAccount;
 use crate::figure::{Figure, Unit};
 
 /// Accounts that change again and again. Those whose number ends in 1 are active.
@@ -42,7 +42,7 @@ pub(super) fn changes(
     let service = tandem.ready_service(account_service::NAME);
     let most = at_once(CHANGING, &service, |thread, http| change(thread, http, folder, changes / CHANGING));
     let most = most.into_iter().collect::<anyhow::Result<Vec<_>>>()?.into_iter().max().unwrap_or_default();
-    wait_until("the outbox is empty", || outbox(folder).is_ok_and(|rows| rows == 0).then_some(()));
+    wait_until("the outbox is empty", || outbox(folder).is_ok_and(|events| events == 0).then_some(()));
     tandem.terminate();
     let (records_running, bytes_running) = (records(folder)?, size(folder, "event-log.db")?);
     let log = EmbeddedLog::open(EmbeddedSettings::at(folder.join("event-log.db")))?;
@@ -53,7 +53,7 @@ pub(super) fn changes(
     let bytes = size(folder, "event-log.db")?;
     let name = |what: &str| format!("{what}, {changes} changes on {CHANGING} of {accounts} accounts");
     Ok(vec![
-        Figure::new(name("outbox rows after"), outbox(folder)? as f64, Unit::Count).at_most(0.0),
+        Figure::new(name("outbox events after"), outbox(folder)? as f64, Unit::Count).at_most(0.0),
         Figure::new("  at most while they were made", most as f64, Unit::Count),
         Figure::new(name("log records after compaction"), records as f64, Unit::Count)
             .against("before the changes", records_before as f64)
@@ -65,7 +65,7 @@ pub(super) fn changes(
     ])
 }
 
-/// Blocks and unblocks an account of the thread's own. Gives the most rows that were seen in the outbox.
+/// Blocks and unblocks an account of the thread's own. Gives the most events that were seen in the outbox.
 fn change(thread: usize, http: &Http, folder: &Path, changes: usize) -> anyhow::Result<u64> {
     let path = format!("/account?id={}", MadeAccount(thread as u64 * 10 + 1).id());
     let mut most = 0;
@@ -81,12 +81,12 @@ fn change(thread: usize, http: &Http, folder: &Path, changes: usize) -> anyhow::
 }
 
 fn outbox(folder: &Path) -> anyhow::Result<u64> {
-    count(&folder.join("account.db"), "SELECT count(*) FROM outbox")
+    count(&folder.join("account.db"), "SELECT coalesce(sum(event_count), 0) FROM outbox")
 }
 
 fn records(folder: &Path) -> anyhow::Result<u64> {
-    let sql =
-        "SELECT (SELECT count(*) FROM records_0) + (SELECT count(*) FROM records_1) + (SELECT count(*) FROM records_2)";
+    let sql = "SELECT sum(record_count) FROM (SELECT record_count FROM chunks_0
+               UNION ALL SELECT record_count FROM chunks_1 UNION ALL SELECT record_count FROM chunks_2)";
     count(&folder.join("event-log.db"), sql)
 }
 

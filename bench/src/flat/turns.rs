@@ -1,16 +1,18 @@
 //! The requests, each to services of either size in turn.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use account_events::AccountStatus;
 use anyhow::ensure;
-use hdrhistogram::Histogram;
 
 use super::fill::{HELD, HOLDER};
-use super::made::{MadeAccount, card_id, scattered};
+use crate::accounts::{MadeAccount, card_id, scattered};
 use crate::figure::{Figure, Unit};
 use crate::load::{self, Request, Schedule};
-use crate::median;
+use crate::machine::{processor_time, sync_rate};
+use crate::milliseconds;
+use crate::turns::Turns;
 
 /// Requests a second of `POST /card`: each waits for a sync.
 const POSTS: Schedule = Schedule { rate: 200, seconds: 5, connections: 16 };
@@ -24,6 +26,8 @@ const BOUND: f64 = 1.5;
 /// Services with so many accounts, and as many cards.
 pub(super) struct Sized {
     pub(super) count: u64,
+    /// Of both.
+    pub(super) process: u32,
     pub(super) accounts: SocketAddr,
     pub(super) cards: SocketAddr,
 }
@@ -89,41 +93,65 @@ fn anywhere(count: u64, chance: u64) -> u64 {
 
 /// p99 of each at `big`, against that at `small`: the median of the turns, and that of their ratios.
 pub(super) fn measure(small: &Sized, big: &Sized, count: u64) -> anyhow::Result<Vec<Figure>> {
-    let mut turns = vec![Vec::new(); ASKED.len()];
+    let (mut turns, mut all_spent) = (vec![Vec::new(); ASKED.len()], Vec::new());
     for turn in 0..count {
         println!("p99 at {} and at {}: turn {} of {count}", big.count, small.count, turn + 1);
+        let (mut of_small, mut of_big) = (Spent::default(), Spent::default());
         for (asked, turns) in ASKED.iter().zip(&mut turns) {
             // Each is the first as often as the other, nearly.
             turns.push(if turn % 2 == 0 {
-                let first = asked.p99(small, turn)?;
-                (asked.p99(big, turn)?, first)
+                let first = asked.p99(small, turn, &mut of_small)?;
+                (asked.p99(big, turn, &mut of_big)?, first)
             } else {
-                (asked.p99(big, turn)?, asked.p99(small, turn)?)
+                (asked.p99(big, turn, &mut of_big)?, asked.p99(small, turn, &mut of_small)?)
             });
         }
+        all_spent.push((of_big, of_small, sync_rate()?));
     }
-    Ok(ASKED.iter().zip(turns).map(|(asked, turns)| asked.figure(&turns, small.count, big.count)).collect())
+    let p99s = ASKED.iter().zip(turns).map(|(asked, turns)| asked.figure(&turns, small.count, big.count));
+    let spent = Turns(&all_spent);
+    let time = |of: &str, value: fn(&Spent) -> f64| {
+        let (what, small) = (format!("{of}'s processor time a request, all of these"), small.count.to_string());
+        spent.compared(what, Unit::Microseconds, |turn| value(&turn.0), small, |turn| value(&turn.1))
+    };
+    let beside = [
+        time("server", |spent| spent.micros(spent.server)),
+        time("generator", |spent| spent.micros(spent.generator)),
+        spent.figure("raw syncs at the same turns", Unit::PerSecond, |turn| turn.2),
+    ];
+    Ok(p99s.chain(beside).collect())
+}
+
+/// Processor time of a turn's requests at one size.
+#[derive(Default)]
+struct Spent {
+    requests: u64,
+    server: Duration,
+    generator: Duration,
+}
+
+impl Spent {
+    fn micros(&self, used: Duration) -> f64 {
+        used.as_secs_f64() * 1_000_000.0 / self.requests as f64
+    }
 }
 
 impl Asked {
     /// In milliseconds.
-    fn p99(&self, services: &Sized, turn: u64) -> anyhow::Result<f64> {
+    fn p99(&self, services: &Sized, turn: u64, spent: &mut Spent) -> anyhow::Result<f64> {
         let address = if self.of_cards { services.cards } else { services.accounts };
         let request = |number: u32| (self.make)(services.count, scattered((turn << 32) | u64::from(number)));
+        let before = processor_time(services.process)?;
         let tally = load::open_loop_of(address, request, self.schedule, |_| ())?;
         ensure!(tally.errors == 0, "{} of {} failed", tally.errors, self.what);
-        Ok(p99(&tally.latencies))
+        spent.server += processor_time(services.process)? - before;
+        spent.generator += tally.processor_time;
+        spent.requests += tally.latencies.len();
+        Ok(milliseconds(&tally.latencies, 0.99))
     }
 
     fn figure(&self, turns: &[(f64, f64)], small: u64, big: u64) -> Figure {
-        let middle = |of: fn(&(f64, f64)) -> f64| median(turns.iter().map(of).collect());
         let what = format!("p99 of {}, {big} accounts and cards", self.what);
-        Figure::new(what, middle(|turn| turn.0), Unit::Milliseconds)
-            .against_with_ratio(format!("{small}"), middle(|turn| turn.1), middle(|turn| turn.0 / turn.1))
-            .at_most(BOUND)
+        Turns(turns).compared(what, Unit::Milliseconds, |turn| turn.0, format!("{small}"), |turn| turn.1).at_most(BOUND)
     }
-}
-
-fn p99(latencies: &Histogram<u64>) -> f64 {
-    latencies.value_at_quantile(0.99) as f64 / 1_000.0
 }

@@ -66,6 +66,7 @@ fn split_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>
 pub(super) struct ChunkBuilder {
     first: Option<u64>,
     last: u64,
+    count: i64,
     bytes: Vec<u8>,
 }
 
@@ -74,6 +75,7 @@ impl ChunkBuilder {
     pub(super) fn push(&mut self, offset: u64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[u8]) {
         self.first.get_or_insert(offset);
         self.last = offset;
+        self.count += 1;
         self.bytes.extend_from_slice(&offset.to_le_bytes());
         for part in [key, value, Some(headers)] {
             let length = part.map_or(MISSING, |part| part.len() as u32);
@@ -93,14 +95,15 @@ impl ChunkBuilder {
         self.bytes.len() + bytes >= FULL_BYTES
     }
 
-    /// Its row: the first and the last offset, the checksum, the records; `None` if it has no record.
-    pub(super) fn row(&self) -> Option<(i64, i64, i64, &[u8])> {
+    /// Its row: the first and the last offset, how many records, the checksum, the records; `None` if it has none.
+    pub(super) fn row(&self) -> Option<(i64, i64, i64, i64, &[u8])> {
         let first = self.first?;
-        Some((first as i64, self.last as i64, checksum(first, self.last, &self.bytes), &self.bytes))
+        Some((first as i64, self.last as i64, self.count, checksum(first, self.last, &self.bytes), &self.bytes))
     }
 
     pub(super) fn clear(&mut self) {
         self.first = None;
+        self.count = 0;
         self.bytes.clear();
     }
 }

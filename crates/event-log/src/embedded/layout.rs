@@ -67,14 +67,14 @@ fn create(connection: &mut Connection, partition_count: u32) -> Result<(), Failu
 pub(super) fn create_chunks(connection: &Connection, partition: u32) -> rusqlite::Result<()> {
     connection.execute_batch(&format!(
         "CREATE TABLE chunks_{partition} (first_offset INTEGER PRIMARY KEY, last_offset INTEGER NOT NULL,
-             checksum INTEGER NOT NULL, records BLOB NOT NULL) STRICT;"
+             record_count INTEGER NOT NULL, checksum INTEGER NOT NULL, records BLOB NOT NULL) STRICT;"
     ))
 }
 
 /// The statement that [`insert_and_clear`] runs. A commit that fails may still be found whole after all: putting the same
 /// records again must then be no error.
 pub(super) fn insert_chunk(partition: impl std::fmt::Display) -> String {
-    format!("INSERT OR REPLACE INTO chunks_{partition} VALUES (?1, ?2, ?3, ?4)")
+    format!("INSERT OR REPLACE INTO chunks_{partition} VALUES (?1, ?2, ?3, ?4, ?5)")
 }
 
 /// Writes the chunk, if it has any record, and makes it ready for the next ones.
