@@ -72,6 +72,7 @@ pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
 /// Makes accounts by `schedule`. Those of the first `warm_up` seconds do not count.
 pub(crate) fn run(setup: Setup, schedule: Schedule, warm_up: u32) -> anyhow::Result<Latencies> {
     println!("making {} accounts a second for {} s", schedule.rate, schedule.seconds);
+    let folder = tempfile::tempdir()?;
     let seen = Arc::new(Seen::default());
     let log = Arc::new(WatchedLog { log: setup.log, seen: Arc::clone(&seen) });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -82,6 +83,7 @@ pub(crate) fn run(setup: Setup, schedule: Schedule, warm_up: u32) -> anyhow::Res
     let account = account_service::Config { database: setup.account_database, cors: None, clock: Clock::system() };
     let card = card_service::Config {
         database: setup.card_database,
+        data_dir: folder.path().to_owned(),
         group: card_service::DEFAULT_GROUP.to_owned(),
         view_max_age: None,
         cors: None,

@@ -247,6 +247,7 @@ impl Accounts {
 fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switches) -> InProcess {
     let config = Config {
         database: database_url(folder, "card").parse().expect("a database URL"),
+        data_dir: folder.to_owned(),
         group: accounts.name.clone(),
         view_max_age: settings.view_max_age,
         cors: settings.cors.map(|origin| origin.parse().expect("an origin")),
