@@ -134,10 +134,13 @@ fn accounts_deleted_long_ago_are_closed_again_in_a_database_put_back_to_an_older
     service.post_card("US", &ids[0]).expect(403);
 }
 
+/// What becomes of a file; `None` if it is removed.
+type Damage = fn(Vec<u8>) -> Option<Vec<u8>>;
+
 #[test]
 fn without_a_checkpoint_or_with_a_damaged_one_everything_is_read() {
     let mut known = known();
-    let damages: [fn(Vec<u8>) -> Option<Vec<u8>>; 5] = [
+    let damages: [Damage; 5] = [
         |_| None,
         |_| Some(Vec::new()),
         |bytes| Some(bytes[..bytes.len() - 1].to_vec()),

@@ -165,7 +165,7 @@ fn a_shard_that_changes_while_it_is_copied_hides_no_account() {
         shard.copy_while(&mut bytes, |copied| {
             // Where it was just copied, or was free, and around it: the last slot's second account is in the first one.
             if copied as u32 % spacing == phase {
-                [SLOTS - 1, 0, 1].map(|distance| take_two((copied as u32 + distance) % SLOTS));
+                [SLOTS - 1, 0, 1].iter().for_each(|distance| take_two((copied as u32 + distance) % SLOTS));
             }
         });
         let copy = Shard::from_bytes(&bytes);
