@@ -171,6 +171,7 @@ fn start_until_ready<L: EventLog>(
 ) -> anyhow::Result<f64> {
     let config = Config {
         database: DatabaseUrl::Sqlite(folder.join("card.db")),
+        data_dir: folder.to_owned(),
         group: DEFAULT_GROUP.to_owned(),
         view_max_age: None,
         cors: None,

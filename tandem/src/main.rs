@@ -36,6 +36,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
     };
     let card = card_service::Config {
         database: settings.card_database_url.clone().unwrap_or_else(|| database_file(&settings, "card.db")),
+        data_dir: settings.common.data_dir.clone(),
         group: settings.kafka_group_id.clone(),
         view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
         cors: settings.cors_allow_origin.clone(),

@@ -98,6 +98,7 @@ pub(super) fn make_tables(url: &str) -> anyhow::Result<()> {
     InProcess::start(|listener, shutdown| account_service::run(account, listener, account_log, shutdown)).stop()?;
     let card = card_service::Config {
         database,
+        data_dir: folder.path().to_owned(),
         group: card_service::DEFAULT_GROUP.to_owned(),
         view_max_age: None,
         cors: None,

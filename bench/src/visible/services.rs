@@ -9,6 +9,7 @@ use database::DatabaseUrl;
 use event_log::EventLog;
 use hdrhistogram::Histogram;
 use process::Clock;
+use tempfile::TempDir;
 use test_harness::{Http, wait_until};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -35,6 +36,8 @@ pub(crate) struct Services {
     shutdown: CancellationToken,
     serving: [JoinHandle<anyhow::Result<()>>; 2],
     runtime: Runtime,
+    /// Where the card service keeps what is not in its database.
+    _data_dir: TempDir,
 }
 
 /// What a turn came to. Latencies are in microseconds.
@@ -55,7 +58,7 @@ pub(crate) struct Turn {
 impl Services {
     /// Starts them, and waits until both are ready.
     pub(crate) fn start(setup: Setup) -> anyhow::Result<Self> {
-        let seen = Arc::new(Seen::default());
+        let (seen, data_dir) = (Arc::new(Seen::default()), tempfile::tempdir()?);
         let log = Arc::new(WatchedLog { log: setup.log, seen: Arc::clone(&seen) });
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let shutdown = CancellationToken::new();
@@ -65,6 +68,7 @@ impl Services {
         let account = account_service::Config { database: setup.account_database, cors: None, clock: Clock::system() };
         let card = card_service::Config {
             database: setup.card_database,
+            data_dir: data_dir.path().to_owned(),
             group: card_service::DEFAULT_GROUP.to_owned(),
             view_max_age: None,
             cors: None,
@@ -77,7 +81,7 @@ impl Services {
         for service in [accounts, cards].map(Http::new) {
             wait_until("the services are ready", || (service.get("/readyz").status == 200).then_some(()));
         }
-        Ok(Services { accounts, seen, shutdown, serving, runtime })
+        Ok(Services { accounts, seen, shutdown, serving, runtime, _data_dir: data_dir })
     }
 
     /// Accounts a second that 64 connections make which send the next request when they have the last one's answer.

@@ -21,6 +21,7 @@ use crate::account_view::{Applied, ViewWriter};
 use crate::error::CardError;
 use crate::quarantine::Quarantine;
 use crate::store::Store;
+use crate::view_checkpoint::Checkpoints;
 use crate::view_status::{ViewStatus, remaining};
 
 /// How long one poll waits for records, which bounds how long the feed takes to notice the end of the service.
@@ -54,6 +55,7 @@ pub(crate) struct AccountFeed {
     /// Deleted accounts that are still to be closed in the card database.
     pub(crate) unclosed: Vec<AccountId>,
     pub(crate) quarantine: Quarantine,
+    pub(crate) checkpoints: Checkpoints,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +76,7 @@ struct Rebuild {
 impl AccountFeed {
     /// Feeds the view until the service ends.
     pub(crate) fn run(mut self) {
-        let mut positions = Positions::new();
+        let mut positions = self.checkpoints.load(&mut self.view);
         let mut rebuild = None;
         while !stopping(&self.stopping) {
             let Err(error) = self.feed_until_failure(&mut positions, &mut rebuild) else { return };
@@ -92,6 +94,9 @@ impl AccountFeed {
     ) -> Result<(), FeedError> {
         self.log.prepare()?;
         let (ends, now) = (self.log.end_offsets(END_OFFSETS_TIMEOUT)?, Instant::now());
+        if self.checkpoints.contradicted(&mut self.view, &ends) {
+            positions.clear();
+        }
         match rebuild {
             // A topic that was made anew meanwhile may end before where the old one did.
             Some(rebuild) => rebuild.ends.iter_mut().for_each(|(partition, end)| {
@@ -100,17 +105,35 @@ impl AccountFeed {
             None => *rebuild = Some(Rebuild { ends, started: now, reported: now }),
         }
         let mut reader = self.log.reader(positions)?;
+        *positions = reader.positions();
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
         let mut lines = EventLines::default();
         while !stopping(&self.stopping) {
-            *positions = reader.positions();
-            if let Some(rebuild) = rebuild.as_mut().filter(|_| self.status.is_catching_up()) {
-                self.check_rebuild(rebuild, positions);
+            match rebuild.as_mut().filter(|_| self.status.is_catching_up()) {
+                Some(rebuild) => {
+                    let to_the_end = remaining(positions, &rebuild.ends) == 0;
+                    if self.checkpoints.disproved(&mut self.view, positions, to_the_end) {
+                        positions.clear();
+                        reader = self.log.reader(positions)?;
+                        *positions = reader.positions();
+                        continue;
+                    }
+                    self.check_rebuild(rebuild, positions);
+                }
+                // A record that was not kept in quarantine is found again, where the checkpoint before ends.
+                None if self.quarantine.is_complete() => self.checkpoints.write_if_due(|| reader.durable_positions()),
+                None => {}
             }
-            self.feed_next(reader.as_mut(), &mut lines)?;
+            let fed = self.feed_next(reader.as_mut(), &mut lines);
+            // What was taken before a failure is not read again.
+            *positions = reader.positions();
+            fed?;
             if self.status.recovered() {
                 tracing::info!("the account view follows the event log again");
             }
+        }
+        if !self.status.is_catching_up() && self.quarantine.is_complete() {
+            self.checkpoints.write_last(reader.durable_positions());
         }
         Ok(())
     }
@@ -118,21 +141,25 @@ impl AccountFeed {
     /// Takes what has come into the view.
     fn feed_next(&mut self, reader: &mut dyn Reader, lines: &mut EventLines) -> Result<(), FeedError> {
         let (view, unclosed, quarantine) = (&mut self.view, &mut self.unclosed, &mut self.quarantine);
+        let checkpoints = &mut self.checkpoints;
         let mut poison = 0;
         // Asked for once: at each of millions of records it would take as long as to decode it.
         let now = Instant::now();
-        let records = reader.poll(POLL, &mut |record| match AccountEvent::decode(record) {
-            Ok(event) => {
-                let applied = view.apply(&event);
-                if event.status == AccountStatus::Deleted {
-                    unclosed.push(event.account_id);
+        let records = reader.poll(POLL, &mut |record| {
+            checkpoints.take(record);
+            match AccountEvent::decode(record) {
+                Ok(event) => {
+                    let applied = view.apply(&event);
+                    if event.status == AccountStatus::Deleted {
+                        unclosed.push(event.account_id);
+                    }
+                    lines.applied(&event, applied, now);
                 }
-                lines.applied(&event, applied, now);
-            }
-            Err(reason) => {
-                poison += 1;
-                lines.quarantined(record, &reason, now);
-                quarantine.take(record, reason);
+                Err(reason) => {
+                    poison += 1;
+                    lines.quarantined(record, &reason, now);
+                    quarantine.take(record, reason);
+                }
             }
         })?;
         if records == 0 {
@@ -157,11 +184,12 @@ impl AccountFeed {
         Ok(())
     }
 
-    fn check_rebuild(&self, rebuild: &mut Rebuild, positions: &Positions) {
+    fn check_rebuild(&mut self, rebuild: &mut Rebuild, positions: &Positions) {
+        let left = remaining(positions, &rebuild.ends);
+        let all_closed = left == 0 && self.unclosed.is_empty() && self.close_checkpointed();
         let records = self.status.records();
         let seconds = rebuild.started.elapsed().as_secs_f64();
-        let left = remaining(positions, &rebuild.ends);
-        if left == 0 && self.unclosed.is_empty() {
+        if all_closed {
             self.status.caught_up();
             tracing::info!(records, seconds, "the account view holds every account");
         } else if rebuild.reported.elapsed() >= PROGRESS_INTERVAL {
@@ -169,6 +197,12 @@ impl AccountFeed {
             let rate = (records as f64 / seconds) as u64;
             tracing::info!(records, records_per_second = rate, left, "the account view is being rebuilt");
         }
+    }
+
+    /// Closes the accounts that are deleted in the checkpoint, and tells whether all are closed. If the database cannot do it
+    /// now, the view goes on, and they are closed later.
+    fn close_checkpointed(&mut self) -> bool {
+        self.checkpoints.close_deleted(&self.view, &self.store, CLOSED_AT_ONCE).unwrap_or(false)
     }
 }
 

@@ -12,6 +12,7 @@
 //! writer applies ([`ViewWriter`] is not cloned); readers never wait: a slot's id never changes once its state is set, a
 //! state is one atomic word, and a shard that grows is replaced as a whole.
 
+pub(crate) mod checkpoint;
 mod shard;
 
 use std::collections::hash_map::RandomState;
@@ -58,8 +59,9 @@ pub struct ViewWriter {
 
 struct Table {
     shards: Box<[ArcSwap<Shard>]>,
-    /// Makes the places of ids unpredictable, so that nobody can choose ids that all meet in one place.
-    seeds: [u64; 2],
+    /// Makes the places of ids unpredictable, so that nobody can choose ids that all meet in one place. They change only with
+    /// all the shards, when a checkpoint is loaded.
+    seeds: [AtomicU64; 2],
     counts: Counts,
 }
 
@@ -77,7 +79,7 @@ pub fn account_view() -> (ViewWriter, AccountView) {
     let random = RandomState::new();
     let table = Arc::new(Table {
         shards: (0..SHARD_COUNT).map(|_| ArcSwap::from_pointee(Shard::with_segments(0))).collect(),
-        seeds: [random.hash_one(1), random.hash_one(2)],
+        seeds: [1, 2].map(|number| AtomicU64::new(random.hash_one(number))),
         counts: Counts::default(),
     });
     let writer = ViewWriter { table: Arc::clone(&table), taken: vec![0; SHARD_COUNT].into() };
@@ -162,16 +164,24 @@ impl Counts {
 }
 
 impl Table {
+    fn seeds(&self) -> [u64; 2] {
+        self.seeds.each_ref().map(|seed| seed.load(Ordering::Relaxed))
+    }
+
     /// The shard of an id, and a number that gives its place in the shard.
     fn place(&self, id: AccountId) -> (usize, u32) {
-        let (high, low) = id.0.as_u64_pair();
-        let product = u128::from(high ^ self.seeds[0]) * u128::from(low ^ self.seeds[1]);
-        let hash = (product >> 64) as u64 ^ product as u64;
-        // A second round, since the low half of a product depends on few bits of its factors.
-        let product = u128::from(hash) * u128::from(self.seeds[0] | 1);
-        let hash = (product >> 64) as u64 ^ product as u64;
-        ((hash >> 32) as usize % SHARD_COUNT, hash as u32)
+        place(self.seeds(), id)
     }
+}
+
+fn place(seeds: [u64; 2], id: AccountId) -> (usize, u32) {
+    let (high, low) = id.0.as_u64_pair();
+    let product = u128::from(high ^ seeds[0]) * u128::from(low ^ seeds[1]);
+    let hash = (product >> 64) as u64 ^ product as u64;
+    // A second round, since the low half of a product depends on few bits of its factors.
+    let product = u128::from(hash) * u128::from(seeds[0] | 1);
+    let hash = (product >> 64) as u64 ^ product as u64;
+    ((hash >> 32) as usize % SHARD_COUNT, hash as u32)
 }
 
 /// `deleted` in the highest bit, then 30 bits of version (0 if there is none), then `blocked`, and 1 added, so that no

@@ -1,5 +1,6 @@
 //! The settings of the card service that are its own, in whichever binary it runs.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use database::DatabaseUrl;
@@ -11,6 +12,8 @@ use process::Clock;
 pub struct Config {
     /// Where its rows are.
     pub database: DatabaseUrl,
+    /// The folder for the checkpoint of the account view, if the database is no file beside which it can be.
+    pub data_dir: PathBuf,
     /// The group whose members share the card closer's work.
     pub group: String,
     /// How old the view may be for making cards; any age if `None`.

@@ -17,9 +17,11 @@ pub mod error;
 mod get_card;
 mod ledger;
 mod list_cards;
+mod log_samples;
 mod quarantine;
 mod router;
 pub mod store;
+mod view_checkpoint;
 pub mod view_status;
 
 use std::sync::Arc;
@@ -63,6 +65,9 @@ pub async fn run(
     let (view_writer, view) = account_view::account_view();
     let status = Arc::new(ViewStatus::new(config.view_max_age));
     let stopping = Arc::new(AtomicBool::new(false));
+    let checkpoint = view_checkpoint::path(&config.database, &config.data_dir);
+    let (checkpoints, checkpoint_writer) =
+        view_checkpoint::checkpoints(checkpoint, view.clone(), Arc::clone(&stopping));
 
     let feed = AccountFeed {
         log: Arc::clone(&log),
@@ -72,6 +77,7 @@ pub async fn run(
         stopping: Arc::clone(&stopping),
         unclosed: Vec::new(),
         quarantine: Quarantine::default(),
+        checkpoints,
     };
     let closer = CardCloser {
         log: Arc::clone(&log),
@@ -82,6 +88,7 @@ pub async fn run(
     let (watched, watch_stop) = (Arc::clone(&status), Arc::clone(&stopping));
     let loops = [
         spawn("account-feed", move || feed.run())?,
+        spawn("view-checkpoint", move || checkpoint_writer.run())?,
         spawn("card-closer", move || closer.run())?,
         spawn("view-watch", move || account_feed::watch(log.as_ref(), &watched, &watch_stop))?,
     ];
@@ -109,7 +116,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<Join
 }
 
 /// Ends the loops, which write too, then the writer.
-async fn stop(store: Store, writer_thread: JoinHandle<()>, loops: [JoinHandle<()>; 3], stopping: Arc<AtomicBool>) {
+async fn stop(store: Store, writer_thread: JoinHandle<()>, loops: [JoinHandle<()>; 4], stopping: Arc<AtomicBool>) {
     stopping.store(true, Ordering::Release);
     let ending = tokio::task::spawn_blocking(move || {
         for thread in loops {

@@ -76,6 +76,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
     );
     let config = Config {
         database,
+        data_dir,
         group: settings.kafka_group_id,
         view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
         cors: settings.cors_allow_origin,

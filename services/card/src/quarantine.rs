@@ -29,6 +29,8 @@ const MAX_HEADERS: usize = 16;
 pub(crate) struct Quarantine {
     taken: usize,
     records: Vec<QuarantinedRecord>,
+    /// Whether the database did not take some.
+    has_lost: bool,
 }
 
 impl Quarantine {
@@ -40,6 +42,11 @@ impl Quarantine {
         }
     }
 
+    /// Whether the database has all that it keeps: no checkpoint may leave behind what is to be found again.
+    pub(crate) fn is_complete(&self) -> bool {
+        !self.has_lost
+    }
+
     /// Puts what was taken into the database, a few at a time, so that cards are made in between.
     pub(crate) fn store(&mut self, store: &Store) {
         while !self.records.is_empty() {
@@ -47,6 +54,7 @@ impl Quarantine {
             if let Err(error) = store.quarantine(self.records.split_off(rest)) {
                 tracing::warn!(%error, "records in quarantine could not be kept; they are counted, and still in the log");
                 self.records.clear();
+                self.has_lost = true;
             }
         }
     }

@@ -18,6 +18,7 @@ mod tables;
 
 mod banner;
 mod chaos;
+mod checkpoint;
 mod compose;
 mod holes;
 mod kafka_tools;

@@ -250,6 +250,7 @@ impl Place {
         std::fs::create_dir_all(&folder).expect("a folder");
         let config = card_service::Config {
             database: self.database_url(&folder, card_service::NAME).parse().expect("a URL"),
+            data_dir: folder,
             group: self.group().to_owned(),
             view_max_age: None,
             cors: None,

@@ -24,6 +24,12 @@ type Slot = [AtomicU32; 5];
 /// As much as is allocated at once.
 type Segment = [Slot; SEGMENT_SLOTS];
 
+/// A slot in a checkpoint: its words, little endian.
+const SLOT_BYTES: usize = size_of::<Slot>();
+
+/// A segment in a checkpoint: its slots.
+pub(super) const SEGMENT_BYTES: usize = SEGMENT_SLOTS * SLOT_BYTES;
+
 impl Shard {
     pub(super) fn with_segments(count: usize) -> Self {
         let segment = || Box::new(std::array::from_fn(|_| Default::default()));
@@ -81,6 +87,59 @@ impl Shard {
         words[4].store(state, Ordering::Release);
     }
 
+    /// The accounts, each with its state.
+    pub(super) fn accounts(&self) -> impl Iterator<Item = ([u32; 4], u32)> {
+        let slots = self.segments.iter().flat_map(|segment| segment.iter());
+        slots.map(read).filter(|(_, state)| *state != 0)
+    }
+
+    /// Whether a slot is free: a search may go on until it comes to one.
+    pub(super) fn has_room(&self) -> bool {
+        self.segments.iter().flat_map(|segment| segment.iter()).any(|slot| read(slot).1 == 0)
+    }
+
+    /// The slots as they lie, for a checkpoint, while accounts go on being added.
+    ///
+    /// What is copied must be a shard that once was: a slot that was copied free, with accounts behind it that probed past it
+    /// when it was taken later, would hide them. So the copying begins before a free slot and goes backwards, all the way
+    /// round to that slot: of two accounts the one that the other had to probe past was there before, and is copied after.
+    /// It is done when that slot is free to the last, since nothing has probed past it then.
+    pub(super) fn copy_to(&self, bytes: &mut Vec<u8>) {
+        self.copy_while(bytes, |_| ());
+    }
+
+    /// As [`copy_to`](Shard::copy_to), and calls `meanwhile` when a slot was copied, with its number.
+    pub(super) fn copy_while(&self, bytes: &mut Vec<u8>, mut meanwhile: impl FnMut(usize)) {
+        bytes.resize(self.segments.len() * SEGMENT_BYTES, 0);
+        let (copied, _) = bytes.as_chunks_mut::<SLOT_BYTES>();
+        let is_free = |number: &usize| self.slot(*number)[4].load(Ordering::Acquire) == 0;
+        while let Some(gap) = (0..copied.len()).find(is_free) {
+            for number in (0..gap).rev().chain((gap..copied.len()).rev()) {
+                let ([a, b, c, d], state) = read(self.slot(number));
+                let (words, _) = copied[number].as_chunks_mut::<4>();
+                words.iter_mut().zip([a, b, c, d, state]).for_each(|(word, value)| *word = value.to_le_bytes());
+                meanwhile(number);
+            }
+            if is_free(&gap) {
+                return;
+            }
+        }
+    }
+
+    /// The shard that was copied.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Shard {
+        let (segments, _) = bytes.as_chunks::<SEGMENT_BYTES>();
+        let word = |bytes: &[u8; 4]| AtomicU32::new(u32::from_le_bytes(*bytes));
+        let segment = |bytes: &[u8; SEGMENT_BYTES]| {
+            let (slots, _) = bytes.as_chunks::<SLOT_BYTES>();
+            Box::new(std::array::from_fn(|slot| {
+                let (words, _) = slots[slot].as_chunks::<4>();
+                std::array::from_fn(|number| word(&words[number]))
+            }))
+        };
+        Shard { segments: segments.iter().map(segment).collect() }
+    }
+
     /// A larger one with the same accounts.
     pub(super) fn grown(&self, place: impl Fn(AccountId) -> u32) -> Shard {
         let count = self.segments.len();
@@ -96,12 +155,19 @@ impl Shard {
     }
 }
 
+/// A slot's id and state. The id of a free one is nothing to go by: it may be half written.
+fn read(slot: &Slot) -> ([u32; 4], u32) {
+    let state = slot[4].load(Ordering::Acquire);
+    let id = if state == 0 { [0; 4] } else { [0, 1, 2, 3].map(|word| slot[word].load(Ordering::Relaxed)) };
+    (id, state)
+}
+
 pub(super) fn words(id: AccountId) -> [u32; 4] {
     let (high, low) = id.0.as_u64_pair();
     [(high >> 32) as u32, high as u32, (low >> 32) as u32, low as u32]
 }
 
-fn from_words([a, b, c, d]: [u32; 4]) -> AccountId {
+pub(super) fn from_words([a, b, c, d]: [u32; 4]) -> AccountId {
     let pair = |high, low| u64::from(high) << 32 | u64::from(low);
     AccountId(uuid::Uuid::from_u64_pair(pair(a, b), pair(c, d)))
 }

@@ -6,6 +6,7 @@ mod bodies;
 mod by_account;
 mod by_number;
 mod catching_up;
+mod checkpoint;
 mod closing;
 mod concurrency;
 mod create;

@@ -13,7 +13,9 @@ use process::Clock;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use test_harness::{Answer, Http, InProcess, database_url, open_event_log, wait_until, with_postgres};
+use test_harness::{
+    Answer, Http, InProcess, database_url, forget_event_log, open_event_log, wait_until, with_postgres,
+};
 use uuid::Uuid;
 
 use crate::switched_log::{SwitchedLog, Switches};
@@ -85,11 +87,26 @@ impl TestService {
 
     /// Ends the service and closes its log; then starts both on the same files, and waits until it is ready.
     pub(crate) fn restart(self) -> Self {
+        self.restart_after(|_| ())
+    }
+
+    /// As [`restart`](Self::restart), with the log thrown away meanwhile, and `records` in a new one.
+    pub(crate) fn restart_on_another_log(self, records: &[Record]) -> Self {
+        self.accounts.records.store(0, Ordering::SeqCst);
+        self.restart_after(|folder| {
+            forget_event_log(folder);
+            Accounts::open(folder, 0).publish(records);
+        })
+    }
+
+    /// As [`restart`](Self::restart), and `change`s something in the folder meanwhile.
+    pub(crate) fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
         let TestService { mut running, accounts, folder, settings, switches } = self;
         running.stop().expect("a clean end");
         drop(running);
         let records = accounts.record_count();
         drop(accounts);
+        change(folder.path());
         let accounts = Accounts::open(folder.path(), records);
         let running = run(folder.path(), &accounts, &settings, &switches);
         let service = TestService { running, accounts, folder, settings, switches };
@@ -120,6 +137,11 @@ impl TestService {
                 Ok(rows.iter().map(row).collect())
             }),
         }
+    }
+
+    /// The name of the checkpoint of its view, in its folder.
+    pub(crate) fn checkpoint_name(&self) -> &'static str {
+        if self.is_on_postgres() { "card-account-view.checkpoint" } else { "card.db.view" }
     }
 
     /// Whether its database is on a server, which instances share.
@@ -247,6 +269,7 @@ impl Accounts {
 fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switches) -> InProcess {
     let config = Config {
         database: database_url(folder, "card").parse().expect("a database URL"),
+        data_dir: folder.to_owned(),
         group: accounts.name.clone(),
         view_max_age: settings.view_max_age,
         cors: settings.cors.map(|origin| origin.parse().expect("an origin")),

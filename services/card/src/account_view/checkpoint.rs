@@ -1,0 +1,246 @@
+//! A checkpoint of the view: the view on disk, with how far the log was read (its positions), so that a start reads what has
+//! come since and not the whole log.
+//!
+//! The file is [`MAGIC`], a block that says how far the log was read and how the ids were hashed, and a block for each shard:
+//! its slots as they lie in memory, so that nothing is hashed again when it is loaded. A block is its length, its bytes and
+//! a checksum that goes on from the block before, all numbers in 64 bits, little endian. So a file that is torn, cut,
+//! garbled or not ours is noticed, and nothing of it gets into the view: it only costs a replay.
+//!
+//! It is written while the feed goes on applying events. That is sound since the mark is taken first, and the shards are read
+//! after: the view may know more than the mark says, never less. Reading again what it knows already changes nothing (the
+//! maximum is taken; events without a version end in the order of arrival again), and what it knows too early is true: every
+//! event tells of a row that is already committed.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use account_events::{AccountId, AccountStatus};
+use siphasher::sip::SipHasher13;
+
+use super::shard::{SEGMENT_BYTES, Shard, from_words};
+use super::{AccountView, SHARD_COUNT, ViewWriter, place, unpack};
+use crate::log_samples::{Mark, Reached, SAMPLES, Sample};
+
+/// Whose file it is, and the version of what follows. Another place for an id, or another state for a
+/// status, is another version.
+const MAGIC: [u8; 8] = *b"tdmView1";
+
+/// Partitions of the log, at most, so that a length is not believed that cannot be.
+const MAX_PARTITIONS: usize = 100_000;
+
+/// Why a file is no checkpoint to start from.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    /// There is none.
+    #[error("there is none")]
+    Missing,
+    /// The file cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(io::Error),
+    /// It is another program's, or of another version of this one.
+    #[error("it is not a checkpoint of this version")]
+    Foreign,
+    /// It ends too soon.
+    #[error("it is cut short")]
+    Cut,
+    /// Something in it is not as it was written.
+    #[error("it is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// A checkpoint as it was read, all of it.
+pub(crate) struct Checkpoint {
+    /// How far the log was read.
+    pub(crate) mark: Mark,
+    seeds: [u64; 2],
+    shards: Vec<Shard>,
+}
+
+/// Writes the view, which knows at least what the log has before `mark`, as long as it may `go_on`. Returns whether it is
+/// complete.
+pub(crate) fn write(
+    view: &AccountView,
+    mark: &Mark,
+    out: &mut impl Write,
+    go_on: &dyn Fn() -> bool,
+) -> io::Result<bool> {
+    out.write_all(&MAGIC)?;
+    let mut blocks = Blocks { checksum: 0, bytes: Vec::new() };
+    blocks.bytes.extend(head(view.0.seeds(), mark).into_iter().flat_map(u64::to_le_bytes));
+    blocks.write(out)?;
+    for shard in &view.0.shards {
+        if !go_on() {
+            return Ok(false);
+        }
+        shard.load_full().copy_to(&mut blocks.bytes);
+        blocks.write(out)?;
+    }
+    Ok(true)
+}
+
+/// Reads what [`write()`] wrote, from a file of `length` bytes.
+pub(crate) fn read(input: &mut impl Read, length: u64) -> Result<Checkpoint, Unusable> {
+    let mut magic = [0; MAGIC.len()];
+    input.read_exact(&mut magic)?;
+    if magic != MAGIC {
+        return Err(Unusable::Foreign);
+    }
+    let mut blocks = Blocks { checksum: 0, bytes: Vec::new() };
+    blocks.read(input, length)?;
+    let (words, _) = blocks.bytes.as_chunks::<8>();
+    let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let (seeds, mark) = parse_head(&mut words).ok_or(Unusable::Foreign)?;
+    let mut shards = Vec::with_capacity(SHARD_COUNT);
+    for number in 0..SHARD_COUNT {
+        blocks.read(input, length)?;
+        let shard = Shard::from_bytes(&blocks.bytes);
+        if !is_ours(number, &shard, seeds) {
+            return Err(Unusable::Foreign);
+        }
+        shards.push(shard);
+    }
+    match input.read(&mut [0])? {
+        0 => Ok(Checkpoint { mark, seeds, shards }),
+        _ => Err(Unusable::Damaged("something stands behind its end")),
+    }
+}
+
+fn head(seeds: [u64; 2], mark: &Mark) -> Vec<u64> {
+    let mut words = vec![SHARD_COUNT as u64, SEGMENT_BYTES as u64, seeds[0], seeds[1], mark.0.len() as u64];
+    for (partition, reached) in &mark.0 {
+        words.extend([u64::from(*partition), reached.position, reached.samples.len() as u64]);
+        words.extend(reached.samples.iter().flat_map(|sample| [sample.offset, sample.hash]));
+    }
+    words
+}
+
+/// Whether the first account of the shard is where this binary looks for it.
+fn is_ours(number: usize, shard: &Shard, seeds: [u64; 2]) -> bool {
+    shard.accounts().next().is_none_or(|(id, _)| {
+        let (shard_number, place) = place(seeds, from_words(id));
+        shard_number == number && shard.has_room() && shard.find(id, place).is_ok()
+    })
+}
+
+/// `None` if the shards that follow are none of this binary's.
+fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<([u64; 2], Mark)> {
+    let layout = [words.next()?, words.next()?];
+    let seeds = [words.next()?, words.next()?];
+    let mut mark = Mark::default();
+    for _ in 0..usize::try_from(words.next()?).ok().filter(|count| *count <= MAX_PARTITIONS)? {
+        let (partition, position) = (u32::try_from(words.next()?).ok()?, words.next()?);
+        let count = usize::try_from(words.next()?).ok().filter(|count| *count <= SAMPLES)?;
+        let mut sample = || Some(Sample { offset: words.next()?, hash: words.next()? });
+        let samples = (0..count).map(|_| sample()).collect::<Option<_>>()?;
+        mark.0.insert(partition, Reached { position, samples });
+    }
+    (layout == [SHARD_COUNT as u64, SEGMENT_BYTES as u64] && words.next().is_none()).then_some((seeds, mark))
+}
+
+/// One block after the other, through the same memory.
+struct Blocks {
+    /// Of the last one.
+    checksum: u64,
+    bytes: Vec<u8>,
+}
+
+impl Blocks {
+    fn write(&mut self, out: &mut impl Write) -> io::Result<()> {
+        out.write_all(&(self.bytes.len() as u64).to_le_bytes())?;
+        out.write_all(&self.bytes)?;
+        self.sum_up();
+        self.bytes.clear();
+        out.write_all(&self.checksum.to_le_bytes())
+    }
+
+    fn read(&mut self, input: &mut impl Read, file_length: u64) -> Result<(), Unusable> {
+        let mut number = [0; 8];
+        input.read_exact(&mut number)?;
+        let length = u64::from_le_bytes(number);
+        // Nothing is made room for that cannot be in the file.
+        if length > file_length {
+            return Err(Unusable::Cut);
+        }
+        self.bytes.resize(length as usize, 0);
+        input.read_exact(&mut self.bytes)?;
+        input.read_exact(&mut number)?;
+        self.sum_up();
+        if self.checksum != u64::from_le_bytes(number) {
+            return Err(Unusable::Damaged("a checksum is wrong"));
+        }
+        Ok(())
+    }
+
+    fn sum_up(&mut self) {
+        use std::hash::Hasher;
+        let mut hasher = SipHasher13::new_with_keys(self.checksum, self.bytes.len() as u64);
+        hasher.write(&self.bytes);
+        self.checksum = hasher.finish();
+    }
+}
+
+impl From<io::Error> for Unusable {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::NotFound => Unusable::Missing,
+            ErrorKind::UnexpectedEof => Unusable::Cut,
+            _ => Unusable::Unreadable(error),
+        }
+    }
+}
+
+impl ViewWriter {
+    /// Fills an empty view, and returns with how many accounts. No reader may ask before the instance is ready
+    /// (ARCHITECTURE.md C3).
+    pub(crate) fn restore(&mut self, checkpoint: Checkpoint) -> u64 {
+        for (seed, value) in self.table.seeds.iter().zip(checkpoint.seeds) {
+            seed.store(value, Ordering::Relaxed);
+        }
+        self.replace(checkpoint.shards);
+        self.table.counts.accounts.load(Ordering::Relaxed)
+    }
+
+    /// Forgets every account: they were another log's. No reader may ask before the instance is ready.
+    pub(crate) fn clear(&mut self) {
+        self.replace((0..SHARD_COUNT).map(|_| Shard::with_segments(0)).collect());
+    }
+
+    fn replace(&mut self, shards: Vec<Shard>) {
+        let mut by_status = [0; AccountStatus::ALL.len()];
+        for ((place, taken), shard) in self.table.shards.iter().zip(&mut self.taken).zip(shards) {
+            *taken = 0;
+            for (_, state) in shard.accounts() {
+                *taken += 1;
+                by_status[unpack(state).status as usize] += 1;
+            }
+            place.store(Arc::new(shard));
+        }
+        let counts = &self.table.counts;
+        counts.accounts.store(by_status.iter().sum(), Ordering::Relaxed);
+        for (count, value) in counts.by_status.iter().zip(by_status) {
+            count.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Hands the deleted accounts of one shard to `close`, `at_once` at a time. `None` if there is no shard of this number.
+    pub(crate) fn each_deleted<E>(
+        &self,
+        shard: usize,
+        at_once: usize,
+        mut close: impl FnMut(Vec<AccountId>) -> Result<(), E>,
+    ) -> Option<Result<(), E>> {
+        let shard = self.table.shards.get(shard)?.load();
+        let deleted = shard.accounts().filter(|(_, state)| unpack(*state).status == AccountStatus::Deleted);
+        let mut deleted = deleted.map(|(id, _)| from_words(id)).peekable();
+        while deleted.peek().is_some() {
+            if let Err(error) = close(deleted.by_ref().take(at_once).collect()) {
+                return Some(Err(error));
+            }
+        }
+        Some(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,175 @@
+//! Samples of the event log: what shows, at the next start, that the log is still the one that a checkpoint of the view was
+//! made of.
+//!
+//! Of each stretch of [`SPACING`] offsets that holds any record the first one is sampled, wherever it stands: markers of
+//! transactions and compaction leave gaps, and a fixed offset in each stretch might be a gap each time. Whoever reads a
+//! stretch again meets the same samples, but for those that were compacted away.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::Hasher;
+
+use event_log::{Positions, RecordRef};
+use siphasher::sip::SipHasher13;
+
+/// One record is sampled of as many offsets.
+const SPACING: u64 = 256;
+
+/// The samples that are kept of a partition: the last ones. Compaction may remove some, and one is enough.
+pub(crate) const SAMPLES: usize = 8;
+
+/// The header that tells one publication of an event from all others (CloudEvents).
+const ID_HEADER: &str = "ce_id";
+
+/// A record that was read, as far as it takes to know it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sample {
+    pub(crate) offset: u64,
+    /// Of key, value and [`ID_HEADER`].
+    pub(crate) hash: u64,
+}
+
+/// How far a partition was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// The next offset to read.
+    pub(crate) position: u64,
+    /// The last records sampled before it, in the order of their offsets; one at least behind the log's start.
+    pub(crate) samples: Vec<Sample>,
+}
+
+/// How far the log was read, by partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Mark(pub(crate) BTreeMap<u32, Reached>);
+
+impl Mark {
+    /// Where to read on, so that the samples are met again.
+    pub(crate) fn start(&self) -> Positions {
+        let start = |reached: &Reached| reached.samples.first().map_or(0, |sample| sample.offset);
+        self.0.iter().map(|(partition, reached)| (*partition, start(reached))).collect()
+    }
+
+    /// The positions.
+    pub(crate) fn positions(&self) -> Positions {
+        self.0.iter().map(|(partition, reached)| (*partition, reached.position)).collect()
+    }
+
+    /// Why the log that ends at `ends` cannot be the one that was read, if so.
+    pub(crate) fn contradiction(&self, ends: &Positions) -> Option<String> {
+        if !self.0.keys().eq(ends.keys()) {
+            return Some(format!("it has {} partitions, and {} were read", ends.len(), self.0.len()));
+        }
+        self.positions().into_iter().zip(ends.values()).find_map(|((partition, position), end)| {
+            let beyond = position > *end;
+            beyond.then(|| format!("partition {partition} ends at {end}, and was read up to {position}"))
+        })
+    }
+}
+
+/// Whether the log is the one that was read before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Not all of the samples have been read yet.
+    Open,
+    /// It is.
+    Proven,
+    /// It is not, or nothing is left that would show it; why, for a person.
+    Disproved(String),
+}
+
+/// Samples what is read, and compares it with what was read before.
+#[derive(Debug, Default)]
+pub(crate) struct Samples {
+    partitions: Vec<PartitionSamples>,
+    /// What was read before.
+    expected: Mark,
+    /// Whether the log went back to where it had been read: it was made anew, and the view knows more than it tells.
+    is_anew: bool,
+}
+
+#[derive(Debug)]
+struct PartitionSamples {
+    /// The stretch that the last record was in.
+    stretch: u64,
+    last: VecDeque<Sample>,
+    /// Whether a sample was met as expected, or another record in its place.
+    met: Option<bool>,
+}
+
+impl Samples {
+    /// Samples of a log that is expected to be the one that was read up to `mark`.
+    pub(crate) fn expecting(mark: Mark) -> Self {
+        Samples { expected: mark, ..Samples::default() }
+    }
+
+    /// Takes a record, in the order of reading.
+    #[inline]
+    pub(crate) fn take(&mut self, record: RecordRef<'_>) {
+        match self.partitions.get(record.partition as usize) {
+            Some(partition) if partition.stretch == record.offset / SPACING => {}
+            _ => self.sample(record),
+        }
+    }
+
+    #[cold]
+    fn sample(&mut self, record: RecordRef<'_>) {
+        let (number, sample) = (record.partition as usize, Sample { offset: record.offset, hash: hash(record) });
+        if self.partitions.len() <= number {
+            let none = || PartitionSamples { stretch: u64::MAX, last: VecDeque::new(), met: None };
+            self.partitions.resize_with(number + 1, none);
+        }
+        let partition = &mut self.partitions[number];
+        partition.stretch = sample.offset / SPACING;
+        let expected = self.expected.0.get(&record.partition).map_or(&[][..], |reached| &reached.samples);
+        if let Some(expected) = expected.iter().find(|expected| expected.offset == sample.offset) {
+            partition.met = Some(*expected == sample && partition.met != Some(false));
+        }
+        self.is_anew |= partition.last.back().is_some_and(|last| last.offset >= sample.offset);
+        partition.last.push_back(sample);
+        if partition.last.len() > SAMPLES {
+            partition.last.pop_front();
+        }
+    }
+
+    /// Whether the log is the one that was expected, when it has been read up to `positions`, and `to_the_end` or not.
+    pub(crate) fn verdict(&self, positions: &Positions, to_the_end: bool) -> Verdict {
+        let mut verdict = Verdict::Proven;
+        for (number, reached) in self.expected.0.iter().filter(|(_, reached)| reached.position > 0) {
+            match self.partitions.get(*number as usize).and_then(|partition| partition.met) {
+                Some(true) => {}
+                Some(false) => return Verdict::Disproved(format!("partition {number} holds other records")),
+                None if to_the_end || positions.get(number).is_some_and(|position| *position >= reached.position) => {
+                    return Verdict::Disproved(format!("none of the records sampled of partition {number} is left"));
+                }
+                None => verdict = Verdict::Open,
+            }
+        }
+        verdict
+    }
+
+    /// What is to be kept of a log that was read, and is durable, up to `positions`. None if nothing was read, or if it could
+    /// not be shown later that it is the same log.
+    pub(crate) fn mark(&self, positions: &Positions) -> Option<Mark> {
+        let mut reached = BTreeMap::new();
+        for (number, position) in positions {
+            let last = self.partitions.get(*number as usize).map(|partition| &partition.last);
+            let samples = last.into_iter().flatten().filter(|sample| sample.offset < *position).copied().collect();
+            reached.insert(*number, Reached { position: *position, samples });
+        }
+        let provable = reached.values().all(|reached| reached.position == 0 || !reached.samples.is_empty());
+        let any = reached.values().any(|reached| reached.position > 0);
+        (provable && any && !self.is_anew).then_some(Mark(reached))
+    }
+}
+
+fn hash(record: RecordRef<'_>) -> u64 {
+    let mut hasher = SipHasher13::new();
+    for part in [record.key, record.value, record.headers.get(ID_HEADER)] {
+        // None and each length are told from all others.
+        hasher.write_u64(part.map_or(0, |part| part.len() as u64 + 1));
+        hasher.write(part.unwrap_or_default());
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! When a checkpoint is written, and what is left on disk.
+
+use account_events::{AccountEvent, AccountId, AccountStatus, EventType};
+use event_log::Headers;
+use test_harness::wait_until;
+use uuid::Uuid;
+
+use super::*;
+use crate::account_view::account_view;
+
+/// A feed's side that has read two records, the writer's, and a view of one account.
+fn setup(path: &Path) -> (Checkpoints, CheckpointWriter, Arc<AtomicBool>) {
+    let (mut view_writer, view) = account_view();
+    let account_id = AccountId(Uuid::from_u128(1));
+    let (event_type, status) = (EventType::Created, AccountStatus::Active);
+    view_writer.apply(&AccountEvent { event_type, account_id, status, version: Some(1) });
+    let stopping = Arc::new(AtomicBool::new(false));
+    let (mut feed, writer) = checkpoints(path.to_owned(), view, Arc::clone(&stopping));
+    for offset in 0..2 {
+        feed.take(RecordRef { partition: 0, offset, key: None, value: None, headers: Headers::Empty });
+    }
+    (feed, writer, stopping)
+}
+
+fn positions(position: u64) -> Positions {
+    Positions::from([(0, position)])
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn it_is_written_when_it_is_due_and_something_was_read_and_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/er/view");
+    let (mut feed, writer, _) = setup(&path);
+    let writing = std::thread::spawn(|| writer.run());
+    feed.write_if_due(|| panic!("it is not asked before it is due"));
+    let there = || read(&path).ok().map(|checkpoint| checkpoint.mark.positions());
+    feed.due = Instant::now();
+    feed.write_if_due(|| positions(1));
+    wait_until("it is written", || (*lock(&feed.written) == positions(1)).then_some(()));
+    assert_eq!(there(), Some(positions(1)));
+    assert!(feed.due > Instant::now() + INTERVAL / 2, "the next one has its time");
+
+    fs::remove_file(&path).unwrap();
+    feed.write_last(positions(1));
+    feed.due = Instant::now();
+    feed.write_if_due(|| positions(1));
+    feed.write_last(positions(2));
+    drop(feed);
+    writing.join().unwrap();
+    assert_eq!(there(), Some(positions(2)));
+    assert_eq!(names(path.parent().unwrap()), ["view"]);
+
+    let (mut view_writer, view) = account_view();
+    let (mut feed, ..) = setup(&path);
+    assert_eq!(feed.load(&mut view_writer), positions(0));
+    assert_eq!(view.len(), 1);
+    assert_eq!(feed.new_mark(positions(2)), None, "nothing new to write");
+}
+
+#[test]
+fn one_that_would_outlast_the_end_is_given_up_and_leaves_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("view");
+    fs::write(&path, "before").unwrap();
+    let (feed, writer, stopping) = setup(&path);
+    stopping.store(true, Ordering::Release);
+    let mark = feed.new_mark(positions(2)).unwrap();
+    feed.orders.send(Order { mark: mark.clone(), until: None }).unwrap();
+    let writing = std::thread::spawn(|| writer.run());
+    feed.orders.send(Order { mark, until: Some(Instant::now()) }).unwrap();
+    drop(feed);
+    writing.join().unwrap();
+    assert_eq!((fs::read(&path).unwrap(), names(folder.path())), (b"before".to_vec(), vec!["view".to_owned()]));
+}
+
+#[test]
+fn leftovers_are_removed_and_what_another_instance_writes_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("view");
+    for name in ["view.1.unfinished", "view.2.unfinished", "view", "view.1", "other.1.unfinished"] {
+        fs::write(folder.path().join(name), "").unwrap();
+    }
+    let held = File::options().write(true).open(folder.path().join("view.2.unfinished")).unwrap();
+    held.try_lock().unwrap();
+    remove_leftovers(&path);
+    let mut left = names(folder.path());
+    left.sort();
+    assert_eq!(left, ["other.1.unfinished", "view", "view.1", "view.2.unfinished"]);
+}
+
+#[test]
+fn where_it_cannot_be_written_nothing_is_left_and_nothing_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("view");
+    // No file takes the place of a folder.
+    fs::create_dir(&path).unwrap();
+    let (feed, writer, _) = setup(&path);
+    let mark = feed.new_mark(positions(2)).unwrap();
+    write(&path, &writer.view, &mark, &|| true).unwrap_err();
+    assert_eq!(names(folder.path()), ["view"]);
+    write(&folder.path().join("view/\0/view"), &writer.view, &mark, &|| true).unwrap_err();
+    assert!(matches!(read(&path), Err(Unusable::Unreadable(_))));
+}
