@@ -27,6 +27,9 @@ use self::shard::{Shard, words};
 /// Shards: while one grows, a 256th of the table is there twice.
 const SHARD_COUNT: usize = 256;
 
+/// Events whose places are read before they are applied.
+const EVENTS_AT_ONCE: usize = 64;
+
 /// What the view knows of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountState {
@@ -52,6 +55,8 @@ pub struct AccountView(Arc<Table>);
 /// The view's one writer.
 pub struct ViewWriter {
     table: Arc<Table>,
+    /// The table's shards, which only the writer replaces: it need not ask for them as readers do, which costs a fence.
+    shards: Box<[Arc<Shard>]>,
     /// How many slots of each shard are taken.
     taken: Box<[usize]>,
 }
@@ -75,12 +80,13 @@ struct Counts {
 /// An empty view, as its writer and its readers hold it.
 pub fn account_view() -> (ViewWriter, AccountView) {
     let random = RandomState::new();
+    let shards: Box<[_]> = (0..SHARD_COUNT).map(|_| Arc::new(Shard::with_segments(0))).collect();
     let table = Arc::new(Table {
-        shards: (0..SHARD_COUNT).map(|_| ArcSwap::from_pointee(Shard::with_segments(0))).collect(),
+        shards: shards.iter().map(|shard| ArcSwap::new(Arc::clone(shard))).collect(),
         seeds: [random.hash_one(1), random.hash_one(2)],
         counts: Counts::default(),
     });
-    let writer = ViewWriter { table: Arc::clone(&table), taken: vec![0; SHARD_COUNT].into() };
+    let writer = ViewWriter { table: Arc::clone(&table), shards, taken: vec![0; SHARD_COUNT].into() };
     (writer, AccountView(table))
 }
 
@@ -112,9 +118,31 @@ impl AccountView {
 impl ViewWriter {
     /// Takes `event` into the view.
     pub fn apply(&mut self, event: &AccountEvent) -> Applied {
-        let (shard_index, place) = self.table.place(event.account_id);
+        self.apply_at(self.table.place(event.account_id), event)
+    }
+
+    /// Takes `events` into the view in their order, and tells of each what it did.
+    ///
+    /// Their places are read for a first time before any of them is applied: what all but the first few wait for is a word
+    /// that is not in the processor's caches, and so they wait for many at once.
+    pub fn apply_all(&mut self, events: &[AccountEvent], mut applied: impl FnMut(&AccountEvent, Applied)) {
+        let mut places = [(0, 0); EVENTS_AT_ONCE];
+        for events in events.chunks(EVENTS_AT_ONCE) {
+            for (place, event) in places.iter_mut().zip(events) {
+                *place = self.table.place(event.account_id);
+            }
+            for (shard, place) in &places[..events.len()] {
+                self.shards[*shard].touch(*place);
+            }
+            for (place, event) in places.iter().zip(events) {
+                applied(event, self.apply_at(*place, event));
+            }
+        }
+    }
+
+    fn apply_at(&mut self, (shard_index, place): (usize, u32), event: &AccountEvent) -> Applied {
         let id = words(event.account_id);
-        let shard = self.table.shards[shard_index].load();
+        let shard = &self.shards[shard_index];
         match shard.find(id, place) {
             Ok(slot) => {
                 let state = &shard.slot(slot)[4];
@@ -130,9 +158,12 @@ impl ViewWriter {
                 let state = pack(event.status, event.version);
                 let taken = &mut self.taken[shard_index];
                 if shard.is_full(*taken) {
-                    let grown = shard.grown(|id| self.table.place(id).1);
+                    let phase = shard_index as f64 / SHARD_COUNT as f64;
+                    let grown = shard.grown(phase, |id| self.table.place(id).1);
                     grown.take(grown.free_slot(place), id, state);
-                    self.table.shards[shard_index].store(Arc::new(grown));
+                    let grown = Arc::new(grown);
+                    self.table.shards[shard_index].store(Arc::clone(&grown));
+                    self.shards[shard_index] = grown;
                 } else {
                     shard.take(slot, id, state);
                 }

@@ -39,7 +39,6 @@ use crate::account_feed::AccountFeed;
 use crate::account_view::AccountView;
 use crate::card_closer::CardCloser;
 use crate::endpoint::CardService;
-use crate::quarantine::Quarantine;
 use crate::store::Store;
 use crate::view_status::ViewStatus;
 
@@ -71,7 +70,6 @@ pub async fn run(
         status: Arc::clone(&status),
         stopping: Arc::clone(&stopping),
         unclosed: Vec::new(),
-        quarantine: Quarantine::default(),
     };
     let closer = CardCloser {
         log: Arc::clone(&log),
