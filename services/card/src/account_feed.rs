@@ -125,8 +125,8 @@ impl AccountFeed {
 
     /// Takes into the view what the log has up to where the rebuild has to get to.
     ///
-    /// While this thread applies a batch, another one reads the next ones: measured, a replay takes half the time. Batches
-    /// are applied in the order they were read, and how far the view has come is known by what was applied.
+    /// While this thread applies a batch, another one reads and decodes the next ones, which takes as long. Batches are applied
+    /// in the order they were read, and the view stands where the last one that was applied ends.
     fn rebuild(
         &mut self,
         reader: &mut BatchReader<'_>,

@@ -7,10 +7,10 @@
 //! account.
 //!
 //! Accounts are never removed, so the table only grows: open addressing with linear probing over slots of five 32-bit
-//! words, 20 bytes an account, cut into shards that grow by 7 % at 92 % load, less than 24 bytes an account in all. Shards
-//! are made of segments, all of one size, so that what one that has grown gives back is just what the next one needs. One
-//! writer applies ([`ViewWriter`] is not cloned); readers never wait: a slot's id never changes once its state is set, a
-//! state is one atomic word, and a shard that grows is replaced as a whole.
+//! words, 20 bytes an account, cut into shards that grow by 10 % at 92 % load, each at another time, less than 24 bytes an
+//! account in all. Shards are made of segments, all of one size, so that what one that has grown gives back is just what the
+//! next one needs. One writer applies ([`ViewWriter`] is not cloned); readers never wait: a slot's id never changes once its
+//! state is set, a state is one atomic word, and a shard that grows is replaced as a whole.
 
 mod shard;
 
@@ -55,7 +55,7 @@ pub struct AccountView(Arc<Table>);
 /// The view's one writer.
 pub struct ViewWriter {
     table: Arc<Table>,
-    /// The table's shards, which only the writer replaces: it need not ask for them as readers do, which costs a fence.
+    /// The table's shards. Only the writer replaces them, so it need not take them as readers do, which costs a fence.
     shards: Box<[Arc<Shard>]>,
     /// How many slots of each shard are taken.
     taken: Box<[usize]>,
@@ -123,8 +123,8 @@ impl ViewWriter {
 
     /// Takes `events` into the view in their order, and tells of each what it did.
     ///
-    /// Their places are read for a first time before any of them is applied: what all but the first few wait for is a word
-    /// that is not in the processor's caches, and so they wait for many at once.
+    /// A word at each place is read before any event is applied: nearly all of them have to come from memory, and so they
+    /// come at the same time. Measured at six million accounts: 320 to 340 ns an event, and 380 to 400 without.
     pub fn apply_all(&mut self, events: &[AccountEvent], mut applied: impl FnMut(&AccountEvent, Applied)) {
         let mut places = [(0, 0); EVENTS_AT_ONCE];
         for events in events.chunks(EVENTS_AT_ONCE) {

@@ -10,8 +10,8 @@ const SEGMENT_SLOTS: usize = 64;
 /// A shard grows when more than this share of its slots, in percent, is taken.
 const MAX_LOAD_PERCENT: usize = 92;
 
-/// A shard that grows has so many times the segments, and one more at least.
-const GROWTH: f64 = 1.12;
+/// A shard that grows gets so many times the segments, and one more at least.
+const GROWTH: f64 = 1.1;
 
 /// As many slots as its segments have; none at first.
 pub(super) struct Shard {
@@ -86,14 +86,14 @@ impl Shard {
         words[4].store(state, Ordering::Release);
     }
 
-    /// Reads a word of the slot at `place`, so that it is in the processor's caches.
+    /// Reads a word of the slot at `place`, so that it is in the processor's caches when it is looked at next.
     pub(super) fn touch(&self, place: u32) {
         if self.slot_count() > 0 {
             std::hint::black_box(self.slot(self.first(place))[4].load(Ordering::Relaxed));
         }
     }
 
-    /// A larger one with the same accounts.
+    /// A larger one with the same accounts; for `phase` see [`larger`].
     pub(super) fn grown(&self, phase: f64, place: impl Fn(AccountId) -> u32) -> Shard {
         let grown = Shard::with_segments(larger(self.segments.len(), phase));
         for slot in self.segments.iter().flat_map(|segment| segment.iter()) {
@@ -107,8 +107,9 @@ impl Shard {
     }
 }
 
-/// How many segments a shard has next: the least power of [`GROWTH`] that is more, with `phase` (from 0 to 1) added to
-/// the exponent. Shards of one table have as many accounts each, so without it all would grow at the same time.
+/// How many segments a shard has next: the least power of [`GROWTH`] that is more, where `phase`, from 0 to 1, is added to the
+/// exponent. All shards of a table have about as many accounts; with a phase each, they grow one after the other, and what
+/// is free in all of them together is always the mean, however many accounts there are.
 fn larger(segments: usize, phase: f64) -> usize {
     let size = |step: f64| GROWTH.powf(step + phase) as usize;
     let step = ((segments + 1) as f64).log(GROWTH).floor() - 1.0;
