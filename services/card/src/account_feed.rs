@@ -9,17 +9,24 @@
 //! share; a database of this instance's own would learn of this instance's share only; and one that was put back to an
 //! older copy would never hear again of what the group has behind it. Closing again changes nothing.
 
+mod batch;
+mod lines;
+
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use account_events::{AccountEvent, AccountId, AccountStatus};
-use event_log::{EventLog, LogError, Positions, Reader, RecordRef};
-use process::SampledLog;
+use account_events::{AccountId, AccountStatus};
+use event_log::{EventLog, LogError, Positions};
 
-use crate::account_view::{Applied, ViewWriter};
+use self::batch::{Batch, BatchReader};
+use self::lines::EventLines;
+use crate::account_view::ViewWriter;
 use crate::error::CardError;
-use crate::quarantine::Quarantine;
+use crate::log_samples::Sampler;
+use crate::quarantine::{self, Quarantine};
 use crate::store::Store;
 use crate::view_checkpoint::Checkpoints;
 use crate::view_status::{ViewStatus, remaining};
@@ -40,6 +47,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// A rebuild that takes longer than this shows its progress, and again each time as much has passed.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Batches that are read and not applied yet while the view is being rebuilt, at most.
+const BATCHES_AHEAD: usize = 4;
+
 /// Accounts that are closed with one command.
 const CLOSED_AT_ONCE: usize = 1_000;
 
@@ -54,7 +64,6 @@ pub(crate) struct AccountFeed {
     pub(crate) stopping: Arc<AtomicBool>,
     /// Deleted accounts that are still to be closed in the card database.
     pub(crate) unclosed: Vec<AccountId>,
-    pub(crate) quarantine: Quarantine,
     pub(crate) checkpoints: Checkpoints,
 }
 
@@ -78,8 +87,12 @@ impl AccountFeed {
     pub(crate) fn run(mut self) {
         let mut positions = self.checkpoints.load(&mut self.view);
         let mut rebuild = None;
+        let (mut quarantine, mut sampler) = (Quarantine::default(), Sampler::default());
         while !stopping(&self.stopping) {
-            let Err(error) = self.feed_until_failure(&mut positions, &mut rebuild) else { return };
+            let Err(error) = self.feed_until_failure(&mut positions, &mut rebuild, &mut quarantine, &mut sampler)
+            else {
+                return;
+            };
             if self.status.failed(error.to_string()) {
                 tracing::warn!(%error, "the account view stays as it is until the event log can be read");
             }
@@ -91,11 +104,14 @@ impl AccountFeed {
         &mut self,
         positions: &mut Positions,
         rebuild: &mut Option<Rebuild>,
+        quarantine: &mut Quarantine,
+        sampler: &mut Sampler,
     ) -> Result<(), FeedError> {
         self.log.prepare()?;
         let (ends, now) = (self.log.end_offsets(END_OFFSETS_TIMEOUT)?, Instant::now());
         if self.checkpoints.contradicted(&mut self.view, &ends) {
             positions.clear();
+            *sampler = Sampler::default();
         }
         match rebuild {
             // A topic that was made anew meanwhile may end before where the old one did.
@@ -104,70 +120,99 @@ impl AccountFeed {
             }),
             None => *rebuild = Some(Rebuild { ends, started: now, reported: now }),
         }
-        let mut reader = self.log.reader(positions)?;
-        *positions = reader.positions();
-        tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
         let mut lines = EventLines::default();
-        while !stopping(&self.stopping) {
-            match rebuild.as_mut().filter(|_| self.status.is_catching_up()) {
-                Some(rebuild) => {
-                    let to_the_end = remaining(positions, &rebuild.ends) == 0;
-                    if self.checkpoints.disproved(&mut self.view, positions, to_the_end) {
-                        positions.clear();
-                        reader = self.log.reader(positions)?;
-                        *positions = reader.positions();
-                        continue;
-                    }
-                    self.check_rebuild(rebuild, positions);
-                }
-                // A record that was not kept in quarantine is found again, where the checkpoint before ends.
-                None if self.quarantine.is_complete() => self.checkpoints.write_if_due(|| reader.durable_positions()),
-                None => {}
-            }
-            let fed = self.feed_next(reader.as_mut(), &mut lines);
-            // What was taken before a failure is not read again.
-            *positions = reader.positions();
-            fed?;
-            if self.status.recovered() {
-                tracing::info!("the account view follows the event log again");
+        let mut reader = BatchReader::new(self.log.reader(positions)?, quarantine, sampler);
+        tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
+        *positions = reader.positions();
+        while let Some(rebuild) = rebuild.as_mut().filter(|_| self.status.is_catching_up() && !stopping(&self.stopping))
+        {
+            if self.rebuild(&mut reader, rebuild, positions, &mut lines)?.is_break() {
+                positions.clear();
+                reader.begin_anew(self.log.reader(positions)?);
+                *positions = reader.positions();
             }
         }
-        if !self.status.is_catching_up() && self.quarantine.is_complete() {
+        while !stopping(&self.stopping) {
+            self.checkpoints.write_if_due(|| reader.durable_positions());
+            self.apply(reader.read(POLL), positions, &mut lines)?;
+        }
+        if !self.status.is_catching_up() {
             self.checkpoints.write_last(reader.durable_positions());
         }
         Ok(())
     }
 
-    /// Takes what has come into the view.
-    fn feed_next(&mut self, reader: &mut dyn Reader, lines: &mut EventLines) -> Result<(), FeedError> {
-        let (view, unclosed, quarantine) = (&mut self.view, &mut self.unclosed, &mut self.quarantine);
-        let checkpoints = &mut self.checkpoints;
-        let mut poison = 0;
-        // Asked for once: at each of millions of records it would take as long as to decode it.
-        let now = Instant::now();
-        let records = reader.poll(POLL, &mut |record| {
-            checkpoints.take(record);
-            match AccountEvent::decode(record) {
-                Ok(event) => {
-                    let applied = view.apply(&event);
-                    if event.status == AccountStatus::Deleted {
-                        unclosed.push(event.account_id);
+    /// Takes into the view what the log has up to where the rebuild has to get to. It breaks off when the log is found to be
+    /// another one than that of the checkpoint: the view is empty then.
+    ///
+    /// While this thread applies a batch, another one reads and decodes the next ones, which takes as long. Batches are applied
+    /// in the order they were read, and the view stands where the last one that was applied ends.
+    fn rebuild(
+        &mut self,
+        reader: &mut BatchReader<'_>,
+        rebuild: &mut Rebuild,
+        positions: &mut Positions,
+        lines: &mut EventLines,
+    ) -> Result<ControlFlow<()>, FeedError> {
+        let (ends, stop) = (rebuild.ends.clone(), Arc::clone(&self.stopping));
+        std::thread::scope(|scope| {
+            let (ahead, batches) = sync_channel(BATCHES_AHEAD);
+            let read_all = move || {
+                loop {
+                    let batch = reader.read(POLL);
+                    let is_last = batch.failure.is_some() || remaining(&batch.positions, &ends) == 0;
+                    // Nobody takes it where one before could not be applied.
+                    if ahead.send(batch).is_err() || is_last || stopping(&stop) {
+                        return;
                     }
-                    lines.applied(&event, applied, now);
                 }
-                Err(reason) => {
-                    poison += 1;
-                    lines.quarantined(record, &reason, now);
-                    quarantine.take(record, reason);
+            };
+            let thread = std::thread::Builder::new().name("account-reader".to_owned());
+            if self.check_rebuild(rebuild, positions).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+            if !self.status.is_catching_up() {
+                return Ok(ControlFlow::Continue(()));
+            }
+            thread.spawn_scoped(scope, read_all).map_err(|error| LogError::Unavailable(error.to_string()))?;
+            for batch in batches {
+                self.apply(batch, positions, lines)?;
+                if self.check_rebuild(rebuild, positions).is_break() {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
-        })?;
-        if records == 0 {
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Takes what has come into the view. `positions` are how far it has come then.
+    fn apply(&mut self, batch: Batch, positions: &mut Positions, lines: &mut EventLines) -> Result<(), FeedError> {
+        // Asked for once: at each of millions of events it would take as long as to decode it.
+        let (unclosed, now) = (&mut self.unclosed, Instant::now());
+        self.checkpoints.take(&batch.samples);
+        self.view.apply_all(&batch.events, |event, applied| {
+            if event.status == AccountStatus::Deleted {
+                unclosed.push(event.account_id);
+            }
+            lines.applied(event, applied, now);
+        });
+        if batch.records == 0 {
             lines.quiet();
         }
-        self.status.read(records, poison, reader.positions());
-        self.quarantine.store(&self.store);
-        self.close_accounts()
+        self.status.read(batch.records, batch.poison, batch.positions.clone());
+        *positions = batch.positions;
+        if !quarantine::keep(batch.quarantined, &self.store) {
+            // They are found again at the next start, where the checkpoint before ends.
+            self.checkpoints.write_no_more();
+        }
+        self.close_accounts()?;
+        if let Some(failure) = batch.failure {
+            return Err(failure.into());
+        }
+        if self.status.recovered() {
+            tracing::info!("the account view follows the event log again");
+        }
+        Ok(())
     }
 
     /// Closes what is to be closed. If the database cannot do it now, the view goes on, and they are closed later.
@@ -184,12 +229,14 @@ impl AccountFeed {
         Ok(())
     }
 
-    fn check_rebuild(&mut self, rebuild: &mut Rebuild, positions: &Positions) {
+    /// Looks how far the view has come. It breaks off when the view was that of another log's checkpoint, and is empty now.
+    fn check_rebuild(&mut self, rebuild: &mut Rebuild, positions: &Positions) -> ControlFlow<()> {
         let left = remaining(positions, &rebuild.ends);
-        let all_closed = left == 0 && self.unclosed.is_empty() && self.close_checkpointed();
-        let records = self.status.records();
-        let seconds = rebuild.started.elapsed().as_secs_f64();
-        if all_closed {
+        if self.checkpoints.disproved(&mut self.view, positions, left == 0) {
+            return ControlFlow::Break(());
+        }
+        let (records, seconds) = (self.status.records(), rebuild.started.elapsed().as_secs_f64());
+        if left == 0 && self.unclosed.is_empty() && self.close_checkpointed() {
             self.status.caught_up();
             tracing::info!(records, seconds, "the account view holds every account");
         } else if rebuild.reported.elapsed() >= PROGRESS_INTERVAL {
@@ -197,6 +244,7 @@ impl AccountFeed {
             let rate = (records as f64 / seconds) as u64;
             tracing::info!(records, records_per_second = rate, left, "the account view is being rebuilt");
         }
+        ControlFlow::Continue(())
     }
 
     /// Closes the accounts that are deleted in the checkpoint, and tells whether all are closed. If the database cannot do it
@@ -220,45 +268,4 @@ pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) 
 
 fn stopping(flag: &AtomicBool) -> bool {
     flag.load(Ordering::Acquire)
-}
-
-/// The lines that the seed's card service logs for each event. A few a second are logged and the others counted, so that
-/// a replay is not slowed and a disk not filled.
-#[derive(Default)]
-struct EventLines {
-    events: SampledLog,
-    poison: SampledLog,
-}
-
-impl EventLines {
-    fn applied(&mut self, event: &AccountEvent, applied: Applied, now: Instant) {
-        let Some(left_out) = self.events.allow(now) else { return };
-        say_left_out(left_out);
-        let (event_type, id, status) = (event.event_type.as_str(), event.account_id, event.status.as_str());
-        tracing::info!("Received account event: type={event_type}, account_id={id}, status={status}");
-        if applied == Applied::Updated {
-            tracing::info!("Updated account cache: account_id={id}, status={status}");
-        }
-    }
-
-    /// Says after a burst what was left out of it.
-    fn quiet(&mut self) {
-        say_left_out(self.events.flush());
-        let records = self.poison.flush();
-        if records > 0 {
-            tracing::warn!(records, "left out the lines of {records} records that went to quarantine");
-        }
-    }
-
-    fn quarantined(&mut self, record: RecordRef<'_>, reason: &account_events::Unintelligible, now: Instant) {
-        let Some(left_out) = self.poison.allow(now) else { return };
-        let (partition, offset, code) = (record.partition, record.offset, reason.code());
-        tracing::warn!(partition, offset, code, %reason, left_out, "a record went to quarantine");
-    }
-}
-
-fn say_left_out(events: u64) {
-    if events > 0 {
-        tracing::info!(events, "left out the lines of {events} account events");
-    }
 }

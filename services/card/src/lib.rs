@@ -41,7 +41,6 @@ use crate::account_feed::AccountFeed;
 use crate::account_view::AccountView;
 use crate::card_closer::CardCloser;
 use crate::endpoint::CardService;
-use crate::quarantine::Quarantine;
 use crate::store::Store;
 use crate::view_status::ViewStatus;
 
@@ -76,7 +75,6 @@ pub async fn run(
         status: Arc::clone(&status),
         stopping: Arc::clone(&stopping),
         unclosed: Vec::new(),
-        quarantine: Quarantine::default(),
         checkpoints,
     };
     let closer = CardCloser {

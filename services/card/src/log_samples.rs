@@ -76,20 +76,39 @@ pub(crate) enum Verdict {
     Disproved(String),
 }
 
-/// Samples what is read, and compares it with what was read before.
+/// Chooses the records that are sampled, where they are read.
+#[derive(Debug, Default)]
+pub(crate) struct Sampler {
+    /// The stretch that the last record of each partition was in.
+    stretches: Vec<Option<u64>>,
+}
+
+impl Sampler {
+    /// Looks at a record, in the order of reading.
+    #[inline]
+    pub(crate) fn sample(&mut self, record: RecordRef<'_>) -> Option<Sample> {
+        let (partition, stretch) = (record.partition as usize, Some(record.offset / SPACING));
+        if self.stretches.get(partition) == Some(&stretch) {
+            return None;
+        }
+        self.stretches.resize(self.stretches.len().max(partition + 1), None);
+        self.stretches[partition] = stretch;
+        Some(Sample { offset: record.offset, hash: hash(record) })
+    }
+}
+
+/// The samples of what was read, compared with what was read before.
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
-    partitions: Vec<PartitionSamples>,
+    partitions: BTreeMap<u32, PartitionSamples>,
     /// What was read before.
     expected: Mark,
     /// Whether the log went back to where it had been read: it was made anew, and the view knows more than it tells.
     is_anew: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct PartitionSamples {
-    /// The stretch that the last record was in.
-    stretch: u64,
     last: VecDeque<Sample>,
     /// Whether a sample was met as expected, or another record in its place.
     met: Option<bool>,
@@ -101,25 +120,10 @@ impl Samples {
         Samples { expected: mark, ..Samples::default() }
     }
 
-    /// Takes a record, in the order of reading.
-    #[inline]
-    pub(crate) fn take(&mut self, record: RecordRef<'_>) {
-        match self.partitions.get(record.partition as usize) {
-            Some(partition) if partition.stretch == record.offset / SPACING => {}
-            _ => self.sample(record),
-        }
-    }
-
-    #[cold]
-    fn sample(&mut self, record: RecordRef<'_>) {
-        let (number, sample) = (record.partition as usize, Sample { offset: record.offset, hash: hash(record) });
-        if self.partitions.len() <= number {
-            let none = || PartitionSamples { stretch: u64::MAX, last: VecDeque::new(), met: None };
-            self.partitions.resize_with(number + 1, none);
-        }
-        let partition = &mut self.partitions[number];
-        partition.stretch = sample.offset / SPACING;
-        let expected = self.expected.0.get(&record.partition).map_or(&[][..], |reached| &reached.samples);
+    /// Takes a sample, in the order of reading.
+    pub(crate) fn take(&mut self, number: u32, sample: Sample) {
+        let partition = self.partitions.entry(number).or_default();
+        let expected = self.expected.0.get(&number).map_or(&[][..], |reached| &reached.samples);
         if let Some(expected) = expected.iter().find(|expected| expected.offset == sample.offset) {
             partition.met = Some(*expected == sample && partition.met != Some(false));
         }
@@ -134,7 +138,7 @@ impl Samples {
     pub(crate) fn verdict(&self, positions: &Positions, to_the_end: bool) -> Verdict {
         let mut verdict = Verdict::Proven;
         for (number, reached) in self.expected.0.iter().filter(|(_, reached)| reached.position > 0) {
-            match self.partitions.get(*number as usize).and_then(|partition| partition.met) {
+            match self.partitions.get(number).and_then(|partition| partition.met) {
                 Some(true) => {}
                 Some(false) => return Verdict::Disproved(format!("partition {number} holds other records")),
                 None if to_the_end || positions.get(number).is_some_and(|position| *position >= reached.position) => {
@@ -151,7 +155,7 @@ impl Samples {
     pub(crate) fn mark(&self, positions: &Positions) -> Option<Mark> {
         let mut reached = BTreeMap::new();
         for (number, position) in positions {
-            let last = self.partitions.get(*number as usize).map(|partition| &partition.last);
+            let last = self.partitions.get(number).map(|partition| &partition.last);
             let samples = last.into_iter().flatten().filter(|sample| sample.offset < *position).copied().collect();
             reached.insert(*number, Reached { position: *position, samples });
         }

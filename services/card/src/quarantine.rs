@@ -24,40 +24,38 @@ const MAX_SMALL_BYTES: usize = 256;
 /// How many of a record's headers are kept.
 const MAX_HEADERS: usize = 16;
 
-/// Takes records on their way to the database. Beyond what the database keeps it takes none.
+/// Takes records that are to be kept. Beyond what the database keeps it takes none.
 #[derive(Debug, Default)]
 pub(crate) struct Quarantine {
-    taken: usize,
+    count: usize,
     records: Vec<QuarantinedRecord>,
-    /// Whether the database did not take some.
-    has_lost: bool,
 }
 
 impl Quarantine {
     /// Takes a record, if there is room for it.
     pub(crate) fn take(&mut self, record: RecordRef<'_>, reason: Unintelligible) {
-        if self.taken < MAX_RECORDS {
-            self.taken += 1;
+        if self.count < MAX_RECORDS {
+            self.count += 1;
             self.records.push(QuarantinedRecord::new(record, reason));
         }
     }
 
-    /// Whether the database has all that it keeps: no checkpoint may leave behind what is to be found again.
-    pub(crate) fn is_complete(&self) -> bool {
-        !self.has_lost
+    /// What was taken since the last time.
+    pub(crate) fn taken(&mut self) -> Vec<QuarantinedRecord> {
+        std::mem::take(&mut self.records)
     }
+}
 
-    /// Puts what was taken into the database, a few at a time, so that cards are made in between.
-    pub(crate) fn store(&mut self, store: &Store) {
-        while !self.records.is_empty() {
-            let rest = self.records.len().saturating_sub(KEPT_AT_ONCE);
-            if let Err(error) = store.quarantine(self.records.split_off(rest)) {
-                tracing::warn!(%error, "records in quarantine could not be kept; they are counted, and still in the log");
-                self.records.clear();
-                self.has_lost = true;
-            }
+/// Puts records into the database, a few at a time, so that cards are made in between. Returns whether it took all.
+pub(crate) fn keep(mut records: Vec<QuarantinedRecord>, store: &Store) -> bool {
+    while !records.is_empty() {
+        let rest = records.len().saturating_sub(KEPT_AT_ONCE);
+        if let Err(error) = store.quarantine(records.split_off(rest)) {
+            tracing::warn!(%error, "records in quarantine could not be kept; they are counted, and still in the log");
+            return false;
         }
     }
+    true
 }
 
 /// A record with what is wrong with it.

@@ -18,12 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use database::DatabaseUrl;
-use event_log::{Positions, RecordRef};
+use event_log::Positions;
 
 use crate::account_view::checkpoint::{self, Checkpoint, Unusable};
 use crate::account_view::{AccountView, ViewWriter};
 use crate::error::CardError;
-use crate::log_samples::{Mark, Samples, Verdict};
+use crate::log_samples::{Mark, Sample, Samples, Verdict};
 use crate::store::Store;
 
 /// How long what was read is not in any checkpoint, at most, while the view is ready.
@@ -62,6 +62,8 @@ pub(crate) struct Checkpoints {
     unproven: Option<Mark>,
     /// The first shard whose deleted accounts are still to be closed.
     unclosed: Option<usize>,
+    /// Whether no more checkpoints are written.
+    is_over: bool,
 }
 
 /// The side of the thread that writes.
@@ -89,6 +91,7 @@ pub(crate) fn checkpoints(
         samples: Samples::default(),
         unproven: None,
         unclosed: None,
+        is_over: false,
     };
     (feed, CheckpointWriter { path, orders, written, view, stopping })
 }
@@ -120,10 +123,14 @@ impl Checkpoints {
         }
     }
 
-    /// Takes a record, in the order of reading.
-    #[inline]
-    pub(crate) fn take(&mut self, record: RecordRef<'_>) {
-        self.samples.take(record);
+    /// Takes samples of the log, each with its partition, in the order of reading.
+    pub(crate) fn take(&mut self, samples: &[(u32, Sample)]) {
+        samples.iter().for_each(|(partition, sample)| self.samples.take(*partition, *sample));
+    }
+
+    /// Leaves the checkpoint as it is from now on.
+    pub(crate) fn write_no_more(&mut self) {
+        self.is_over = true;
     }
 
     /// Clears the view if it is another log's that ends at `ends`; returns whether it was so.
@@ -198,7 +205,7 @@ impl Checkpoints {
     }
 
     fn new_mark(&self, positions: Positions) -> Option<Mark> {
-        if positions == *lock(&self.written) {
+        if self.is_over || positions == *lock(&self.written) {
             return None;
         }
         self.samples.mark(&positions)

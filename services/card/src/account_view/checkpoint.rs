@@ -12,7 +12,6 @@
 //! event tells of a row that is already committed.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use account_events::{AccountId, AccountStatus};
@@ -208,13 +207,13 @@ impl ViewWriter {
 
     fn replace(&mut self, shards: Vec<Shard>) {
         let mut by_status = [0; AccountStatus::ALL.len()];
-        for ((place, taken), shard) in self.table.shards.iter().zip(&mut self.taken).zip(shards) {
-            *taken = 0;
+        for (number, shard) in shards.into_iter().enumerate() {
+            self.taken[number] = 0;
             for (_, state) in shard.accounts() {
-                *taken += 1;
+                self.taken[number] += 1;
                 by_status[unpack(state).status as usize] += 1;
             }
-            place.store(Arc::new(shard));
+            self.put(number, shard);
         }
         let counts = &self.table.counts;
         counts.accounts.store(by_status.iter().sum(), Ordering::Relaxed);

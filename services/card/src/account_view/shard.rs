@@ -10,8 +10,8 @@ const SEGMENT_SLOTS: usize = 64;
 /// A shard grows when more than this share of its slots, in percent, is taken.
 const MAX_LOAD_PERCENT: usize = 92;
 
-/// A shard grows by this share of its segments, in percent, and by one at least.
-const GROWTH_PERCENT: usize = 7;
+/// A shard that grows gets so many times the segments, and one more at least.
+const GROWTH: f64 = 1.1;
 
 /// As many slots as its segments have; none at first.
 pub(super) struct Shard {
@@ -60,9 +60,14 @@ impl Shard {
         self.probe(place, |_| false).unwrap_or_else(|free| free)
     }
 
+    /// The slot that `place` means.
+    fn first(&self, place: u32) -> usize {
+        ((u64::from(place) * self.slot_count() as u64) >> 32) as usize
+    }
+
     /// The first slot from `place` on that `is_it`, or else the first free one.
     fn probe(&self, place: u32, is_it: impl Fn(&Slot) -> bool) -> Result<usize, usize> {
-        let mut first = ((u64::from(place) * self.slot_count() as u64) >> 32) as usize;
+        let mut first = self.first(place);
         while let Some(segment) = self.segments.get(first / SEGMENT_SLOTS) {
             for (number, slot) in (first..).zip(&segment[first % SEGMENT_SLOTS..]) {
                 // The id was written before the state, and is read after it.
@@ -140,10 +145,16 @@ impl Shard {
         Shard { segments: segments.iter().map(segment).collect() }
     }
 
-    /// A larger one with the same accounts.
-    pub(super) fn grown(&self, place: impl Fn(AccountId) -> u32) -> Shard {
-        let count = self.segments.len();
-        let grown = Shard::with_segments(count + (count * GROWTH_PERCENT / 100).max(1));
+    /// Reads a word of the slot at `place`, so that it is in the processor's caches when it is looked at next.
+    pub(super) fn touch(&self, place: u32) {
+        if self.slot_count() > 0 {
+            std::hint::black_box(self.slot(self.first(place))[4].load(Ordering::Relaxed));
+        }
+    }
+
+    /// A larger one with the same accounts; for `phase` see [`larger`].
+    pub(super) fn grown(&self, phase: f64, place: impl Fn(AccountId) -> u32) -> Shard {
+        let grown = Shard::with_segments(larger(self.segments.len(), phase));
         for slot in self.segments.iter().flat_map(|segment| segment.iter()) {
             let [a, b, c, d, state] = [0, 1, 2, 3, 4].map(|word| slot[word].load(Ordering::Relaxed));
             if state != 0 {
@@ -160,6 +171,16 @@ fn read(slot: &Slot) -> ([u32; 4], u32) {
     let state = slot[4].load(Ordering::Acquire);
     let id = if state == 0 { [0; 4] } else { [0, 1, 2, 3].map(|word| slot[word].load(Ordering::Relaxed)) };
     (id, state)
+}
+
+/// How many segments a shard has next: the least power of [`GROWTH`] that is more, where `phase`, from 0 to 1, is added to the
+/// exponent. All shards of a table have about as many accounts; with a phase each, they grow one after the other, and what
+/// is free in all of them together is always the mean, however many accounts there are.
+fn larger(segments: usize, phase: f64) -> usize {
+    let size = |step: f64| GROWTH.powf(step + phase) as usize;
+    let step = ((segments + 1) as f64).log(GROWTH).floor() - 1.0;
+    let sizes = [step, step + 1.0, step + 2.0].map(size);
+    sizes.into_iter().find(|size| *size > segments).unwrap_or(segments + 1)
 }
 
 pub(super) fn words(id: AccountId) -> [u32; 4] {

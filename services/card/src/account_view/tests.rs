@@ -18,9 +18,9 @@ fn event(account: u32, status: AccountStatus, version: Option<Version>) -> Accou
 
 fn view_of(events: &[AccountEvent]) -> AccountView {
     let (mut writer, view) = account_view();
-    for event in events {
-        writer.apply(event);
-    }
+    let mut applied = Vec::new();
+    writer.apply_all(events, |event, _| applied.push(*event));
+    assert_eq!(applied, events);
     view
 }
 
@@ -151,6 +151,20 @@ fn a_hundred_thousand_accounts_are_all_found_and_no_other() {
         assert!(view.get(id(n * 2)).is_some());
         assert!(view.get(id(n * 2 + 1)).is_none());
     }
+}
+
+#[test]
+fn events_at_once_do_what_they_do_one_by_one() {
+    // Far more than are looked up at once, with shards that grow in between.
+    let events: Vec<_> = (0..60_000).map(|n| event(n * 7 % 20_000, AccountStatus::Blocked, Some(1 + n % 5))).collect();
+    let (mut one_by_one, single) = account_view();
+    let expected: Vec<_> = events.iter().map(|event| one_by_one.apply(event)).collect();
+    let (mut at_once, view) = account_view();
+    let mut applied = Vec::new();
+    at_once.apply_all(&events, |_, did| applied.push(did));
+    assert_eq!(applied, expected);
+    assert_eq!(view.len(), 20_000);
+    assert!((0..20_000).all(|n| view.get(id(n)) == single.get(id(n))));
 }
 
 #[test]

@@ -11,10 +11,13 @@ fn record(number: u64) -> Record {
 
 /// Takes a record for each of `offsets` of partition 0, `other` than it was before or not.
 fn take(samples: &mut Samples, offsets: impl IntoIterator<Item = u64>, other: u64) {
+    let mut sampler = Sampler::default();
     for offset in offsets {
         let record = record(offset + other);
         let (key, value, headers) = (record.key.as_deref(), record.value.as_deref(), record.headers.as_headers());
-        samples.take(RecordRef { partition: 0, offset, key, value, headers });
+        if let Some(sample) = sampler.sample(RecordRef { partition: 0, offset, key, value, headers }) {
+            samples.take(0, sample);
+        }
     }
 }
 

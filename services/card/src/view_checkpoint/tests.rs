@@ -1,7 +1,6 @@
 //! When a checkpoint is written, and what is left on disk.
 
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType};
-use event_log::Headers;
 use test_harness::wait_until;
 use uuid::Uuid;
 
@@ -16,9 +15,7 @@ fn setup(path: &Path) -> (Checkpoints, CheckpointWriter, Arc<AtomicBool>) {
     view_writer.apply(&AccountEvent { event_type, account_id, status, version: Some(1) });
     let stopping = Arc::new(AtomicBool::new(false));
     let (mut feed, writer) = checkpoints(path.to_owned(), view, Arc::clone(&stopping));
-    for offset in 0..2 {
-        feed.take(RecordRef { partition: 0, offset, key: None, value: None, headers: Headers::Empty });
-    }
+    feed.take(&[(0, Sample { offset: 0, hash: 7 })]);
     (feed, writer, stopping)
 }
 
