@@ -97,11 +97,6 @@ impl Publisher for WatchedPublisher {
         self.publisher.position()
     }
 
-    fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
-        self.note(records);
-        self.publisher.publish(records, position)
-    }
-
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         self.note(records);
         self.publisher.append(records, position)

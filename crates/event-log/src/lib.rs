@@ -67,14 +67,15 @@ pub trait Publisher: Send {
     /// Publishes `records` in their order, and `position` with them. When it returns `Ok` they are durable (`acks=all`;
     /// a synced commit). After an error some may be there, and this publisher takes no more: open a new one, and its
     /// position tells.
-    fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError>;
+    fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
+        self.append(records, position)?;
+        self.commit()
+    }
 
     /// As [`publish`](Publisher::publish), where many batches follow each other: readers see the records as soon, but when
     /// they and the position are certain may be put off a little, so that several batches share the cost of that. Until then
     /// [`position`](Publisher::position) stays where it was.
-    fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
-        self.publish(records, position)
-    }
+    fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError>;
 
     /// How long [`commit`](Publisher::commit) may be put off, if something that was appended is not certain yet.
     fn commit_due(&self) -> Option<Duration> {

@@ -4,10 +4,6 @@
 //! A record in a chunk is its offset (64 bits), the lengths of key, value and headers (32 bits each, little endian; one that
 //! is missing has [`MISSING`]), and the three behind each other.
 
-use std::hash::Hasher;
-
-use siphasher::sip::SipHasher13;
-
 use crate::record::{Headers, RecordRef};
 
 /// A chunk takes no more records once it has so many bytes: few enough to be read for the sake of one record.
@@ -110,9 +106,9 @@ impl ChunkBuilder {
 
 /// What a row carries to show that it is whole.
 pub(super) fn checksum(first: u64, last: u64, bytes: &[u8]) -> i64 {
-    let mut hasher = SipHasher13::new();
-    hasher.write_u64(first);
-    hasher.write_u64(last);
-    hasher.write(bytes);
-    hasher.finish() as i64
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&first.to_le_bytes());
+    hasher.update(&last.to_le_bytes());
+    hasher.update(bytes);
+    i64::from(hasher.finalize())
 }

@@ -55,11 +55,6 @@ impl Publisher for EmbeddedPublisher {
         self.position
     }
 
-    fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
-        self.append(records, position)?;
-        self.commit()
-    }
-
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         self.check_usable()?;
         // If it is refused, nothing of the batch was taken.

@@ -292,11 +292,6 @@ impl Publisher for KafkaPublisher {
         self.position
     }
 
-    fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
-        self.append(records, position)?;
-        self.commit()
-    }
-
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         self.check_usable()?;
         let appended = self.append_in_transaction(records, position);

@@ -295,12 +295,6 @@ impl Publisher for AwayPublisher {
         self.publisher.position()
     }
 
-    fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
-        self.away.check()?;
-        self.away.0.fetch_sub(1, Ordering::SeqCst);
-        self.publisher.publish(records, position)
-    }
-
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         self.away.check()?;
         self.away.0.fetch_sub(1, Ordering::SeqCst);

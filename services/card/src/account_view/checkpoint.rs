@@ -15,7 +15,6 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::atomic::Ordering;
 
 use account_events::{AccountId, AccountStatus};
-use siphasher::sip::SipHasher13;
 
 use super::shard::{SEGMENT_BYTES, Shard, from_words};
 use super::{AccountView, SHARD_COUNT, ViewWriter, place, unpack};
@@ -172,10 +171,9 @@ impl Blocks {
     }
 
     fn sum_up(&mut self) {
-        use std::hash::Hasher;
-        let mut hasher = SipHasher13::new_with_keys(self.checksum, self.bytes.len() as u64);
-        hasher.write(&self.bytes);
-        self.checksum = hasher.finish();
+        let mut hasher = crc32fast::Hasher::new_with_initial(self.checksum as u32);
+        hasher.update(&self.bytes);
+        self.checksum = hasher.finalize().into();
     }
 }
 
