@@ -94,3 +94,70 @@ fn from_line(line: &str, occurred_at: Timestamp) -> Option<OutboxEvent> {
     let event = AccountEvent { event_type: EventType::of_version(version), account_id, status, version: Some(version) };
     Some(OutboxEvent { event, version, occurred_at, traceparent })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    fn event(id: u128, version: u32, status: AccountStatus) -> OutboxEvent {
+        let (account_id, event_type) = (AccountId(Uuid::from_u128(id)), EventType::of_version(version));
+        let event = AccountEvent { event_type, account_id, status, version: Some(version) };
+        OutboxEvent { event, version, occurred_at: Timestamp::UNIX_EPOCH, traceparent: TRACE.to_owned() }
+    }
+
+    /// So many events, the last of which has the sequence `last`.
+    fn batch(behind: u64, last: u64, count: usize) -> EventBatch {
+        let events = (0..count as u128).map(|id| event(id, 1, AccountStatus::Active)).collect();
+        EventBatch { behind, last, events }
+    }
+
+    fn lasts(batches: &[EventBatch]) -> Vec<u64> {
+        batches.iter().map(|batch| batch.last).collect()
+    }
+
+    #[test]
+    fn a_row_reads_as_it_was_written_and_a_garbled_line_is_named() {
+        let events = [
+            event(7, 1, AccountStatus::Active),
+            event(u128::MAX, 2, AccountStatus::Blocked),
+            event(7, 3, AccountStatus::Deleted),
+        ];
+        let text = to_text(&events);
+        let read = from_text(&text, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{events:?}"));
+        for (from, to) in [(" 2 ", " two "), ("BLOCKED", "LOCKED"), ("ffff", "f-ff"), (" 1 ACTIVE ", " ")] {
+            let line = from_text(&text.replacen(from, to, 1), Timestamp::UNIX_EPOCH).unwrap_err();
+            assert!(line.contains(to.trim()), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_relay_takes_what_follows_on_its_position_and_nothing_behind_a_gap() {
+        let recent = RecentEvents::default();
+        recent.add(batch(10, 13, 3));
+        recent.add(batch(13, 20, 2));
+        recent.add(batch(20, 21, 1));
+        assert!(recent.take(9, 100, 10).is_empty(), "one before the first is not there");
+        assert_eq!(lasts(&recent.take(10, 100, 3)), [13], "no more than asked for");
+        assert_eq!(lasts(&recent.take(13, 20, 10)), [20], "nothing beyond the end that was given");
+        assert_eq!(lasts(&recent.take(20, 100, 10)), [21]);
+        assert!(recent.take(21, 100, 10).is_empty());
+        recent.add(batch(21, 30, 1));
+        recent.add(batch(30, 40, 1));
+        assert_eq!(lasts(&recent.take(30, 100, 10)), [40], "what the relay has read from the file already goes");
+    }
+
+    #[test]
+    fn a_relay_that_is_far_behind_is_not_waited_for() {
+        let recent = RecentEvents::default();
+        let mut last = 0;
+        for _ in 0..=MAX_RECENT / 1_000 {
+            recent.add(batch(last, last + 1_000, 1_000));
+            last += 1_000;
+        }
+        assert!(recent.take(0, u64::MAX, 10).is_empty(), "the file has them");
+        assert_eq!(lasts(&recent.take(last - 1_000, u64::MAX, 10)), [last]);
+    }
+}

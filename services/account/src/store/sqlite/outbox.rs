@@ -166,3 +166,50 @@ pub(crate) fn resync_requests(connection: &Connection) -> rusqlite::Result<Resyn
     let mut statement = connection.prepare_cached("SELECT resync_requested, resync_done FROM ledger")?;
     statement.query_row([], |row| Ok(ResyncRequests { requested: row.get(0)?, done: row.get(1)? }))
 }
+
+#[cfg(test)]
+mod tests {
+    use account_events::AccountEvent;
+    use database::sqlite::{Schema, SqliteFile};
+    use numbering::Numbering;
+
+    use super::super::SCHEMA;
+    use super::*;
+
+    #[test]
+    fn events_that_wait_in_an_older_outbox_are_published_by_this_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("account.db");
+        let older = SqliteFile::open(&path, &Schema { migrations: &SCHEMA.migrations[..2], ..SCHEMA }).unwrap();
+        let rows = [(5, 1, "account.created", "ACTIVE"), (6, 2, "account.status_changed", "BLOCKED")];
+        for (sequence, version, event_type, status) in rows {
+            let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+            let row = params![sequence, [sequence as u8; 16], event_type, status, version, 1_000_000, trace];
+            older.writer().unwrap().execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?)", row).unwrap();
+        }
+        drop(older);
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        let numbering = AccountNumbering(Numbering::decimal([0; 16]));
+        let (recent, published) = (RecentEvents::default(), PublishedPosition::default());
+        let mut outbox = SqliteOutbox::new(file.writer().unwrap(), numbering, recent, published);
+        assert_eq!(outbox.waiting().unwrap(), 2);
+        let (records, last) = outbox.read(0, u64::MAX >> 1, 100).unwrap();
+        let as_written = |record: &Record| {
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            let headers = record.headers.as_headers();
+            AccountEvent::decode(event_log::RecordRef { partition: 0, offset: 0, key, value, headers }).unwrap()
+        };
+        let events: Vec<_> = records.iter().map(as_written).collect();
+        assert_eq!(last, 6);
+        for (event, (sequence, version, event_type, status)) in events.iter().zip(rows) {
+            assert_eq!(event.account_id.0.as_bytes(), &[sequence as u8; 16]);
+            assert_eq!((event.event_type.as_str(), event.status.as_str()), (event_type, status));
+            assert_eq!(event.version, Some(version));
+            assert_eq!(records[0].headers.get("ce_time"), Some(b"1970-01-01T00:00:01Z".as_slice()));
+        }
+        assert_eq!(
+            (events.len(), outbox.read(5, 6, 100).unwrap().0.len(), outbox.read(5, 5, 100).unwrap().1),
+            (2, 1, 5)
+        );
+    }
+}
