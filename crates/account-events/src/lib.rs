@@ -14,6 +14,10 @@ pub use account::{AccountId, AccountStatus, EventType, InvalidAccountId, MAX_VER
 pub use decode::Unintelligible;
 pub use encode::Envelope;
 
+/// Raised whenever [`AccountEvent::decode`] makes something else of a record, so that what was made of records before is
+/// not taken for what would be made of them now.
+pub const DECODE_VERSION: u32 = 1;
+
 /// The topic's name where none is configured.
 pub const DEFAULT_TOPIC: &str = "account-events";
 

@@ -13,6 +13,7 @@ use event_log::Record;
 use http_server::IfMatch;
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
+use uuid::Uuid;
 
 use crate::account::{Account, BeholderName, Change};
 use crate::account_number::AccountNumbering;
@@ -58,6 +59,16 @@ pub(crate) struct Changes {
     pub(crate) totals: [i64; 3],
 }
 
+/// What stands for a page of accounts in traces: a number that no other page had, not 0.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TraceSpan(u64);
+
+impl TraceSpan {
+    pub(crate) fn new() -> Self {
+        TraceSpan(Uuid::new_v4().as_u64_pair().0.max(1))
+    }
+}
+
 /// An event as the outbox keeps it.
 #[derive(Debug)]
 pub(crate) struct OutboxEvent {
@@ -68,12 +79,13 @@ pub(crate) struct OutboxEvent {
 }
 
 impl OutboxEvent {
-    /// The event that tells the state `account` has now. It stands in no request's trace, so it begins one of its own,
-    /// named after the account.
-    pub(crate) fn of_state(account: &Account) -> Self {
+    /// The event that tells the state `account` has now, for the `page` of accounts that is published with it. It stands in no
+    /// request's trace, so it begins one of its own, named after the account; its parent is the page, so that no two tellings
+    /// of one state are the same record.
+    pub(crate) fn of_state(account: &Account, page: TraceSpan) -> Self {
         let (account_id, status, version) = (account.id, account.status, account.version);
         let event_type = EventType::of_version(version);
-        let traceparent = format!("00-{:032x}-{:016x}-00", account_id.0.as_u128().max(1), u64::from(version));
+        let traceparent = format!("00-{:032x}-{:016x}-00", account_id.0.as_u128().max(1), page.0);
         let event = AccountEvent { event_type, account_id, status, version: Some(version) };
         OutboxEvent { event, version, occurred_at: account.updated_at, traceparent }
     }

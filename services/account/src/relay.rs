@@ -17,7 +17,8 @@ use event_log::{EventLog, LogError, Publisher};
 
 use crate::outbox::{Outbox, OutboxWait, RelayError, ResyncRequest};
 
-/// Events in one batch, at most: enough to keep a log busy, few enough to hold in memory (about 1 KiB each).
+/// Events in one batch, about (what one transaction has committed stays together): enough to keep a log busy, few enough to hold
+/// in memory (about 1 KiB each).
 const MAX_BATCH: usize = 1_000;
 
 /// How long without a signal until the outbox is looked at all the same, and a lease on it renewed.

@@ -25,8 +25,7 @@ use self::batch::{Batch, BatchReader};
 use self::lines::EventLines;
 use crate::account_view::ViewWriter;
 use crate::error::CardError;
-use crate::log_samples::Sampler;
-use crate::quarantine::{self, Quarantine};
+use crate::quarantine::{self, Quarantine, QuarantinedRecord};
 use crate::store::Store;
 use crate::view_checkpoint::Checkpoints;
 use crate::view_status::{ViewStatus, remaining};
@@ -64,6 +63,8 @@ pub(crate) struct AccountFeed {
     pub(crate) stopping: Arc<AtomicBool>,
     /// Deleted accounts that are still to be closed in the card database.
     pub(crate) unclosed: Vec<AccountId>,
+    /// Records in quarantine that the card database is still to keep.
+    pub(crate) unkept: Vec<QuarantinedRecord>,
     pub(crate) checkpoints: Checkpoints,
 }
 
@@ -87,10 +88,9 @@ impl AccountFeed {
     pub(crate) fn run(mut self) {
         let mut positions = self.checkpoints.load(&mut self.view);
         let mut rebuild = None;
-        let (mut quarantine, mut sampler) = (Quarantine::default(), Sampler::default());
+        let mut quarantine = Quarantine::default();
         while !stopping(&self.stopping) {
-            let Err(error) = self.feed_until_failure(&mut positions, &mut rebuild, &mut quarantine, &mut sampler)
-            else {
+            let Err(error) = self.feed_until_failure(&mut positions, &mut rebuild, &mut quarantine) else {
                 return;
             };
             if self.status.failed(error.to_string()) {
@@ -105,13 +105,11 @@ impl AccountFeed {
         positions: &mut Positions,
         rebuild: &mut Option<Rebuild>,
         quarantine: &mut Quarantine,
-        sampler: &mut Sampler,
     ) -> Result<(), FeedError> {
         self.log.prepare()?;
         let (ends, now) = (self.log.end_offsets(END_OFFSETS_TIMEOUT)?, Instant::now());
         if self.checkpoints.contradicted(&mut self.view, &ends) {
             positions.clear();
-            *sampler = Sampler::default();
         }
         match rebuild {
             // A topic that was made anew meanwhile may end before where the old one did.
@@ -121,7 +119,7 @@ impl AccountFeed {
             None => *rebuild = Some(Rebuild { ends, started: now, reported: now }),
         }
         let mut lines = EventLines::default();
-        let mut reader = BatchReader::new(self.log.reader(positions)?, quarantine, sampler);
+        let mut reader = BatchReader::new(self.log.reader(positions)?, self.checkpoints.known(), quarantine);
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
         *positions = reader.positions();
         while let Some(rebuild) = rebuild.as_mut().filter(|_| self.status.is_catching_up() && !stopping(&self.stopping))
@@ -133,10 +131,12 @@ impl AccountFeed {
             }
         }
         while !stopping(&self.stopping) {
-            self.checkpoints.write_if_due(|| reader.durable_positions());
+            if self.unkept.is_empty() {
+                self.checkpoints.write_if_due(|| reader.durable_positions());
+            }
             self.apply(reader.read(POLL), positions, &mut lines)?;
         }
-        if !self.status.is_catching_up() {
+        if !self.status.is_catching_up() && self.unkept.is_empty() {
             self.checkpoints.write_last(reader.durable_positions());
         }
         Ok(())
@@ -201,10 +201,7 @@ impl AccountFeed {
         }
         self.status.read(batch.records, batch.poison, batch.positions.clone());
         *positions = batch.positions;
-        if !quarantine::keep(batch.quarantined, &self.store) {
-            // They are found again at the next start, where the checkpoint before ends.
-            self.checkpoints.write_no_more();
-        }
+        self.keep_quarantined(batch.quarantined);
         self.close_accounts()?;
         if let Some(failure) = batch.failure {
             return Err(failure.into());
@@ -213,6 +210,18 @@ impl AccountFeed {
             tracing::info!("the account view follows the event log again");
         }
         Ok(())
+    }
+
+    /// Puts records into quarantine. If the database cannot take them now, they wait; there are never many. No checkpoint leaves
+    /// them behind meanwhile: if the service ends, they are found again at the next start.
+    fn keep_quarantined(&mut self, records: Vec<QuarantinedRecord>) {
+        let waited = !self.unkept.is_empty();
+        self.unkept.extend(records);
+        if let Err(error) = quarantine::keep(&mut self.unkept, &self.store)
+            && !waited
+        {
+            tracing::warn!(%error, "records in quarantine are counted, and will be kept when the database takes them");
+        }
     }
 
     /// Closes what is to be closed. If the database cannot do it now, the view goes on, and they are closed later.
@@ -250,7 +259,8 @@ impl AccountFeed {
     /// Closes the accounts that are deleted in the checkpoint, and tells whether all are closed. If the database cannot do it
     /// now, the view goes on, and they are closed later.
     fn close_checkpointed(&mut self) -> bool {
-        self.checkpoints.close_deleted(&self.view, &self.store, CLOSED_AT_ONCE).unwrap_or(false)
+        let go_on = || !stopping(&self.stopping);
+        self.checkpoints.close_deleted(&self.view, &self.store, CLOSED_AT_ONCE, &go_on).unwrap_or(false)
     }
 }
 

@@ -75,6 +75,7 @@ pub async fn run(
         status: Arc::clone(&status),
         stopping: Arc::clone(&stopping),
         unclosed: Vec::new(),
+        unkept: Vec::new(),
         checkpoints,
     };
     let closer = CardCloser {

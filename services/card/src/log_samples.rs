@@ -17,14 +17,15 @@ const SPACING: u64 = 256;
 /// The samples that are kept of a partition: the last ones. Compaction may remove some, and one is enough.
 pub(crate) const SAMPLES: usize = 8;
 
-/// The header that tells one publication of an event from all others (CloudEvents).
-const ID_HEADER: &str = "ce_id";
+/// The headers that tell one publication from others: the event, and the request that it comes of, or the telling of an
+/// account's state.
+const NAMING_HEADERS: [&str; 2] = ["ce_id", "traceparent"];
 
 /// A record that was read, as far as it takes to know it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) offset: u64,
-    /// Of key, value and [`ID_HEADER`].
+    /// Of key, value and [`NAMING_HEADERS`].
     pub(crate) hash: u64,
 }
 
@@ -167,7 +168,8 @@ impl Samples {
 
 fn hash(record: RecordRef<'_>) -> u64 {
     let mut hasher = SipHasher13::new();
-    for part in [record.key, record.value, record.headers.get(ID_HEADER)] {
+    let [id, trace] = NAMING_HEADERS.map(|name| record.headers.get(name));
+    for part in [record.key, record.value, id, trace] {
         // None and each length are told from all others.
         hasher.write_u64(part.map_or(0, |part| part.len() as u64 + 1));
         hasher.write(part.unwrap_or_default());

@@ -7,6 +7,7 @@
 use account_events::Unintelligible;
 use event_log::RecordRef;
 
+use crate::error::CardError;
 use crate::store::Store;
 
 /// Records kept, at most: a producer that writes nothing else must not fill the disk. More are counted only.
@@ -46,20 +47,21 @@ impl Quarantine {
     }
 }
 
-/// Puts records into the database, a few at a time, so that cards are made in between. Returns whether it took all.
-pub(crate) fn keep(mut records: Vec<QuarantinedRecord>, store: &Store) -> bool {
+/// Puts records into the database, a few at a time, so that cards are made in between. Those that it did not take stay in
+/// `records`.
+pub(crate) fn keep(records: &mut Vec<QuarantinedRecord>, store: &Store) -> Result<(), CardError> {
     while !records.is_empty() {
-        let rest = records.len().saturating_sub(KEPT_AT_ONCE);
-        if let Err(error) = store.quarantine(records.split_off(rest)) {
-            tracing::warn!(%error, "records in quarantine could not be kept; they are counted, and still in the log");
-            return false;
+        let few = records.split_off(records.len().saturating_sub(KEPT_AT_ONCE));
+        if let Err(error) = store.quarantine(few.clone()) {
+            records.extend(few);
+            return Err(error);
         }
     }
-    true
+    Ok(())
 }
 
 /// A record with what is wrong with it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct QuarantinedRecord {
     pub(crate) partition: u32,
     pub(crate) offset: u64,

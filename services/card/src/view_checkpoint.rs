@@ -8,8 +8,10 @@
 //! Instances may share a file: each writes one of its own and renames it, and any of them is as good as another. Nothing is
 //! synced: a torn file is noticed.
 
+use std::collections::hash_map::RandomState;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::hash::BuildHasher;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,8 +64,6 @@ pub(crate) struct Checkpoints {
     unproven: Option<Mark>,
     /// The first shard whose deleted accounts are still to be closed.
     unclosed: Option<usize>,
-    /// Whether no more checkpoints are written.
-    is_over: bool,
 }
 
 /// The side of the thread that writes.
@@ -91,7 +91,6 @@ pub(crate) fn checkpoints(
         samples: Samples::default(),
         unproven: None,
         unclosed: None,
-        is_over: false,
     };
     (feed, CheckpointWriter { path, orders, written, view, stopping })
 }
@@ -128,11 +127,6 @@ impl Checkpoints {
         samples.iter().for_each(|(partition, sample)| self.samples.take(*partition, *sample));
     }
 
-    /// Leaves the checkpoint as it is from now on.
-    pub(crate) fn write_no_more(&mut self) {
-        self.is_over = true;
-    }
-
     /// Clears the view if it is another log's that ends at `ends`; returns whether it was so.
     pub(crate) fn contradicted(&mut self, view: &mut ViewWriter, ends: &Positions) -> bool {
         match self.unproven.as_ref().and_then(|mark| mark.contradiction(ends)) {
@@ -160,27 +154,38 @@ impl Checkpoints {
     fn give_up(&mut self, view: &mut ViewWriter, reason: &str) -> bool {
         tracing::warn!(path = %self.path.display(), reason = format!("it is not of this event log: {reason}"), "{}", NOT_USED);
         view.clear();
+        // Another log may come to look like the one that it was made of. If it cannot be removed, it is replaced at the end.
+        let _ = fs::remove_file(&self.path);
         (self.samples, self.unproven) = (Samples::default(), None);
         *lock(&self.written) = Positions::new();
         true
     }
 
+    /// How far the log was read when the checkpoint was made, while it is not known whether it was this log: what is before
+    /// that is in the view.
+    pub(crate) fn known(&self) -> Positions {
+        self.unproven.as_ref().map(Mark::positions).unwrap_or_default()
+    }
+
     /// Has the accounts that are deleted in the checkpoint closed in the card database, which may be an older copy that does
-    /// not know. Returns whether all are; called again, it goes on.
+    /// not know, as long as it may `go_on`. Returns whether all are; called again, it goes on.
     pub(crate) fn close_deleted(
         &mut self,
         view: &ViewWriter,
         store: &Store,
         at_once: usize,
+        go_on: &dyn Fn() -> bool,
     ) -> Result<bool, CardError> {
         if self.unproven.is_some() {
             return Ok(false);
         }
-        while let Some(shard) = self.unclosed {
+        while let Some(shard) = self.unclosed
+            && go_on()
+        {
             let closed = view.each_deleted(shard, at_once, |accounts| store.close_accounts(accounts)).transpose()?;
             self.unclosed = closed.map(|()| shard + 1);
         }
-        Ok(true)
+        Ok(self.unclosed.is_none())
     }
 
     /// Has a checkpoint written, if it is time for one: of the log up to the durable `positions`.
@@ -205,7 +210,7 @@ impl Checkpoints {
     }
 
     fn new_mark(&self, positions: Positions) -> Option<Mark> {
-        if self.is_over || positions == *lock(&self.written) {
+        if positions == *lock(&self.written) {
             return None;
         }
         self.samples.mark(&positions)
@@ -254,8 +259,8 @@ fn write(path: &Path, view: &AccountView, mark: &Mark, go_on: &dyn Fn() -> bool)
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let unfinished = with_suffix(path, &format!(".{}{UNFINISHED}", std::process::id()));
-    // Locked, so that no other instance takes it for a leftover, or for its own where it has the same id elsewhere.
+    let unfinished = with_suffix(path, &format!(".{:016x}{UNFINISHED}", RandomState::new().hash_one(path)));
+    // Locked, so that no other instance takes it for a leftover.
     let mut file = File::options().create(true).truncate(false).write(true).open(&unfinished)?;
     file.try_lock()?;
     let written = file.set_len(0).and_then(|()| checkpoint::write(view, mark, &mut file, go_on)).and_then(|complete| {

@@ -91,6 +91,10 @@ impl ChunkBuilder {
         self.bytes.len() + bytes >= FULL_BYTES
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Its row: the first and the last offset, how many records, the checksum, the records; `None` if it has none.
     pub(super) fn row(&self) -> Option<(i64, i64, i64, i64, &[u8])> {
         let first = self.first?;

@@ -2,28 +2,34 @@
 //!
 //! A partition is compacted up to some offset ("clean": no key occurs twice below it) and gets new, dirty records behind
 //! that. One round takes as many dirty records as have a bounded number of keys, notes the last offset of each key, and
-//! then walks over the partition from its start to the end of those records and removes what is older. It works in small
-//! write transactions, so a publisher waits for one of them at most, and can stop after any: each one only removes
-//! records that a later, durable one replaces.
+//! then walks over the partition from its start to the end of those records and removes what is older. Chunks that lose a
+//! record, or are many small ones, become one on the way. It works in small write transactions, so a publisher waits for
+//! one of them at most, and can stop after any: each one only removes records that a later, durable one replaces. What it
+//! writes is moved to the main file now and then, so that the write-ahead log does not grow with the partition.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::ops::ControlFlow;
+
+use siphasher::sip128::SipHasher13;
 
 use super::chunk::ChunkBuilder;
 use super::shared::{Shared, locked};
 use super::storage::{Database, garbled};
 use crate::LogError;
 
-/// How many keys one round may note. With a key of an account id's length that is some 12 MB.
-const ROUND_MAX_KEYS: usize = 131_072;
-/// How many bytes the noted keys may have together, for long keys.
-const ROUND_MAX_KEY_BYTES: usize = 16 << 20;
+/// How many keys one round may note, in some 40 MB. A round walks over all of the partition before it, so the fewer the better.
+const ROUND_MAX_KEYS: usize = 1 << 20;
 /// How many records are read in one go. It bounds how long a read keeps the write-ahead log from starting over.
 const SCAN_RECORDS: usize = 4_096;
 /// How many chunks one write transaction may replace by one: about a millisecond.
 const RUN_MAX_CHUNKS: usize = 64;
 /// So many chunks that would fit in one are worth being made one, even if none of them loses a record.
 const MANY_CHUNKS: usize = 8;
+/// What is moved to the main file at once while a partition is walked over, and about what a chunk that is removed writes.
+const UNMOVED_MAX_BYTES: usize = 16 << 20;
+const PAGE_BYTES: usize = 4_096;
 /// How many pages one write transaction gives back.
 const VACUUM_PAGES: u64 = 64;
 /// Free pages that stay in the file for the records to come: a megabyte.
@@ -70,8 +76,28 @@ pub(super) fn checkpoint(shared: &Shared, give_back: bool) -> Result<(), LogErro
     Ok(())
 }
 
-/// The last offset of each key of a round.
-type LastOffsets = HashMap<Box<[u8]>, u64>;
+/// The last offset of each key of a round. Kafka's cleaner, too, goes by the hashes of keys: in 128 bits, under a key of this
+/// round's own, no two of them meet.
+struct LastOffsets {
+    hasher: SipHasher13,
+    offsets: HashMap<u128, u64>,
+}
+
+impl LastOffsets {
+    fn new() -> Self {
+        let random = RandomState::new();
+        let hasher = SipHasher13::new_with_keys(random.hash_one(1), random.hash_one(2));
+        LastOffsets { hasher, offsets: HashMap::new() }
+    }
+
+    fn note(&mut self, key: &[u8], offset: u64) {
+        self.offsets.insert(self.hasher.hash(key).into(), offset);
+    }
+
+    fn get(&self, key: &[u8]) -> Option<u64> {
+        self.offsets.get(&self.hasher.hash(key).into()).copied()
+    }
+}
 
 /// The compaction of one partition.
 struct Round<'a> {
@@ -103,19 +129,13 @@ impl Round<'_> {
     /// The last offset of each key from `from` on, up to the returned position; or nothing when stopped.
     fn note_keys(&mut self, mut from: u64, end: u64) -> Result<Option<(LastOffsets, u64)>, LogError> {
         let mut last_offsets = LastOffsets::new();
-        let mut key_bytes = 0;
-        while from < end && last_offsets.len() < ROUND_MAX_KEYS && key_bytes < ROUND_MAX_KEY_BYTES {
+        while from < end && last_offsets.offsets.len() < ROUND_MAX_KEYS {
             if (self.stopped)() {
                 return Ok(None);
             }
             from = self.database.scan(self.partition, (from, end), SCAN_RECORDS, &mut |record| {
-                let Some(key) = record.key else { return };
-                match last_offsets.get_mut(key) {
-                    Some(offset) => *offset = record.offset,
-                    None => {
-                        key_bytes += key.len();
-                        last_offsets.insert(Box::from(key), record.offset);
-                    }
+                if let Some(key) = record.key {
+                    last_offsets.note(key, record.offset);
                 }
             })?;
         }
@@ -124,14 +144,19 @@ impl Round<'_> {
 
     /// Removes the records below `to` that a noted one replaces. Returns how many are left, or nothing when stopped.
     fn sweep(&mut self, last_offsets: &LastOffsets, to: u64, durable_end: u64) -> Result<Option<u64>, LogError> {
-        let (mut next, mut kept) = (0, 0);
+        let (mut next, mut kept, mut written) = (0, 0, 0);
         while next < to {
             if (self.stopped)() {
                 return Ok(None);
             }
+            if written > UNMOVED_MAX_BYTES {
+                checkpoint(self.shared, false)?;
+                written = 0;
+            }
             let mut run = self.gather(last_offsets, (next, to), durable_end)?;
             let Some((first, last)) = run.chunks else { break };
             if run.removed > 0 || run.count >= MANY_CHUNKS {
+                written += run.left.bytes() + PAGE_BYTES * run.count;
                 locked(&self.shared.writer).replace(self.partition, first..=last, &mut run.left)?;
             }
             next = run.behind;
@@ -156,7 +181,7 @@ impl Round<'_> {
             for record in chunk.records() {
                 let record = record.ok_or_else(|| garbled(partition, chunk.first))?;
                 let last = record.key.and_then(|key| last_offsets.get(key));
-                if last.is_some_and(|last| record.offset < *last) {
+                if last.is_some_and(|last| record.offset < last) {
                     run.removed += 1;
                 } else {
                     run.kept += u64::from(record.offset < to);

@@ -73,12 +73,13 @@ fn run(shared: &Shared) {
 
 fn work_once(shared: &Shared, asked: &Work) -> Result<(), LogError> {
     let any_due = || locked(&shared.state).partitions.iter().any(|partition| shared.wants_compaction(partition));
-    if asked.compact && any_due() {
-        // It ends with a checkpoint.
-        return compact_due(shared, &|| locked(&shared.work).stop);
+    let compacted = match asked.compact && any_due() {
+        true => compact_due(shared, &|| locked(&shared.work).stop),
+        false => Ok(()),
+    };
+    // Compaction ends with it, unless it failed.
+    if asked.checkpoint_is_due() || compacted.is_err() {
+        checkpoint(shared, shared.wal_bytes() > WAL_MAX_BYTES)?;
     }
-    if asked.checkpoint_is_due() {
-        return checkpoint(shared, shared.wal_bytes() > WAL_MAX_BYTES);
-    }
-    Ok(())
+    compacted
 }

@@ -143,7 +143,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Compaction costs about what the compacted part is long, so it waits until there is something to gain by it.
+    /// Compaction walks over all of the partition, so it waits until there is something to gain by it.
     pub(super) fn wants_compaction(&self, partition: &Partition) -> bool {
         let dirty = partition.dirty_records();
         dirty >= self.compaction_min_records.max(1) && dirty >= partition.clean_records

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use account_events::{AccountEvent, Unintelligible};
+use account_events::{AccountEvent, AccountStatus, Unintelligible};
 use event_log::{LogError, Positions, Reader, RecordRef};
 use process::SampledLog;
 
@@ -31,7 +31,10 @@ pub(super) struct Batch {
 pub(super) struct BatchReader<'a> {
     reader: Box<dyn Reader>,
     quarantine: &'a mut Quarantine,
-    sampler: &'a mut Sampler,
+    /// It begins anew with each reader: that only means a sample more.
+    sampler: Sampler,
+    /// Up to where the view knows each partition before any of this is read.
+    known: Positions,
     /// How many events the last batch had, which is room enough for most.
     expected: usize,
     /// Lines of records that went to quarantine: a few a second are logged and the others counted.
@@ -39,13 +42,14 @@ pub(super) struct BatchReader<'a> {
 }
 
 impl<'a> BatchReader<'a> {
-    pub(super) fn new(reader: Box<dyn Reader>, quarantine: &'a mut Quarantine, sampler: &'a mut Sampler) -> Self {
-        BatchReader { reader, quarantine, sampler, expected: 0, lines: SampledLog::new() }
+    /// Reads with `reader`, for a view that has what is before `known` already.
+    pub(super) fn new(reader: Box<dyn Reader>, known: Positions, quarantine: &'a mut Quarantine) -> Self {
+        BatchReader { reader, quarantine, sampler: Sampler::default(), known, expected: 0, lines: SampledLog::new() }
     }
 
-    /// Goes on with `reader`, for a view that is empty again.
+    /// Goes on with `reader`, for a view that is empty.
     pub(super) fn begin_anew(&mut self, reader: Box<dyn Reader>) {
-        (self.reader, *self.sampler) = (reader, Sampler::default());
+        (self.reader, self.sampler, self.known) = (reader, Sampler::default(), Positions::new());
     }
 
     /// The next offset to read of each partition.
@@ -60,7 +64,7 @@ impl<'a> BatchReader<'a> {
 
     /// What has come; waits up to `timeout` for it.
     pub(super) fn read(&mut self, timeout: Duration) -> Batch {
-        let BatchReader { reader, quarantine, sampler, lines, .. } = self;
+        let BatchReader { reader, quarantine, sampler, known, lines, .. } = self;
         let mut events = Vec::with_capacity(self.expected);
         let (mut samples, mut poison) = (Vec::new(), 0);
         // Asked for once, as in `AccountFeed::apply`.
@@ -70,6 +74,8 @@ impl<'a> BatchReader<'a> {
             records += 1;
             samples.extend(sampler.sample(record).map(|sample| (record.partition, sample)));
             match AccountEvent::decode(record) {
+                // The order of arrival tells what it is worth, and the view may have later ones of other partitions.
+                Ok(event) if is_by_arrival(&event) && is_known(known, record) => {}
                 Ok(event) => events.push(event),
                 Err(reason) => {
                     poison += 1;
@@ -87,6 +93,14 @@ impl<'a> BatchReader<'a> {
     }
 }
 
+fn is_by_arrival(event: &AccountEvent) -> bool {
+    event.version.is_none() && event.status != AccountStatus::Deleted
+}
+
+fn is_known(known: &Positions, record: RecordRef<'_>) -> bool {
+    known.get(&record.partition).is_some_and(|end| record.offset < *end)
+}
+
 fn say_quarantined(lines: &mut SampledLog, record: RecordRef<'_>, reason: &Unintelligible, now: Instant) {
     let Some(left_out) = lines.allow(now) else { return };
     let (partition, offset, code) = (record.partition, record.offset, reason.code());
@@ -97,5 +111,39 @@ fn say_quarantined(lines: &mut SampledLog, record: RecordRef<'_>, reason: &Unint
 fn say_left_out(records: u64) {
     if records > 0 {
         tracing::warn!(records, "left out the lines of {records} records that went to quarantine");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, HeaderList, Record};
+
+    use super::*;
+
+    /// As the seed's producer writes it, with no version; or with one.
+    fn record(status: &str, version: Option<&str>) -> Record {
+        let id = "550e8400-e29b-41d4-a716-446655440000";
+        let value = format!(r#"{{"type":"account.status_changed","account_id":"{id}","status":"{status}"}}"#);
+        let headers: HeaderList = version.map(|version| ("ce_sequence", version)).into_iter().collect();
+        Record { key: Some(id.into()), value: Some(value.into_bytes()), headers }
+    }
+
+    #[test]
+    fn what_goes_by_its_arrival_is_not_applied_again_over_a_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = EmbeddedSettings { partition_count: 1, ..EmbeddedSettings::at(folder.path().join("log.db")) };
+        let log = EmbeddedLog::open(settings).unwrap();
+        let records =
+            [("BLOCKED", None), ("ACTIVE", Some("2")), ("DELETED", None), ("ACTIVE", None)].map(|(s, v)| record(s, v));
+        log.publisher("test").unwrap().publish(&records, 1).unwrap();
+        let statuses = |known: Positions| {
+            let mut quarantine = Quarantine::default();
+            let mut reader = BatchReader::new(log.reader(&Positions::new()).unwrap(), known, &mut quarantine);
+            let batch = reader.read(Duration::from_secs(10));
+            assert_eq!((batch.records, batch.poison, batch.samples.len()), (4, 0, 1));
+            batch.events.iter().map(|event| event.status.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(statuses(Positions::new()), ["BLOCKED", "ACTIVE", "DELETED", "ACTIVE"]);
+        assert_eq!(statuses(Positions::from([(0, 3)])), ["ACTIVE", "DELETED", "ACTIVE"]);
     }
 }

@@ -8,21 +8,24 @@
 //!
 //! It is written while the feed goes on applying events. That is sound since the mark is taken first, and the shards are read
 //! after: the view may know more than the mark says, never less. Reading again what it knows already changes nothing (the
-//! maximum is taken; events without a version end in the order of arrival again), and what it knows too early is true: every
+//! maximum is taken, and events without a version are left out there), and what it knows too early is true: every
 //! event tells of a row that is already committed.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::atomic::Ordering;
 
-use account_events::{AccountId, AccountStatus};
+use account_events::{AccountId, AccountStatus, DECODE_VERSION};
 
 use super::shard::{SEGMENT_BYTES, Shard, from_words};
 use super::{AccountView, SHARD_COUNT, ViewWriter, place, unpack};
 use crate::log_samples::{Mark, Reached, SAMPLES, Sample};
 
 /// Whose file it is, and the version of what follows. Another place for an id, or another state for a
-/// status, is another version.
+/// status, is another version; so is another [`DECODE_VERSION`], which stands in the file too.
 const MAGIC: [u8; 8] = *b"tdmView1";
+
+/// What the shards depend on.
+const LAYOUT: [u64; 3] = [SHARD_COUNT as u64, SEGMENT_BYTES as u64, DECODE_VERSION as u64];
 
 /// Partitions of the log, at most, so that a length is not believed that cannot be.
 const MAX_PARTITIONS: usize = 100_000;
@@ -105,7 +108,7 @@ pub(crate) fn read(input: &mut impl Read, length: u64) -> Result<Checkpoint, Unu
 }
 
 fn head(seeds: [u64; 2], mark: &Mark) -> Vec<u64> {
-    let mut words = vec![SHARD_COUNT as u64, SEGMENT_BYTES as u64, seeds[0], seeds[1], mark.0.len() as u64];
+    let mut words = [LAYOUT.as_slice(), &seeds, &[mark.0.len() as u64]].concat();
     for (partition, reached) in &mark.0 {
         words.extend([u64::from(*partition), reached.position, reached.samples.len() as u64]);
         words.extend(reached.samples.iter().flat_map(|sample| [sample.offset, sample.hash]));
@@ -123,7 +126,7 @@ fn is_ours(number: usize, shard: &Shard, seeds: [u64; 2]) -> bool {
 
 /// `None` if the shards that follow are none of this binary's.
 fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<([u64; 2], Mark)> {
-    let layout = [words.next()?, words.next()?];
+    let layout = [words.next()?, words.next()?, words.next()?];
     let seeds = [words.next()?, words.next()?];
     let mut mark = Mark::default();
     for _ in 0..usize::try_from(words.next()?).ok().filter(|count| *count <= MAX_PARTITIONS)? {
@@ -133,7 +136,7 @@ fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<([u64; 2], Mark)>
         let samples = (0..count).map(|_| sample()).collect::<Option<_>>()?;
         mark.0.insert(partition, Reached { position, samples });
     }
-    (layout == [SHARD_COUNT as u64, SEGMENT_BYTES as u64] && words.next().is_none()).then_some((seeds, mark))
+    (layout == LAYOUT && words.next().is_none()).then_some((seeds, mark))
 }
 
 /// One block after the other, through the same memory.

@@ -102,3 +102,20 @@ fn where_it_cannot_be_written_nothing_is_left_and_nothing_panics() {
     write(&folder.path().join("view/\0/view"), &writer.view, &mark, &|| true).unwrap_err();
     assert!(matches!(read(&path), Err(Unusable::Unreadable(_))));
 }
+
+#[test]
+fn one_of_another_log_is_removed_and_the_view_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("view");
+    let (mut feed, writer, stopping) = setup(&path);
+    feed.write_last(positions(1));
+    drop(feed);
+    writer.run();
+    let (mut view_writer, view) = account_view();
+    let (mut again, _writer) = checkpoints(path.clone(), view.clone(), stopping);
+    assert_eq!(again.load(&mut view_writer), positions(0), "where the first sample is");
+    assert_eq!((view.len(), again.known()), (1, positions(1)));
+    assert!(!again.contradicted(&mut view_writer, &positions(1)) && path.exists());
+    assert!(again.contradicted(&mut view_writer, &positions(0)), "it ends before");
+    assert!(view.is_empty() && again.known().is_empty() && !path.exists());
+}

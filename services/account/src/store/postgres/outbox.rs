@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{COLUMNS, account_from_row, event_from_row};
 use crate::account_number::AccountNumbering;
-use crate::ledger::OutboxEvent;
+use crate::ledger::{OutboxEvent, TraceSpan};
 use crate::outbox::{AccountPage, Outbox, OutboxSignal, ResyncRequest, ResyncRequests};
 
 /// How long an instance may publish without asking again. Another one takes over so long after it has gone silent. Five
@@ -147,7 +147,8 @@ impl Outbox for PostgresOutbox {
         let (behind, limit) = (sequence as i64, limit as i64);
         let rows = self.with_session(async |session| session.client.query(&session.page, &[&behind, &limit]).await)?;
         let numbering = &self.numbering;
-        let record = |row| Ok(OutboxEvent::of_state(&account_from_row(row, numbering)?).record());
+        let span = TraceSpan::new();
+        let record = |row| Ok(OutboxEvent::of_state(&account_from_row(row, numbering)?, span).record());
         let number = |column| rows.last().map_or(0, |row: &Row| row.get::<_, i64>(column) as u64);
         Ok(AccountPage {
             last: number(0),

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use super::event_batch::{RecentEvents, from_text};
 use super::{COLUMNS, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
-use crate::ledger::OutboxEvent;
+use crate::ledger::{OutboxEvent, TraceSpan};
 use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
 
 /// How often it is looked whether someone has asked for the state of every account.
@@ -127,11 +127,11 @@ impl Outbox for SqliteOutbox {
         );
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![sequence as i64, limit as i64])?;
-        let mut page = AccountPage::default();
+        let (mut page, span) = (AccountPage::default(), TraceSpan::new());
         while let Some(row) = rows.next()? {
             page.last = row.get::<_, i64>(0)? as u64;
             page.head = row.get::<_, i64>(8)? as u64;
-            page.records.push(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?).record());
+            page.records.push(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?, span).record());
         }
         Ok(page)
     }

@@ -86,7 +86,10 @@ impl Committer for Writer {
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        let counters = write(&transaction, &changes, self.counters, now)?;
+        // Events stand behind all that was published, also where this is an older copy and the clock is behind.
+        let before =
+            Counters { last_outbox_sequence: self.counters.last_outbox_sequence.max(published), ..self.counters };
+        let counters = write(&transaction, &changes, before, now)?;
         if published > self.removed {
             remove_published(&transaction, published)?;
         }
