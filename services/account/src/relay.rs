@@ -94,6 +94,7 @@ impl Relay {
             }
             // It sees to what this one commits.
             self.status.succeeded();
+            *pause = FIRST_PAUSE;
             if stopping {
                 return Ok(());
             }
