@@ -53,7 +53,7 @@ impl MadeAccount {
 
     /// The event that tells its state.
     pub(crate) fn event_type(self) -> EventType {
-        if self.version() == 1 { EventType::Created } else { EventType::StatusChanged }
+        EventType::of_version(self.version())
     }
 
     /// The record that tells its state.

@@ -154,6 +154,10 @@ impl AccountFeed {
         positions: &mut Positions,
         lines: &mut EventLines,
     ) -> Result<ControlFlow<()>, FeedError> {
+        let checked = self.check_rebuild(rebuild, positions);
+        if checked.is_break() || !self.status.is_catching_up() {
+            return Ok(checked);
+        }
         let (ends, stop) = (rebuild.ends.clone(), Arc::clone(&self.stopping));
         std::thread::scope(|scope| {
             let (ahead, batches) = sync_channel(BATCHES_AHEAD);
@@ -168,12 +172,6 @@ impl AccountFeed {
                 }
             };
             let thread = std::thread::Builder::new().name("account-reader".to_owned());
-            if self.check_rebuild(rebuild, positions).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
-            if !self.status.is_catching_up() {
-                return Ok(ControlFlow::Continue(()));
-            }
             thread.spawn_scoped(scope, read_all).map_err(|error| LogError::Unavailable(error.to_string()))?;
             for batch in batches {
                 self.apply(batch, positions, lines)?;

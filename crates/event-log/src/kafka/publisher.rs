@@ -53,7 +53,6 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 /// account service. Measured with all of them on two cores and 64 connections, as shares of what pgbench reached: 0.42 without,
 /// 0.47 with 5 ms and 0.49 with 10 ms.
 const GATHERING_TIME: Duration = Duration::from_millis(10);
-
 /// From so many records in one batch on.
 const GATHERED: usize = 16;
 /// How long an abort may take. It is a courtesy to those who read committed: opening the next publisher does it too.
