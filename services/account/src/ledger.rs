@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType};
+use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, Version};
 use country_code::CountryCode;
 use event_log::Record;
 use http_server::IfMatch;
@@ -73,7 +73,7 @@ impl TraceSpan {
 #[derive(Debug)]
 pub(crate) struct OutboxEvent {
     pub(crate) event: AccountEvent,
-    pub(crate) version: account_events::Version,
+    pub(crate) version: Version,
     pub(crate) occurred_at: Timestamp,
     pub(crate) traceparent: String,
 }
@@ -83,11 +83,21 @@ impl OutboxEvent {
     /// request's trace, so it begins one of its own, named after the account; its parent is the page, so that no two tellings
     /// of one state are the same record.
     pub(crate) fn of_state(account: &Account, page: TraceSpan) -> Self {
-        let (account_id, status, version) = (account.id, account.status, account.version);
+        let traceparent = format!("00-{:032x}-{:016x}-00", account.id.0.as_u128().max(1), page.0);
+        Self::new(account.id, account.version, account.status, account.updated_at, traceparent)
+    }
+
+    /// The event that brings an account to this version and status.
+    pub(crate) fn new(
+        account_id: AccountId,
+        version: Version,
+        status: AccountStatus,
+        occurred_at: Timestamp,
+        traceparent: String,
+    ) -> Self {
         let event_type = EventType::of_version(version);
-        let traceparent = format!("00-{:032x}-{:016x}-00", account_id.0.as_u128().max(1), page.0);
         let event = AccountEvent { event_type, account_id, status, version: Some(version) };
-        OutboxEvent { event, version, occurred_at: account.updated_at, traceparent }
+        OutboxEvent { event, version, occurred_at, traceparent }
     }
 
     /// The record that tells of it.
@@ -128,7 +138,7 @@ impl Batch<'_> {
                 let sequence = sequences.next().unwrap_or_default();
                 let account = self.create(sequence, beholder_name, country_code);
                 changes.totals[account.status as usize] += 1;
-                changes.events.push(self.event(EventType::Created, &account, traceparent));
+                changes.events.push(self.event(&account, traceparent));
                 changes.created.push((sequence, account.clone()));
                 Ok(account)
             }
@@ -139,7 +149,7 @@ impl Batch<'_> {
                 if account.status != before.status {
                     changes.totals[before.status as usize] -= 1;
                     changes.totals[account.status as usize] += 1;
-                    changes.events.push(self.event(EventType::StatusChanged, &account, traceparent));
+                    changes.events.push(self.event(&account, traceparent));
                 }
                 if account.version != before.version {
                     changed.push(id);
@@ -168,9 +178,7 @@ impl Batch<'_> {
         }
     }
 
-    fn event(&self, event_type: EventType, account: &Account, traceparent: String) -> OutboxEvent {
-        let (account_id, status, version) = (account.id, account.status, account.version);
-        let event = AccountEvent { event_type, account_id, status, version: Some(version) };
-        OutboxEvent { event, version, occurred_at: self.now, traceparent }
+    fn event(&self, account: &Account, traceparent: String) -> OutboxEvent {
+        OutboxEvent::new(account.id, account.version, account.status, self.now, traceparent)
     }
 }

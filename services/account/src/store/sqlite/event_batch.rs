@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use account_events::{AccountEvent, AccountId, AccountStatus, EventType};
+use account_events::{AccountId, AccountStatus};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -91,8 +91,7 @@ fn from_line(line: &str, occurred_at: Timestamp) -> Option<OutboxEvent> {
     let version = fields.next()?.parse().ok()?;
     let status = AccountStatus::parse(fields.next()?)?;
     let traceparent = fields.next()?.to_owned();
-    let event = AccountEvent { event_type: EventType::of_version(version), account_id, status, version: Some(version) };
-    Some(OutboxEvent { event, version, occurred_at, traceparent })
+    Some(OutboxEvent::new(account_id, version, status, occurred_at, traceparent))
 }
 
 #[cfg(test)]
@@ -102,9 +101,8 @@ mod tests {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn event(id: u128, version: u32, status: AccountStatus) -> OutboxEvent {
-        let (account_id, event_type) = (AccountId(Uuid::from_u128(id)), EventType::of_version(version));
-        let event = AccountEvent { event_type, account_id, status, version: Some(version) };
-        OutboxEvent { event, version, occurred_at: Timestamp::UNIX_EPOCH, traceparent: TRACE.to_owned() }
+        let account_id = AccountId(Uuid::from_u128(id));
+        OutboxEvent::new(account_id, version, status, Timestamp::UNIX_EPOCH, TRACE.to_owned())
     }
 
     /// So many events, the last of which has the sequence `last`.
