@@ -15,7 +15,7 @@ use anyhow::{Context, anyhow, ensure};
 use card_service::account_view::{AccountView, ViewWriter, account_view};
 use serde_json::{Value, json};
 
-use crate::accounts::{MadeAccount, active};
+use crate::accounts::{active, any_id};
 use crate::figure::{Figure, Unit};
 use crate::machine::status_bytes;
 use crate::turns::median;
@@ -81,7 +81,7 @@ pub(crate) fn fill_view(accounts: u64) -> anyhow::Result<()> {
 
 fn add(writer: &mut ViewWriter, accounts: std::ops::Range<u64>) -> anyhow::Result<()> {
     for number in accounts {
-        writer.apply(&active(MadeAccount(number).id(), 1));
+        writer.apply(&active(any_id(number), 1));
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ fn add(writer: &mut ViewWriter, accounts: std::ops::Range<u64>) -> anyhow::Resul
 fn look_ups(accounts: u64) -> anyhow::Result<[Figure; 2]> {
     println!("looking up {accounts} accounts, without and with a writer");
     // Where an id is in the view has nothing to do with its number, so one after the other is in random places.
-    let ids = (0..accounts).map(|number| MadeAccount(number).id()).collect::<Vec<_>>();
+    let ids = (0..accounts).map(|number| any_id(number)).collect::<Vec<_>>();
     let (mut writer, view) = account_view();
     add(&mut writer, 0..accounts)?;
     let mut writing = Writing { writer, ids: &ids, version: 1, next: 0, added: accounts };
@@ -159,7 +159,7 @@ impl Writing<'_> {
                 self.writer.apply(&active(self.ids[self.next], self.version));
                 self.next = (self.next + 1) % self.ids.len();
             }
-            self.writer.apply(&active(MadeAccount(self.added).id(), 1));
+            self.writer.apply(&active(any_id(self.added), 1));
             self.added += 1;
             applied.fetch_add(CHANGES_AN_ADDITION + 1, Ordering::Relaxed);
         }

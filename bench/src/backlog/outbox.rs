@@ -29,12 +29,13 @@ fn fill_sqlite(path: &Path, events: u64) -> anyhow::Result<()> {
         // A row for each: nothing has brought them together in a transaction.
         let mut insert = transaction.prepare("INSERT INTO outbox VALUES (?, 1, ?, ?)")?;
         for account in (1..=events).map(MadeAccount) {
-            let (id, version, status) = (account.id().0.simple(), account.version(), account.status().as_str());
-            insert.execute(params![
-                account.micros() as i64,
-                account.micros() as i64,
-                format!("{id} {version} {status} {}", account.traceparent()),
-            ])?;
+            let mut event = account.id().0.into_bytes().to_vec();
+            event.extend_from_slice(&account.version().to_be_bytes());
+            event.push(account.status() as u8);
+            event.extend_from_slice(&u128::from(account.0).to_be_bytes());
+            event.extend_from_slice(&account.0.to_be_bytes());
+            event.push(0);
+            insert.execute(params![account.micros() as i64, account.micros() as i64, event])?;
         }
     }
     transaction.execute("UPDATE ledger SET last_outbox_sequence = ?", [MadeAccount(events).micros() as i64])?;

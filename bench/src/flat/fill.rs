@@ -14,7 +14,7 @@ use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Record};
 use rusqlite::{Connection, Transaction, params};
 use test_harness::{Process, binary};
 
-use crate::accounts::{MadeAccount, card_id};
+use crate::accounts::{MadeAccount, NUMBER_KEY, card_id};
 use crate::progress;
 
 /// Rows of one transaction.
@@ -57,11 +57,14 @@ fn fill_accounts(path: &Path, accounts: u64) -> anyhow::Result<String> {
     })?;
     let last = MadeAccount(accounts).micros() as i64;
     connection.execute(
-        "UPDATE ledger SET last_outbox_sequence = ?1, removed_outbox_sequence = ?1,
+        "UPDATE ledger SET number_key = ?2, last_outbox_sequence = ?1, removed_outbox_sequence = ?1,
              active = (SELECT count(*) FROM accounts WHERE status = 'ACTIVE'),
              blocked = (SELECT count(*) FROM accounts WHERE status = 'BLOCKED'),
              deleted = (SELECT count(*) FROM accounts WHERE status = 'DELETED')",
-        [last],
+        params![last, NUMBER_KEY],
+    )?;
+    connection.execute_batch(
+        "INSERT INTO active_blocks SELECT sequence / 64, count(*) FROM accounts WHERE status = 'ACTIVE' GROUP BY 1",
     )?;
     let database_id = connection.query_row("SELECT database_id FROM ledger", [], |row| row.get(0))?;
     finish(connection)?;
@@ -87,7 +90,7 @@ fn fill_cards(path: &Path, cards: u64) -> anyhow::Result<()> {
         }
         Ok(())
     })?;
-    connection.execute("UPDATE ledger SET cards = ?", [cards as i64])?;
+    connection.execute("UPDATE ledger SET cards = ?, number_key = ?", params![cards as i64, NUMBER_KEY])?;
     finish(connection)
 }
 

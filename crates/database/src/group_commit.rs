@@ -3,6 +3,13 @@
 //! There is no timer: a lone request is committed at once, and the more wait the larger the batch. It is what makes a
 //! durable write nearly as cheap as one in memory. One thread owns the connection and all
 //! that must be decided in order; an answer is given after the commit is durable (ARCHITECTURE.md A2).
+//!
+//! ```text
+//! submit ──queue──▶ writer: decide, commit ──▶ sync: make durable, answer
+//! ```
+//!
+//! Where a committer's commits are not durable by themselves, another thread syncs them while the writer is at the next one. It
+//! syncs once for all that was committed meanwhile.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +31,12 @@ const MAX_QUEUED: usize = 8_192;
 /// How long without a command until [`Committer::idle`] is called.
 const IDLE: Duration = Duration::from_millis(250);
 
+/// Commits that wait for a sync, at most. A slow disk has them all synced at once; more would only be smaller ones.
+const MAX_UNSYNCED: usize = 1;
+
+/// Makes durable what was committed before it is called.
+pub type Syncer = Box<dyn FnMut() -> Result<(), StoreError> + Send>;
+
 /// What one writer thread does with the commands that queued up.
 pub trait Committer: Send + 'static {
     /// A request, reduced to what the transaction must decide.
@@ -31,14 +44,19 @@ pub trait Committer: Send + 'static {
     /// What it came to: done, or the rule that forbids it.
     type Outcome: Send + 'static;
 
-    /// Applies `commands`, possibly none, in order in one transaction. When it returns `Ok`, all is durable, and there is one
-    /// outcome a command, in order; a command that breaks a rule says so in its outcome and leaves its neighbours alone.
+    /// Applies `commands`, possibly none, in order in one transaction. When it returns `Ok`, all is committed, and durable too
+    /// unless there is a [`sync`](Committer::sync), and there is one outcome a command, in order; a command that breaks a rule says so in its outcome and leaves its neighbours alone.
     /// When it returns `Err`, nothing of the batch is written; unless a server was lost during its commit, then all of it
     /// may be.
     ///
     /// A batch that changes nothing need not be written, unless `is_failing`: the last transaction failed, and this one is to
     /// tell whether that is over.
     fn commit(&mut self, commands: Vec<Self::Command>, is_failing: bool) -> Result<Vec<Self::Outcome>, StoreError>;
+
+    /// What makes commits durable, from a thread of its own beside the next commits; `None` if they are so by themselves.
+    fn sync(&self) -> Option<Syncer> {
+        None
+    }
 
     /// Called when no command has come for a while, and before the end: the place for work that can wait for a quiet
     /// moment, which a busy committer takes along in its next transaction.
@@ -48,8 +66,16 @@ pub trait Committer: Send + 'static {
 }
 
 enum Message<C, O> {
-    Command(C, oneshot::Sender<Result<O, StoreError>>),
+    Command(C, Answer<O>),
     Stop,
+}
+
+type Answer<O> = oneshot::Sender<Result<O, StoreError>>;
+
+/// What a commit came to, and who waits for that.
+struct Committed<O> {
+    result: Result<Vec<O>, StoreError>,
+    answers: Vec<Answer<O>>,
 }
 
 /// The handlers' end of the queue to one writer thread, whichever database that writes to: commands `C` come to outcomes `O`.
@@ -114,11 +140,23 @@ impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (queue, commands) = sync_channel(MAX_QUEUED);
         let health = Arc::new(Health::default());
+        let answering = Answering { health: Arc::clone(&health), runtime: Handle::try_current().ok() };
+        let (next, sync_thread) = match committer.sync() {
+            None => (Next::Answer(answering), None),
+            Some(sync) => {
+                let (unsynced, committed) = sync_channel(MAX_UNSYNCED);
+                let thread = Builder::new().name(format!("{name}-sync"));
+                (Next::Sync(unsynced), Some(thread.spawn(move || sync_and_answer(sync, &committed, &answering))?))
+            }
+        };
         let noted = Arc::clone(&health);
-        let runtime = Handle::try_current().ok();
         let writer = Builder::new().name(name.to_owned()).spawn(move || {
             let _on_panic = EndNote(Arc::clone(&noted));
-            run(committer, &commands, &noted, runtime.as_ref());
+            run(committer, &commands, &noted, next);
+            // It answers what it has been handed.
+            if sync_thread.is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!("the thread that syncs had panicked");
+            }
         })?;
         Ok((GroupCommit { queue, health }, writer))
     }
@@ -156,23 +194,39 @@ impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
     }
 }
 
+/// Where the writer takes what it has committed.
+enum Next<O> {
+    Answer(Answering),
+    Sync(SyncSender<Committed<O>>),
+}
+
+impl<O: Send + 'static> Next<O> {
+    fn take(&self, committed: Committed<O>) {
+        match self {
+            Next::Answer(answering) => answering.answer(committed),
+            // Where nobody takes it, those who wait are told by the end of their channels.
+            Next::Sync(unsynced) => drop(unsynced.send(committed)),
+        }
+    }
+}
+
 fn run<C: Committer>(
     mut committer: C,
     queue: &Receiver<Message<C::Command, C::Outcome>>,
     health: &Health,
-    runtime: Option<&Handle>,
+    next: Next<C::Outcome>,
 ) {
     let mut stopping = false;
     while !stopping {
         let first = match queue.recv_timeout(IDLE) {
             Ok(message) => message,
+            Err(RecvTimeoutError::Timeout) if health.is_failing() => {
+                // An empty transaction tells whether that is over: no request need be spent on it.
+                next.take(Committed { result: committer.commit(Vec::new(), true), answers: Vec::new() });
+                continue;
+            }
             Err(RecvTimeoutError::Timeout) => {
-                // After a failure an empty transaction tells whether it is over: no request need be spent on that.
-                let result = match health.is_failing() {
-                    true => committer.commit(Vec::new(), true).map(drop),
-                    false => committer.idle(),
-                };
-                health.note(result.as_ref().map(drop));
+                health.note(committer.idle().as_ref().map(drop));
                 continue;
             }
             Err(RecvTimeoutError::Disconnected) => break,
@@ -192,20 +246,44 @@ fn run<C: Committer>(
             }
         }
         if !commands.is_empty() {
-            let result = committer.commit(commands, health.is_failing());
-            health.note(result.as_ref().map(drop));
-            match runtime {
-                // One wake for all of them.
-                Some(runtime) if answers.len() > 1 => drop(runtime.spawn(async { answer_all(result, answers) })),
-                _ => answer_all(result, answers),
-            }
+            next.take(Committed { result: committer.commit(commands, health.is_failing()), answers });
         }
     }
     health.note(committer.idle().as_ref().map(drop));
 }
 
+/// Syncs what has been committed, all of it at once, and answers it.
+fn sync_and_answer<O: Send + 'static>(mut sync: Syncer, committed: &Receiver<Committed<O>>, answering: &Answering) {
+    let _on_panic = EndNote(Arc::clone(&answering.health));
+    while let Ok(first) = committed.recv() {
+        let all: Vec<_> = std::iter::once(first).chain(committed.try_iter()).collect();
+        let synced = sync();
+        for Committed { result, answers } in all {
+            let result = result.and_then(|outcomes| synced.clone().map(|()| outcomes));
+            answering.answer(Committed { result, answers });
+        }
+    }
+}
+
+/// How whoever waits is told.
+struct Answering {
+    health: Arc<Health>,
+    runtime: Option<Handle>,
+}
+
+impl Answering {
+    fn answer<O: Send + 'static>(&self, committed: Committed<O>) {
+        self.health.note(committed.result.as_ref().map(drop));
+        match &self.runtime {
+            // One wake for all of them.
+            Some(runtime) if committed.answers.len() > 1 => drop(runtime.spawn(async { answer_all(committed) })),
+            _ => answer_all(committed),
+        }
+    }
+}
+
 /// A client that has gone away does not read its answer; its command is done all the same.
-fn answer_all<O>(result: Result<Vec<O>, StoreError>, answers: Vec<oneshot::Sender<Result<O, StoreError>>>) {
+fn answer_all<O>(Committed { result, answers }: Committed<O>) {
     match result {
         Ok(outcomes) => {
             debug_assert_eq!(outcomes.len(), answers.len(), "one outcome a command");
@@ -290,6 +368,56 @@ mod tests {
         assert_eq!(numbers.failure(), None, "the last transaction was no failure");
         numbers.stop();
         writer.join().expect("a clean end");
+    }
+
+    /// Doubles numbers, and has them synced by the test: how many there are is told, and how it went is asked.
+    struct Doubled(Arc<Mutex<u32>>, Mutex<Option<Syncer>>);
+
+    impl Committer for Doubled {
+        type Command = u32;
+        type Outcome = u32;
+
+        fn commit(&mut self, commands: Vec<u32>, _is_failing: bool) -> Result<Vec<u32>, StoreError> {
+            *self.0.lock().expect("no panic") += commands.len() as u32;
+            Ok(commands.into_iter().map(|n| n * 2).collect())
+        }
+
+        fn sync(&self) -> Option<Syncer> {
+            self.1.lock().expect("no panic").take()
+        }
+    }
+
+    #[test]
+    fn nothing_is_answered_before_its_sync_and_the_next_is_committed_beside_it() {
+        let (began, seen) = mpsc::channel();
+        let (go, how) = mpsc::channel::<Result<(), StoreError>>();
+        let syncer: Syncer = Box::new(move || {
+            began.send(()).expect("the test listens");
+            how.recv().expect("the test lets go")
+        });
+        let committed = Arc::default();
+        let doubled = Doubled(Arc::clone(&committed), Mutex::new(Some(syncer)));
+        let (doubled, writer) = GroupCommit::start("doubled", doubled).expect("a thread");
+        let mut first = doubled.enqueue(1).expect("room");
+        seen.recv().expect("a sync");
+        let second = doubled.enqueue(2).expect("room");
+        while *committed.lock().expect("no panic") < 2 {
+            std::thread::yield_now();
+        }
+        assert!(first.try_recv().is_err(), "it is committed and not synced");
+        go.send(Ok(())).expect("held");
+        assert_eq!(first.blocking_recv().expect("answered").expect("durable"), 2);
+        seen.recv().expect("another sync");
+        go.send(Err(StoreError::Unavailable("a bad disk".to_owned()))).expect("held");
+        assert!(matches!(second.blocking_recv().expect("answered"), Err(StoreError::Unavailable(_))));
+        // What was failing is asked again without a request, until all is well.
+        seen.recv().expect("another sync");
+        assert!(doubled.failure().is_some_and(|failure| failure.contains("a bad disk")));
+        go.send(Ok(())).expect("held");
+        doubled.stop();
+        drop(go);
+        writer.join().expect("a clean end");
+        assert_eq!(doubled.failure(), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub mod postgres;
 pub mod sqlite;
 mod url;
 
-pub use group_commit::{Committer, GroupCommit};
+pub use group_commit::{Committer, GroupCommit, Syncer};
 pub use open_error::OpenError;
 pub use url::DatabaseUrl;
 

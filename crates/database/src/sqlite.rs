@@ -1,5 +1,7 @@
 //! A SQLite file that one process owns: durable at every commit, migrated when opened, read while it is written.
 
+mod durability;
+
 use std::cmp::Ordering;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::Semaphore;
 
+pub use self::durability::Durability;
 use crate::{OpenError, StoreError};
 
 /// Read connections of a [`ReadPool`]: as many look-ups as run at once. They are short, and the cores are few.
@@ -60,7 +63,8 @@ impl SqliteFile {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(unusable)?;
         }
-        let lock = File::options().create(true).truncate(false).write(true).open(lock_path(path)).map_err(unusable)?;
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(beside(path, ".lock")).map_err(unusable)?;
         let began = Instant::now();
         loop {
             match lock.try_lock() {
@@ -93,7 +97,7 @@ impl SqliteFile {
 
     /// Whether a process has the file at `path`.
     pub fn is_in_use(path: &Path) -> bool {
-        let lock = File::options().write(true).open(lock_path(path));
+        let lock = File::options().write(true).open(beside(path, ".lock"));
         lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
@@ -102,7 +106,14 @@ impl SqliteFile {
         open_writer(&self.path)
     }
 
-    /// A connection that only reads, and sees each commit as soon as it is answered.
+    /// A connection whose commits are durable once [`Durability::sync`] says so: the one that a group commit writes with.
+    pub fn group_writer(&self) -> Result<(Connection, Durability), OpenError> {
+        let connection = open_writer(&self.path)?;
+        connection.pragma_update(None, "synchronous", "normal").map_err(|error| open_error(&self.path, &error))?;
+        Ok((connection, Durability::open(&self.path)?))
+    }
+
+    /// A connection that only reads, and sees each commit as soon as it is written.
     pub fn reader(&self) -> Result<Connection, OpenError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&self.path, flags).and_then(|connection| {
@@ -112,12 +123,13 @@ impl SqliteFile {
         connection.map_err(|error| open_error(&self.path, &error))
     }
 
-    /// Readers for handlers.
-    pub fn read_pool(&self) -> Result<ReadPool, OpenError> {
+    /// Readers for handlers, of what the writer with this `durability` writes.
+    pub fn read_pool(&self, durability: Durability) -> Result<ReadPool, OpenError> {
         let connections = (0..READ_CONNECTIONS).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
         Ok(ReadPool {
             permits: Arc::new(Semaphore::new(READ_CONNECTIONS)),
             connections: Arc::new(Mutex::new(connections)),
+            durability,
         })
     }
 
@@ -132,10 +144,12 @@ impl SqliteFile {
 pub struct ReadPool {
     permits: Arc<Semaphore>,
     connections: Arc<Mutex<Vec<Connection>>>,
+    durability: Durability,
 }
 
 impl ReadPool {
-    /// Runs `query` in one read transaction on a thread that may block, so that all it reads is of one moment.
+    /// Runs `query` in one read transaction on a thread that may block, so that all it reads is of one moment. It is given
+    /// when all that was read is durable.
     pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -153,12 +167,17 @@ impl ReadPool {
             lock().push(connection);
             Ok(result?)
         });
-        reading.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))
+        let read = reading.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())))?;
+        self.durability.wait().await?;
+        Ok(read)
     }
 }
 
-fn lock_path(path: &Path) -> PathBuf {
-    PathBuf::from(format!("{}.lock", path.display()))
+/// The file whose name is that of `path` with `suffix`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 fn open_writer(path: &Path) -> Result<Connection, OpenError> {

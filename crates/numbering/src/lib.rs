@@ -1,4 +1,4 @@
-//! Numbers that never collide and cannot be guessed: a keyed permutation of a sequence (ARCHITECTURE.md, "Numbers").
+//! Numbers and ids that never collide and cannot be guessed: a keyed permutation of a sequence (ARCHITECTURE.md, "Numbers").
 //!
 //! A permutation has one number for each sequence, so there is nothing to collide and nothing to retry; it runs backwards
 //! too, so a row is found by its number without an index. Numbers have eight digits until the sequence has used all of
@@ -12,11 +12,15 @@ mod ids;
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
+use uuid::Uuid;
 
 pub use ids::TimeOrderedIds;
 
 /// The digits of the shortest numbers, as many as the seed's have.
 const MIN_DIGITS: u32 = 8;
+
+/// Stands in a round for the number of digits, where an id is permuted: no number has so many.
+const ID_LENGTH: u32 = 255;
 
 /// Rounds of the Feistel network; seven are enough to make one indistinguishable from random (Patarin, 2004).
 const ROUNDS: u8 = 8;
@@ -64,6 +68,17 @@ impl Numbering {
             return None;
         }
         u64::try_from(first + self.permute_back(number - first, end - first, length)).ok()
+    }
+
+    /// The sequence that [`TimeOrderedIds::next_of`] made this id of, if it did: whoever looks a row up by it compares the
+    /// row's id.
+    pub fn sequence_of_id(&self, id: Uuid) -> u64 {
+        self.permute_back(u128::from(ids::random_part(id)), 1 << ids::RANDOM_BITS, ID_LENGTH) as u64
+    }
+
+    /// What an id has of `sequence`, in [`ids::RANDOM_BITS`].
+    fn permuted_for_id(&self, sequence: u64) -> u64 {
+        self.permute(u128::from(sequence), 1 << ids::RANDOM_BITS, ID_LENGTH) as u64
     }
 
     /// The numbers of `length` digits, and the sequences that have them: from the first to before the second. The

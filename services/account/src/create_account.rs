@@ -25,7 +25,7 @@ pub(crate) async fn create_account(
 ) -> Result<Response, AccountError> {
     let beholder_name = given(request.beholder_name, "beholder_name")?;
     let country_code = given(request.country_code, "country_code")?;
-    let account = store.create(beholder_name.parse()?, country_code.parse()?, trace.to_string()).await?;
+    let account = store.create(beholder_name.parse()?, country_code.parse()?, trace).await?;
     let location = [(LOCATION, format!("/account?id={}", account.id))];
     Ok((StatusCode::CREATED, location, with_etag(account)).into_response())
 }

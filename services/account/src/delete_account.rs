@@ -17,6 +17,6 @@ pub(crate) async fn delete_account(
     headers: HeaderMap,
     trace: TraceParent,
 ) -> Result<Json<Value>, AccountError> {
-    store.change(query.id()?, Change::Delete, IfMatch::from_headers(&headers), trace.to_string()).await?;
+    store.change(query.id()?, Change::Delete, IfMatch::from_headers(&headers), trace).await?;
     Ok(Json(json!({ "message": "Account deleted successfully" })))
 }

@@ -10,9 +10,8 @@ use std::collections::HashMap;
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, Version};
 use country_code::CountryCode;
 use event_log::Record;
-use http_server::IfMatch;
+use http_server::{IfMatch, TraceParent};
 use jiff::Timestamp;
-use numbering::TimeOrderedIds;
 use uuid::Uuid;
 
 use crate::account::{Account, BeholderName, Change};
@@ -21,8 +20,8 @@ use crate::error::AccountError;
 
 /// What a request wants of the database.
 pub(crate) enum Command {
-    Create { beholder_name: BeholderName, country_code: CountryCode, traceparent: String },
-    Change { id: AccountId, change: Change, if_match: Option<IfMatch>, traceparent: String },
+    Create { beholder_name: BeholderName, country_code: CountryCode, trace: TraceParent },
+    Change { id: AccountId, change: Change, if_match: Option<IfMatch>, trace: TraceParent },
 }
 
 /// What a request comes to.
@@ -75,7 +74,7 @@ pub(crate) struct OutboxEvent {
     pub(crate) event: AccountEvent,
     pub(crate) version: Version,
     pub(crate) occurred_at: Timestamp,
-    pub(crate) traceparent: String,
+    pub(crate) trace: TraceParent,
 }
 
 impl OutboxEvent {
@@ -83,8 +82,8 @@ impl OutboxEvent {
     /// request's trace, so it begins one of its own, named after the account; its parent is the page, so that no two tellings
     /// of one state are the same record.
     pub(crate) fn of_state(account: &Account, page: TraceSpan) -> Self {
-        let traceparent = format!("00-{:032x}-{:016x}-00", account.id.0.as_u128().max(1), page.0);
-        Self::new(account.id, account.version, account.status, account.updated_at, traceparent)
+        let trace = TraceParent { trace_id: account.id.0.as_u128().max(1), parent_id: page.0, flags: 0 };
+        Self::new(account.id, account.version, account.status, account.updated_at, trace)
     }
 
     /// The event that brings an account to this version and status.
@@ -93,17 +92,17 @@ impl OutboxEvent {
         version: Version,
         status: AccountStatus,
         occurred_at: Timestamp,
-        traceparent: String,
+        trace: TraceParent,
     ) -> Self {
         let event_type = EventType::of_version(version);
         let event = AccountEvent { event_type, account_id, status, version: Some(version) };
-        OutboxEvent { event, version, occurred_at, traceparent }
+        OutboxEvent { event, version, occurred_at, trace }
     }
 
     /// The record that tells of it.
     pub(crate) fn record(&self) -> Record {
-        let time = self.occurred_at.to_string();
-        Envelope { event: self.event, version: self.version, time: &time, traceparent: &self.traceparent }.encode()
+        let (time, trace) = (self.occurred_at.to_string(), self.trace.to_string());
+        Envelope { event: self.event, version: self.version, time: &time, traceparent: &trace }.encode()
     }
 }
 
@@ -117,7 +116,8 @@ impl Changes {
 /// A batch while it is decided.
 pub(crate) struct Batch<'a> {
     pub(crate) numbering: &'a AccountNumbering,
-    pub(crate) ids: &'a TimeOrderedIds,
+    /// The id of the account with this sequence.
+    pub(crate) id_of: &'a dyn Fn(u64) -> Uuid,
     pub(crate) now: Timestamp,
     /// The accounts that the commands name, where they are there.
     pub(crate) accounts: HashMap<AccountId, Account>,
@@ -134,22 +134,22 @@ impl Batch<'_> {
         let mut changes = Changes::default();
         let mut changed = Vec::new();
         let outcomes = commands.into_iter().map(|command| match command {
-            Command::Create { beholder_name, country_code, traceparent } => {
+            Command::Create { beholder_name, country_code, trace } => {
                 let sequence = sequences.next().unwrap_or_default();
                 let account = self.create(sequence, beholder_name, country_code);
                 changes.totals[account.status as usize] += 1;
-                changes.events.push(self.event(&account, traceparent));
+                changes.events.push(self.event(&account, trace));
                 changes.created.push((sequence, account.clone()));
                 Ok(account)
             }
-            Command::Change { id, change, if_match, traceparent } => {
+            Command::Change { id, change, if_match, trace } => {
                 let before = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
                 let account = before.changed(change, if_match.as_ref(), self.now)?;
                 // Only a change of status is an event (docs/api.md, "The event").
                 if account.status != before.status {
                     changes.totals[before.status as usize] -= 1;
                     changes.totals[account.status as usize] += 1;
-                    changes.events.push(self.event(&account, traceparent));
+                    changes.events.push(self.event(&account, trace));
                 }
                 if account.version != before.version {
                     changed.push(id);
@@ -167,7 +167,7 @@ impl Batch<'_> {
 
     fn create(&self, sequence: u64, beholder_name: BeholderName, country_code: CountryCode) -> Account {
         Account {
-            id: AccountId(self.ids.next(self.now)),
+            id: AccountId((self.id_of)(sequence)),
             account_number: self.numbering.number(sequence),
             beholder_name,
             country_code,
@@ -178,7 +178,7 @@ impl Batch<'_> {
         }
     }
 
-    fn event(&self, account: &Account, traceparent: String) -> OutboxEvent {
-        OutboxEvent::new(account.id, account.version, account.status, self.now, traceparent)
+    fn event(&self, account: &Account, trace: TraceParent) -> OutboxEvent {
+        OutboxEvent::new(account.id, account.version, account.status, self.now, trace)
     }
 }

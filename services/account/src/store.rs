@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use account_events::{AccountId, AccountStatus};
 use country_code::CountryCode;
 use database::{DatabaseUrl, GroupCommit, OpenError};
-use http_server::IfMatch;
+use http_server::{IfMatch, TraceParent};
 use process::Clock;
 
 use crate::account::{Account, BeholderName, Change};
@@ -79,9 +79,9 @@ impl Store {
         &self,
         beholder_name: BeholderName,
         country_code: CountryCode,
-        traceparent: String,
+        trace: TraceParent,
     ) -> Result<Account, AccountError> {
-        self.writer.submit(Command::Create { beholder_name, country_code, traceparent }).await?
+        self.writer.submit(Command::Create { beholder_name, country_code, trace }).await?
     }
 
     /// Changes an account, with its event if the status changes, in one transaction.
@@ -90,9 +90,9 @@ impl Store {
         id: AccountId,
         change: Change,
         if_match: Option<IfMatch>,
-        traceparent: String,
+        trace: TraceParent,
     ) -> Result<Account, AccountError> {
-        self.writer.submit(Command::Change { id, change, if_match, traceparent }).await?
+        self.writer.submit(Command::Change { id, change, if_match, trace }).await?
     }
 
     /// The account with this id.

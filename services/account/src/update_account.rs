@@ -28,7 +28,7 @@ pub(crate) async fn update_account(
     JsonBody(request): JsonBody<UpdateAccount>,
 ) -> Result<Response, AccountError> {
     let id = query.id()?;
-    let account = store.change(id, request.into_change()?, IfMatch::from_headers(&headers), trace.to_string()).await?;
+    let account = store.change(id, request.into_change()?, IfMatch::from_headers(&headers), trace).await?;
     Ok(with_etag(account))
 }
 

@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use account_events::AccountId;
 use country_code::CountryCode;
 use jiff::Timestamp;
-use numbering::TimeOrderedIds;
 use uuid::Uuid;
 
 use crate::card::Card;
@@ -95,7 +94,8 @@ impl Changes {
 /// A batch while it is decided.
 pub(crate) struct Batch<'a> {
     pub(crate) numbering: &'a CardNumbering,
-    pub(crate) ids: &'a TimeOrderedIds,
+    /// The id of the card with this sequence.
+    pub(crate) id_of: &'a dyn Fn(u64) -> Uuid,
     pub(crate) now: Timestamp,
     /// The accounts that the commands name and that are closed.
     pub(crate) closed: BTreeSet<AccountId>,
@@ -147,7 +147,7 @@ impl Batch<'_> {
 
     fn create(&self, sequence: u64, country: CountryCode, account_id: AccountId) -> Card {
         Card {
-            id: self.ids.next(self.now),
+            id: (self.id_of)(sequence),
             card_number: self.numbering.number(country, sequence),
             country,
             account_id,

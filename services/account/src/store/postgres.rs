@@ -8,6 +8,7 @@ use std::sync::Arc;
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, Version};
 use database::postgres::{Parameter, Postgres, PostgresSchema};
 use database::{GroupCommit, OpenError, StoreError};
+use http_server::TraceParent;
 use jiff::Timestamp;
 use numbering::Numbering;
 use process::Clock;
@@ -121,7 +122,8 @@ fn event_from_row(row: &Row) -> Result<OutboxEvent, StoreError> {
         status: parsed(row.get(3), AccountStatus::parse)?,
         version: Some(version),
     };
-    Ok(OutboxEvent { event, version, occurred_at: timestamp(row.get(5))?, traceparent: row.get(6) })
+    let trace = parsed(row.get(6), TraceParent::parse)?;
+    Ok(OutboxEvent { event, version, occurred_at: timestamp(row.get(5))?, trace })
 }
 
 fn parsed<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use numbering::Numbering;
 use process::Clock;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use self::event_batch::RecentEvents;
@@ -37,6 +37,12 @@ pub(crate) const SCHEMA: Schema = Schema {
 /// The columns of [`account_from_row`].
 const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";
 
+/// Accounts whose active ones are counted together, in `active_blocks`: as few as a page can well pass over for each of its own.
+const ACCOUNTS_A_BLOCK: i64 = 64;
+
+/// Where the account with the id ?2 can be, if there is one: where its id says, ?1, or where an older one is noted.
+const SEQUENCES: &str = "(?1, (SELECT sequence FROM older_ids WHERE id = ?2))";
+
 pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Opened, OpenError> {
     let file = SqliteFile::open(path, &SCHEMA)?;
     let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
@@ -47,22 +53,28 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
         .map_err(|error| unusable(error.to_string()))?;
     let numbering = AccountNumbering(Numbering::decimal(number_key));
     let recent = RecentEvents::default();
-    let outbox = Box::new(SqliteOutbox::new(file.writer()?, numbering.clone(), recent.clone(), published.clone()));
-    let writer = Writer::open(file.writer()?, numbering.clone(), clock, signal, recent, published)
+    let (connection, durability) = file.group_writer()?;
+    let outbox =
+        SqliteOutbox::new(file.writer()?, durability.clone(), numbering.clone(), recent.clone(), published.clone());
+    let read_pool = file.read_pool(durability.clone())?;
+    let writer = Writer::open((connection, durability), numbering.clone(), clock, signal, recent, published)
         .map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| unusable(error.to_string()))?;
-    let reader = Arc::new(super::Reader::Sqlite(Reader::new(file.read_pool()?, numbering.clone(), file)));
-    Ok(Opened { store: Store { writer, reader, numbering }, writer_thread, outbox, database_id })
+    let reader = Arc::new(super::Reader::Sqlite(Reader::new(read_pool, numbering.clone(), file)));
+    Ok(Opened { store: Store { writer, reader, numbering }, writer_thread, outbox: Box::new(outbox), database_id })
 }
 
+/// The account with this id, and its sequence.
 fn account_by_id(
     connection: &Connection,
     numbering: &AccountNumbering,
     id: AccountId,
-) -> rusqlite::Result<Option<Account>> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM accounts WHERE id = ?"))?;
-    statement.query_row([id.0.as_bytes()], |row| account_from_row(row, numbering)).optional()
+) -> rusqlite::Result<Option<(i64, Account)>> {
+    let sql = format!("SELECT {COLUMNS} FROM accounts WHERE sequence IN {SEQUENCES} AND id = ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let row = |row: &Row<'_>| Ok((row.get(0)?, account_from_row(row, numbering)?));
+    statement.query_row(params![numbering.0.sequence_of_id(id.0) as i64, id.0.as_bytes()], row).optional()
 }
 
 fn account_from_row(row: &Row<'_>, numbering: &AccountNumbering) -> rusqlite::Result<Account> {
@@ -84,9 +96,9 @@ fn parsed<T>(row: &Row<'_>, column: usize, parse: impl Fn(&str) -> Option<T>) ->
     parse(text).ok_or_else(|| invalid(column, text))
 }
 
-/// A column's text is none that was ever written.
-fn invalid(column: usize, text: &str) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, format!("unexpected value {text:?}").into())
+/// A column's value is none that was ever written.
+fn invalid(column: usize, value: impl std::fmt::Debug) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Null, format!("unexpected value {value:?}").into())
 }
 
 /// A column of microseconds as a time.

@@ -67,7 +67,8 @@ impl Committer for Writer {
     /// It always asks the server, which tells whether that is there.
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let (now, closed, cards) = (self.clock.now(), BTreeSet::new(), HashMap::new());
-        let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, closed, cards };
+        let id_of = |_sequence| self.ids.next(now);
+        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
         self.session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
     }
 

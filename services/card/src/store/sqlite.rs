@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
-use database::sqlite::{ReadPool, Schema, SqliteFile};
-use database::{Committer, GroupCommit, OpenError, StoreError};
+use database::sqlite::{Durability, ReadPool, Schema, SqliteFile};
+use database::{Committer, GroupCommit, OpenError, StoreError, Syncer};
 use jiff::Timestamp;
 use numbering::{Numbering, TimeOrderedIds};
 use process::Clock;
@@ -24,29 +24,35 @@ use crate::quarantine::{self, QuarantinedRecord};
 const SCHEMA: Schema = Schema {
     application_id: 0x7443_7264, // "tCrd"
     owner: "card service",
-    migrations: &[include_str!("sqlite.sql")],
+    migrations: &[include_str!("sqlite-1.sql"), include_str!("sqlite-2.sql")],
 };
 
 /// The columns of [`card_from_row`].
 const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
 
+/// Where the card with the id ?2 can be, if there is one: where its id says, ?1, or where an older one is noted.
+const SEQUENCES: &str = "(?1, (SELECT sequence FROM older_ids WHERE id = ?2))";
+
 pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>), OpenError> {
     let file = SqliteFile::open(path, &SCHEMA)?;
     let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
-    let connection = file.writer()?;
+    let (connection, durability) = file.group_writer()?;
     let number_key = connection
         .query_row("SELECT number_key FROM ledger", [], |row| row.get(0))
         .map_err(|error| unusable(error.to_string()))?;
     let numbering = CardNumbering(Numbering::hexadecimal(number_key));
-    let writer = Writer::open(connection, numbering.clone(), clock).map_err(|error| unusable(error.to_string()))?;
+    let pool = file.read_pool(durability.clone())?;
+    let writer =
+        Writer::open(connection, durability, numbering.clone(), clock).map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| unusable(error.to_string()))?;
-    let reader = Reader { pool: file.read_pool()?, numbering: numbering.clone(), _file: file };
+    let reader = Reader { pool, numbering: numbering.clone(), _file: file };
     Ok((Store { writer, reader: Arc::new(super::Reader::Sqlite(reader)), numbering }, writer_thread))
 }
 
 struct Writer {
     connection: Connection,
+    durability: Durability,
     numbering: CardNumbering,
     clock: Clock,
     ids: TimeOrderedIds,
@@ -61,13 +67,18 @@ struct Counters {
 }
 
 impl Writer {
-    fn open(connection: Connection, numbering: CardNumbering, clock: Clock) -> rusqlite::Result<Self> {
+    fn open(
+        connection: Connection,
+        durability: Durability,
+        numbering: CardNumbering,
+        clock: Clock,
+    ) -> rusqlite::Result<Self> {
         let counters = connection.query_row(
             "SELECT (SELECT coalesce(max(sequence), 0) FROM cards), cards FROM ledger",
             [],
             |row| Ok(Counters { last_sequence: row.get::<_, i64>(0)? as u64, cards: row.get::<_, i64>(1)? as u64 }),
         )?;
-        Ok(Writer { connection, numbering, clock, ids: TimeOrderedIds::new(), counters })
+        Ok(Writer { connection, durability, numbering, clock, ids: TimeOrderedIds::new(), counters })
     }
 }
 
@@ -77,27 +88,35 @@ impl Committer for Writer {
 
     fn commit(&mut self, commands: Vec<Command>, is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let now = self.clock.now();
+        let id_of = |sequence| self.ids.next_of(now, &self.numbering.0, sequence);
+        let (closed, cards) = (BTreeSet::new(), HashMap::new());
+        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
         if cfg!(feature = "bench-no-database") {
-            let (closed, cards) = (BTreeSet::new(), HashMap::new());
-            let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, closed, cards };
             let (outcomes, changes) = batch.decide(commands, self.counters.last_sequence + 1..);
             self.counters.last_sequence += changes.created.len() as u64;
             return Ok(outcomes);
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let named = Named::by(&commands);
-        let (closed, cards) = (closed_accounts(&transaction, &named)?, cards_to_delete(&transaction, &named)?);
-        let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, closed, cards };
+        let closed = closed_accounts(&transaction, &named)?;
+        let cards = cards_to_delete(&transaction, &self.numbering, &named)?;
+        let batch = Batch { closed, cards, ..batch };
         let (outcomes, changes) = batch.decide(commands, self.counters.last_sequence + 1..);
         // Only refusals, or closing what is closed: nothing that would be worth a sync, unless it is to tell
         // whether the database takes transactions again.
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        let counters = write(&transaction, &changes, self.counters, now)?;
-        transaction.commit()?;
+        let counters = write(&transaction, &self.numbering, &changes, self.counters, now)?;
+        self.durability.written(|| transaction.commit())?;
         self.counters = counters;
         Ok(outcomes)
+    }
+
+    fn sync(&self) -> Option<Syncer> {
+        let durability = self.durability.clone();
+        let sync: Syncer = Box::new(move || durability.sync());
+        (!cfg!(feature = "bench-no-database")).then_some(sync)
     }
 }
 
@@ -112,19 +131,34 @@ fn closed_accounts(connection: &Connection, named: &Named) -> rusqlite::Result<B
     Ok(closed)
 }
 
-fn cards_to_delete(connection: &Connection, named: &Named) -> rusqlite::Result<HashMap<Uuid, bool>> {
-    let mut statement = connection.prepare_cached("SELECT deleted FROM cards WHERE id = ?")?;
+fn cards_to_delete(
+    connection: &Connection,
+    numbering: &CardNumbering,
+    named: &Named,
+) -> rusqlite::Result<HashMap<Uuid, bool>> {
     let mut cards = HashMap::new();
     for id in &named.cards {
-        let deleted = statement.query_row([id.as_bytes()], |row| row.get(0)).optional()?;
-        cards.extend(deleted.map(|deleted| (*id, deleted)));
+        cards.extend(card_by_id(connection, numbering, *id)?.map(|(_, card)| (*id, card.deleted)));
     }
     Ok(cards)
+}
+
+/// The card with this id, and its sequence.
+fn card_by_id(connection: &Connection, numbering: &CardNumbering, id: Uuid) -> rusqlite::Result<Option<(i64, Card)>> {
+    let sql = format!("SELECT {COLUMNS} FROM cards WHERE sequence IN {SEQUENCES} AND id = ?2");
+    let row = |row: &Row<'_>| Ok((row.get(0)?, card_from_row(row, numbering)?));
+    connection.prepare_cached(&sql)?.query_row(where_card_is(numbering, &id), row).optional()
+}
+
+/// The parameters of [`SEQUENCES`].
+fn where_card_is<'a>(numbering: &CardNumbering, id: &'a Uuid) -> (i64, &'a [u8]) {
+    (numbering.0.sequence_of_id(*id) as i64, id.as_bytes())
 }
 
 /// Writes `changes` and returns what the next cards continue from once they are committed.
 fn write(
     transaction: &Transaction<'_>,
+    numbering: &CardNumbering,
     changes: &Changes,
     mut counters: Counters,
     now: Timestamp,
@@ -147,7 +181,8 @@ fn write(
         statement.execute(params![account_id.0.as_bytes(), count])?;
     }
     for id in &changes.deleted {
-        transaction.prepare_cached("UPDATE cards SET deleted = 1 WHERE id = ?")?.execute([id.as_bytes()])?;
+        let sql = format!("UPDATE cards SET deleted = 1 WHERE sequence IN {SEQUENCES} AND id = ?2");
+        transaction.prepare_cached(&sql)?.execute(where_card_is(numbering, id))?;
     }
     for account_id in &changes.closed {
         let mut close = transaction.prepare_cached(
@@ -201,23 +236,17 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) async fn card(&self, id: Uuid) -> Result<Option<Card>, StoreError> {
-        self.one("id", id.as_bytes().to_vec()).await
+        let numbering = self.numbering.clone();
+        let found = self.pool.read(move |connection| card_by_id(connection, &numbering, id)).await?;
+        Ok(found.map(|(_, card)| card))
     }
 
     pub(super) async fn card_by_sequence(&self, sequence: u64) -> Result<Option<Card>, StoreError> {
-        self.one("sequence", sequence as i64).await
-    }
-
-    async fn one(
-        &self,
-        column: &'static str,
-        value: impl rusqlite::ToSql + Send + 'static,
-    ) -> Result<Option<Card>, StoreError> {
         let numbering = self.numbering.clone();
         let card = self.pool.read(move |connection| {
             let mut statement =
-                connection.prepare_cached(&format!("SELECT {COLUMNS} FROM cards WHERE {column} = ?"))?;
-            statement.query_row([value], |row| card_from_row(row, &numbering)).optional()
+                connection.prepare_cached(&format!("SELECT {COLUMNS} FROM cards WHERE sequence = ?"))?;
+            statement.query_row([sequence as i64], |row| card_from_row(row, &numbering)).optional()
         });
         card.await
     }
@@ -232,13 +261,10 @@ impl Reader {
 fn page(connection: &Connection, numbering: &CardNumbering, request: PageRequest) -> rusqlite::Result<Option<Page>> {
     let before = match request.after {
         None => i64::MAX,
-        Some(id) => {
-            let mut statement = connection.prepare_cached("SELECT sequence FROM cards WHERE id = ?")?;
-            match statement.query_row([id.as_bytes()], |row| row.get(0)).optional()? {
-                None => return Ok(None),
-                Some(sequence) => sequence,
-            }
-        }
+        Some(id) => match card_by_id(connection, numbering, id)? {
+            None => return Ok(None),
+            Some((sequence, _)) => sequence,
+        },
     };
     let filter = if request.account_id.is_some() { "account_id = ?3 AND" } else { "?3 IS NULL AND" };
     let sql = format!("SELECT {COLUMNS} FROM cards WHERE {filter} sequence < ?1 ORDER BY sequence DESC LIMIT ?2");

@@ -42,7 +42,8 @@ impl Committer for Writer {
     /// It always asks the server, which tells whether that is there.
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let (now, accounts) = (self.clock.now(), HashMap::new());
-        let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, accounts };
+        let id_of = |_sequence| self.ids.next(now);
+        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, accounts };
         self.session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
     }
 
@@ -274,19 +275,19 @@ struct EventColumns<'a> {
     statuses: Vec<&'a str>,
     versions: Vec<i64>,
     times: Vec<i64>,
-    traces: Vec<&'a str>,
+    traces: Vec<String>,
 }
 
 impl<'a> EventColumns<'a> {
     fn of(events: &'a [OutboxEvent]) -> Self {
         let mut columns = EventColumns::default();
-        for OutboxEvent { event, version, occurred_at, traceparent } in events {
+        for OutboxEvent { event, version, occurred_at, trace } in events {
             columns.ids.push(event.account_id.0);
             columns.types.push(event.event_type.as_str());
             columns.statuses.push(event.status.as_str());
             columns.versions.push(i64::from(*version));
             columns.times.push(occurred_at.as_microsecond());
-            columns.traces.push(traceparent);
+            columns.traces.push(trace.to_string());
         }
         columns
     }

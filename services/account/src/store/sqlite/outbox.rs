@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use database::StoreError;
+use database::sqlite::Durability;
 use event_log::Record;
 use rusqlite::{Connection, params};
 
-use super::event_batch::{RecentEvents, from_text};
+use super::event_batch::{RecentEvents, from_bytes};
 use super::{COLUMNS, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{OutboxEvent, TraceSpan};
@@ -19,6 +20,7 @@ const REQUEST_POLL: Duration = Duration::from_millis(500);
 
 pub(super) struct SqliteOutbox {
     connection: Connection,
+    durability: Durability,
     numbering: AccountNumbering,
     recent: RecentEvents,
     published: PublishedPosition,
@@ -44,11 +46,12 @@ impl SqliteOutbox {
     /// `connection` writes only what tells of requests for the state of every account, which come once in a long while.
     pub(super) fn new(
         connection: Connection,
+        durability: Durability,
         numbering: AccountNumbering,
         recent: RecentEvents,
         published: PublishedPosition,
     ) -> Self {
-        SqliteOutbox { connection, numbering, recent, published, requests_read_at: None }
+        SqliteOutbox { connection, durability, numbering, recent, published, requests_read_at: None }
     }
 
     /// As [`Outbox::read`], from the file.
@@ -63,8 +66,9 @@ impl SqliteOutbox {
             && let Some(row) = rows.next()?
         {
             last = row.get::<_, i64>(0)? as u64;
-            let events = from_text(row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?, timestamp(row, 1)?);
-            records.extend(events.map_err(|line| invalid(2, &line))?.iter().map(OutboxEvent::record));
+            let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            let events = from_bytes(bytes, timestamp(row, 1)?).ok_or_else(|| invalid(2, bytes))?;
+            records.extend(events.iter().map(OutboxEvent::record));
         }
         Ok((records, last))
     }
@@ -77,13 +81,17 @@ impl Outbox for SqliteOutbox {
 
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError> {
         let batches = self.recent.take(after, up_to, limit);
-        match batches.last() {
+        let (records, last) = match batches.last() {
             Some(last) => {
                 let events = batches.iter().flat_map(|batch| &batch.events);
-                Ok((events.map(OutboxEvent::record).collect(), last.last))
+                (events.map(OutboxEvent::record).collect(), last.last)
             }
-            None => self.read_rows(after, up_to, limit),
+            None => self.read_rows(after, up_to, limit)?,
+        };
+        if !records.is_empty() {
+            self.durability.wait_blocking()?;
         }
+        Ok((records, last))
     }
 
     fn removed(&mut self) -> Result<u64, StoreError> {
@@ -133,6 +141,7 @@ impl Outbox for SqliteOutbox {
             page.head = row.get::<_, i64>(8)? as u64;
             page.records.push(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?, span).record());
         }
+        self.durability.wait_blocking()?;
         Ok(page)
     }
 
@@ -191,7 +200,8 @@ mod tests {
         let file = SqliteFile::open(&path, &SCHEMA).unwrap();
         let numbering = AccountNumbering(Numbering::decimal([0; 16]));
         let (recent, published) = (RecentEvents::default(), PublishedPosition::default());
-        let mut outbox = SqliteOutbox::new(file.writer().unwrap(), numbering, recent, published);
+        let (connection, durability) = file.group_writer().unwrap();
+        let mut outbox = SqliteOutbox::new(connection, durability, numbering, recent, published);
         assert_eq!(outbox.waiting().unwrap(), 2);
         let (records, last) = outbox.read(0, u64::MAX >> 1, 100).unwrap();
         let as_written = |record: &Record| {

@@ -3,9 +3,9 @@
 use account_events::{AccountId, AccountStatus};
 use database::StoreError;
 use database::sqlite::{ReadPool, SqliteFile};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
-use super::{COLUMNS, account_by_id, account_from_row};
+use super::{ACCOUNTS_A_BLOCK, COLUMNS, account_by_id, account_from_row};
 use crate::account::Account;
 use crate::account_number::AccountNumbering;
 use crate::store::{Page, PageRequest};
@@ -25,7 +25,8 @@ impl Reader {
 
     pub(in crate::store) async fn account(&self, id: AccountId) -> Result<Option<Account>, StoreError> {
         let numbering = self.numbering.clone();
-        self.pool.read(move |connection| account_by_id(connection, &numbering, id)).await
+        let found = self.pool.read(move |connection| account_by_id(connection, &numbering, id)).await?;
+        Ok(found.map(|(_, account)| account))
     }
 
     pub(in crate::store) async fn account_by_sequence(&self, sequence: u64) -> Result<Option<Account>, StoreError> {
@@ -48,28 +49,178 @@ impl Reader {
 fn page(connection: &Connection, numbering: &AccountNumbering, request: PageRequest) -> rusqlite::Result<Option<Page>> {
     let before = match request.after {
         None => i64::MAX,
-        Some(id) => {
-            let mut statement = connection.prepare_cached("SELECT sequence FROM accounts WHERE id = ?")?;
-            match statement.query_row([id.0.as_bytes()], |row| row.get(0)).optional()? {
-                None => return Ok(None),
-                Some(sequence) => sequence,
-            }
-        }
+        Some(id) => match account_by_id(connection, numbering, id)? {
+            None => return Ok(None),
+            Some((sequence, _)) => sequence,
+        },
     };
-    let filter = if request.status.is_some() { "status = ?3 AND" } else { "?3 IS NULL AND" };
-    let sql = format!("SELECT {COLUMNS} FROM accounts WHERE {filter} sequence < ?1 ORDER BY sequence DESC LIMIT ?2");
-    let mut statement = connection.prepare_cached(&sql)?;
     // One more than asked for tells whether there are more.
-    let parameters = params![before, request.limit as i64 + 1, request.status.map(AccountStatus::as_str)];
-    let rows = statement.query_map(parameters, |row| account_from_row(row, numbering))?;
-    let accounts = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let total = match request.status {
-        None => "active + blocked + deleted",
-        Some(AccountStatus::Active) => "active",
-        Some(AccountStatus::Blocked) => "blocked",
-        Some(AccountStatus::Deleted) => "deleted",
+    let limit = request.limit + 1;
+    let (accounts, total) = match request.status {
+        None => {
+            let sql = format!("SELECT {COLUMNS} FROM accounts WHERE sequence < ?1 ORDER BY sequence DESC LIMIT ?2");
+            (accounts(connection, numbering, &sql, params![before, limit as i64])?, "active + blocked + deleted")
+        }
+        Some(AccountStatus::Active) => (active_accounts(connection, numbering, before, limit)?, "active"),
+        Some(status) => {
+            // The last term makes it a case for the index.
+            let sql = format!(
+                "SELECT {COLUMNS} FROM accounts WHERE sequence < ?1 AND status = ?3 AND status <> 'ACTIVE'
+                 ORDER BY sequence DESC LIMIT ?2"
+            );
+            let found = accounts(connection, numbering, &sql, params![before, limit as i64, status.as_str()])?;
+            (found, if status == AccountStatus::Blocked { "blocked" } else { "deleted" })
+        }
     };
     let mut statement = connection.prepare_cached(&format!("SELECT {total} FROM ledger"))?;
     let total = statement.query_row([], |row| row.get::<_, i64>(0))? as u64;
     Ok(Some(request.page(accounts, total)))
+}
+
+/// The last `limit` active accounts before this sequence, from block to block: each that is looked at has one at least, and no
+/// more than [`ACCOUNTS_A_BLOCK`] to pass over.
+fn active_accounts(
+    connection: &Connection,
+    numbering: &AccountNumbering,
+    mut before: i64,
+    limit: usize,
+) -> rusqlite::Result<Vec<Account>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM accounts WHERE sequence >= ?1 AND sequence < ?2 AND status = 'ACTIVE'
+         ORDER BY sequence DESC LIMIT ?3"
+    );
+    let mut last_block = connection.prepare_cached("SELECT max(block) FROM active_blocks WHERE block <= ?")?;
+    let mut found = Vec::new();
+    while found.len() < limit
+        && let Some(block) =
+            last_block.query_row([(before - 1).div_euclid(ACCOUNTS_A_BLOCK)], |row| row.get::<_, Option<i64>>(0))?
+    {
+        let first = block * ACCOUNTS_A_BLOCK;
+        let end = before.min(first + ACCOUNTS_A_BLOCK);
+        found.extend(accounts(connection, numbering, &sql, params![first, end, (limit - found.len()) as i64])?);
+        before = first;
+    }
+    Ok(found)
+}
+
+fn accounts(
+    connection: &Connection,
+    numbering: &AccountNumbering,
+    sql: &str,
+    parameters: &[&dyn ToSql],
+) -> rusqlite::Result<Vec<Account>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(parameters, |row| account_from_row(row, numbering))?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use database::Committer;
+    use database::sqlite::Schema;
+    use numbering::Numbering;
+    use process::Clock;
+    use uuid::Uuid;
+
+    use super::super::event_batch::RecentEvents;
+    use super::super::outbox::PublishedPosition;
+    use super::super::writer::Writer;
+    use super::super::{ACCOUNTS_A_BLOCK, SCHEMA};
+    use super::*;
+    use crate::account::Change;
+    use crate::ledger::Command;
+    use crate::outbox::OutboxSignal;
+
+    const TRACE: http_server::TraceParent = http_server::TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
+
+    /// Accounts of the older file: a block of deleted ones and others among them.
+    const OLDER: u128 = 5 * ACCOUNTS_A_BLOCK as u128;
+
+    fn older_status(number: u128) -> AccountStatus {
+        match number {
+            70..=200 => AccountStatus::Deleted,
+            _ if number.is_multiple_of(3) => AccountStatus::Blocked,
+            _ => AccountStatus::Active,
+        }
+    }
+
+    fn older_file(path: &std::path::Path) {
+        let older = SqliteFile::open(path, &Schema { migrations: &SCHEMA.migrations[..2], ..SCHEMA }).unwrap();
+        let connection = older.writer().unwrap();
+        let mut totals = [0; 3];
+        for number in 1..=OLDER {
+            let status = older_status(number);
+            totals[status as usize] += 1;
+            // In another order than that of their sequences.
+            let id = Uuid::from_u128(number * 7_919 % 1_009);
+            let row = params![number as i64, id.as_bytes(), "John Doe", "US", status.as_str(), 1, 0, 0];
+            connection.execute("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row).unwrap();
+        }
+        connection.execute("UPDATE ledger SET active = ?, blocked = ?, deleted = ?", totals).unwrap();
+    }
+
+    /// Every account there is, as pages of `limit` give them.
+    fn all(
+        connection: &Connection,
+        numbering: &AccountNumbering,
+        status: Option<AccountStatus>,
+        limit: usize,
+    ) -> Vec<Account> {
+        let (mut found, mut after) = (Vec::<Account>::new(), None);
+        loop {
+            let page = page(connection, numbering, PageRequest { limit, after, status }).unwrap().unwrap();
+            after = page.accounts.last().map(|account| account.id);
+            found.extend(page.accounts);
+            if !page.more {
+                assert_eq!(found.len() as u64, page.total, "{status:?}");
+                return found;
+            }
+        }
+    }
+
+    #[test]
+    fn accounts_of_an_older_file_and_new_ones_are_found_changed_and_listed_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("account.db");
+        older_file(&path);
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        let numbering = AccountNumbering(Numbering::decimal([3; 16]));
+        let (signal, _wait) = OutboxSignal::channel();
+        let (recent, published) = (RecentEvents::default(), PublishedPosition::default());
+        let mut writer =
+            Writer::open(file.group_writer().unwrap(), numbering.clone(), Clock::system(), signal, recent, published)
+                .unwrap();
+        let create = |_| Command::Create {
+            beholder_name: "Jane Doe".parse().unwrap(),
+            country_code: "DE".parse().unwrap(),
+            trace: TRACE,
+        };
+        let created = writer.commit((0..100).map(create).collect(), false).unwrap();
+        let new = created.into_iter().map(|account| account.unwrap().id);
+        // Old and new ones, some of which are what they are told to be; all of one block among them.
+        let older = (1..=OLDER).map(|number| AccountId(Uuid::from_u128(number * 7_919 % 1_009)));
+        let changed = new.step_by(3).chain(older.clone().take(64)).chain(older.step_by(5));
+        for (turn, id) in changed.enumerate() {
+            let status = AccountStatus::ALL[turn % 2];
+            let change = Change::Update { beholder_name: None, country_code: None, status: Some(status) };
+            // Deleted ones refuse.
+            let outcomes = writer.commit(vec![Command::Change { id, change, if_match: None, trace: TRACE }], false);
+            assert_eq!(outcomes.unwrap().len(), 1);
+        }
+        let connection = file.reader().unwrap();
+        let accounts = all(&connection, &numbering, None, 7);
+        assert_eq!(accounts.len() as u128, OLDER + 100);
+        for status in AccountStatus::ALL {
+            let of_status: Vec<_> = accounts.iter().filter(|account| account.status == status).cloned().collect();
+            assert!(of_status.len() > 50, "{status:?}: {}", of_status.len());
+            for limit in [1, 50, 200] {
+                assert_eq!(all(&connection, &numbering, Some(status), limit), of_status, "{status:?}");
+            }
+        }
+        for account in &accounts {
+            assert_eq!(account_by_id(&connection, &numbering, account.id).unwrap().unwrap().1, *account);
+        }
+        assert!(account_by_id(&connection, &numbering, AccountId(Uuid::from_u128(1 << 100))).unwrap().is_none());
+        let empty_blocks = "SELECT count(*) FROM active_blocks WHERE active = 0";
+        assert_eq!(connection.query_row(empty_blocks, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+    }
 }

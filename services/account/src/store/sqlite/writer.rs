@@ -1,22 +1,29 @@
-//! The writer: each batch one transaction, synced when it is answered.
+//! The writer: each batch one transaction, synced by another thread before it is answered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use database::{Committer, StoreError};
+use account_events::{AccountId, AccountStatus};
+use database::sqlite::Durability;
+use database::{Committer, StoreError, Syncer};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
 use process::Clock;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::account_by_id;
-use super::event_batch::{EventBatch, RecentEvents, to_text};
+use super::event_batch::{EventBatch, RecentEvents, to_bytes};
 use super::outbox::{PublishedPosition, remove_published};
+use super::{ACCOUNTS_A_BLOCK, account_by_id};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{self, Batch, Changes, Command, Outcome};
 use crate::outbox::OutboxSignal;
 
+/// Published events are removed with every so many transactions, or when there is nothing else to do. Removed one by one, they
+/// cost each transaction two pages of the outbox.
+const REMOVAL_INTERVAL: u32 = 32;
+
 pub(super) struct Writer {
     connection: Connection,
+    durability: Durability,
     numbering: AccountNumbering,
     clock: Clock,
     ids: TimeOrderedIds,
@@ -24,6 +31,8 @@ pub(super) struct Writer {
     recent: RecentEvents,
     published: PublishedPosition,
     removed: u64,
+    /// Transactions since then.
+    unremoved: u32,
     counters: Counters,
 }
 
@@ -36,9 +45,15 @@ struct Counters {
     totals: [i64; 3],
 }
 
+/// An account that was there before the transaction.
+struct Known {
+    sequence: i64,
+    was_active: bool,
+}
+
 impl Writer {
     pub(super) fn open(
-        connection: Connection,
+        (connection, durability): (Connection, Durability),
         numbering: AccountNumbering,
         clock: Clock,
         signal: OutboxSignal,
@@ -57,8 +72,19 @@ impl Writer {
                 })
             },
         )?;
-        let ids = TimeOrderedIds::new();
-        Ok(Writer { connection, numbering, clock, ids, signal, recent, published, removed: 0, counters })
+        Ok(Writer {
+            connection,
+            durability,
+            numbering,
+            clock,
+            ids: TimeOrderedIds::new(),
+            signal,
+            recent,
+            published,
+            removed: 0,
+            unremoved: 0,
+            counters,
+        })
     }
 }
 
@@ -68,18 +94,21 @@ impl Committer for Writer {
 
     fn commit(&mut self, commands: Vec<Command>, is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let (now, published) = (self.clock.now(), self.published.get());
+        let id_of = |sequence| self.ids.next_of(now, &self.numbering.0, sequence);
+        let mut batch = Batch { numbering: &self.numbering, id_of: &id_of, now, accounts: HashMap::new() };
         if cfg!(feature = "bench-no-database") {
-            let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, accounts: HashMap::new() };
             let (outcomes, changes) = batch.decide(commands, self.counters.last_account_sequence + 1..);
             self.counters.last_account_sequence += changes.created.len() as u64;
             return Ok(outcomes);
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut accounts = HashMap::new();
+        let mut known = HashMap::new();
         for id in ledger::named_accounts(&commands) {
-            accounts.extend(account_by_id(&transaction, &self.numbering, id)?.map(|account| (id, account)));
+            if let Some((sequence, account)) = account_by_id(&transaction, &self.numbering, id)? {
+                known.insert(id, Known { sequence, was_active: account.status == AccountStatus::Active });
+                batch.accounts.insert(id, account);
+            }
         }
-        let batch = Batch { numbering: &self.numbering, ids: &self.ids, now, accounts };
         let (outcomes, changes) = batch.decide(commands, self.counters.last_account_sequence + 1..);
         // Only refusals, or changes to what is so already: nothing that would be worth a sync, unless it is to tell
         // whether the database takes transactions again.
@@ -89,18 +118,29 @@ impl Committer for Writer {
         // Events stand behind all that was published, also where this is an older copy and the clock is behind.
         let before =
             Counters { last_outbox_sequence: self.counters.last_outbox_sequence.max(published), ..self.counters };
-        let counters = write(&transaction, &changes, before, now)?;
-        if published > self.removed {
+        let counters = write(&transaction, &changes, &known, before, now)?;
+        self.unremoved += 1;
+        let removes = published > self.removed && self.unremoved >= REMOVAL_INTERVAL;
+        if removes {
             remove_published(&transaction, published)?;
         }
-        transaction.commit()?;
+        self.durability.written(|| transaction.commit())?;
         let behind = self.counters.last_outbox_sequence;
-        (self.counters, self.removed) = (counters, published);
+        self.counters = counters;
+        if removes {
+            (self.removed, self.unremoved) = (published, 0);
+        }
         if !changes.events.is_empty() {
             self.recent.add(EventBatch { behind, last: counters.last_outbox_sequence, events: changes.events });
             self.signal.notify();
         }
         Ok(outcomes)
+    }
+
+    fn sync(&self) -> Option<Syncer> {
+        let durability = self.durability.clone();
+        let sync: Syncer = Box::new(move || durability.sync());
+        (!cfg!(feature = "bench-no-database")).then_some(sync)
     }
 
     /// Removes what was published since the last commit, if nothing else gave the occasion.
@@ -110,22 +150,28 @@ impl Committer for Writer {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             remove_published(&transaction, published)?;
             transaction.commit()?;
-            self.removed = published;
+            (self.removed, self.unremoved) = (published, 0);
         }
         Ok(())
     }
 }
 
-/// Writes `changes` and returns what the next rows continue from once they are committed.
+/// Writes `changes`, which are of `known` accounts or new ones, and returns what the next rows continue from once they are
+/// committed.
 fn write(
     transaction: &Transaction<'_>,
     changes: &Changes,
+    known: &HashMap<AccountId, Known>,
     mut counters: Counters,
     now: Timestamp,
 ) -> rusqlite::Result<Counters> {
+    // How many more active accounts each block has.
+    let mut blocks = BTreeMap::<i64, i64>::new();
+    let mut insert = transaction.prepare_cached("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
     for (sequence, account) in &changes.created {
         counters.last_account_sequence = *sequence;
-        transaction.prepare_cached("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
+        *blocks.entry(*sequence as i64 / ACCOUNTS_A_BLOCK).or_default() += 1;
+        insert.execute(params![
             *sequence as i64,
             account.id.0.as_bytes(),
             account.beholder_name.as_str(),
@@ -137,18 +183,22 @@ fn write(
         ])?;
     }
     for account in &changes.updated {
-        let mut statement = transaction.prepare_cached(
-            "UPDATE accounts SET beholder_name = ?, country_code = ?, status = ?, version = ?, updated_at = ? WHERE id = ?",
+        let Some(Known { sequence, was_active }) = known.get(&account.id) else { continue };
+        let is_active = account.status == AccountStatus::Active;
+        *blocks.entry(sequence / ACCOUNTS_A_BLOCK).or_default() += i64::from(is_active) - i64::from(*was_active);
+        let mut update = transaction.prepare_cached(
+            "UPDATE accounts SET beholder_name = ?, country_code = ?, status = ?, version = ?, updated_at = ? WHERE sequence = ?",
         )?;
-        statement.execute(params![
+        update.execute(params![
             account.beholder_name.as_str(),
             account.country_code.as_str(),
             account.status.as_str(),
             account.version,
             account.updated_at.as_microsecond(),
-            account.id.0.as_bytes(),
+            sequence,
         ])?;
     }
+    count_active(transaction, &blocks)?;
     if !changes.events.is_empty() {
         let count = changes.events.len() as u64;
         let first = u64::try_from(now.as_microsecond()).unwrap_or(0).max(counters.last_outbox_sequence + 1);
@@ -157,7 +207,7 @@ fn write(
             counters.last_outbox_sequence as i64,
             count as i64,
             now.as_microsecond(),
-            to_text(&changes.events),
+            to_bytes(&changes.events),
         ])?;
     }
     for (total, change) in counters.totals.iter_mut().zip(changes.totals) {
@@ -168,4 +218,18 @@ fn write(
         .prepare_cached("UPDATE ledger SET active = ?, blocked = ?, deleted = ?, last_outbox_sequence = ?")?
         .execute(params![active, blocked, deleted, counters.last_outbox_sequence as i64])?;
     Ok(counters)
+}
+
+/// Adds to the blocks' counts of active accounts. A block that is left without one is no block that a page looks at.
+fn count_active(transaction: &Transaction<'_>, blocks: &BTreeMap<i64, i64>) -> rusqlite::Result<()> {
+    for (block, change) in blocks.iter().filter(|(_, change)| **change != 0) {
+        let mut count = transaction.prepare_cached(
+            "INSERT INTO active_blocks VALUES (?, ?) ON CONFLICT (block) DO UPDATE SET active = active + excluded.active",
+        )?;
+        count.execute([block, change])?;
+        if *change < 0 {
+            transaction.prepare_cached("DELETE FROM active_blocks WHERE block = ? AND active = 0")?.execute([block])?;
+        }
+    }
+    Ok(())
 }
