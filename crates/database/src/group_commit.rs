@@ -8,10 +8,11 @@
 //! submit ──queue──▶ writer: decide, commit ──▶ sync: make durable, answer
 //! ```
 //!
-//! Where a committer's commits are not durable by themselves, another thread syncs them while the writer is at the next one. It
-//! syncs once for all that was committed meanwhile.
+//! Where a committer's commits are not durable by themselves, another thread syncs them while the writer is at the next one.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+mod queue;
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -19,20 +20,11 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use self::queue::{MAX_UNSYNCED, Queue, Taken};
 use crate::StoreError;
-
-/// Commands in one transaction, at most: beyond this a larger batch no longer makes a command cheaper, and the first
-/// one in it waits longer.
-const MAX_BATCH: usize = 1_024;
-
-/// Commands that wait, at most. One more is refused at once instead of waiting longer than its client will.
-const MAX_QUEUED: usize = 8_192;
 
 /// How long without a command until [`Committer::idle`] is called.
 const IDLE: Duration = Duration::from_millis(250);
-
-/// Commits that wait for a sync, at most. A slow disk has them all synced at once; more would only be smaller ones.
-const MAX_UNSYNCED: usize = 1;
 
 /// Makes durable what was committed before it is called.
 pub type Syncer = Box<dyn FnMut() -> Result<(), StoreError> + Send>;
@@ -65,11 +57,6 @@ pub trait Committer: Send + 'static {
     }
 }
 
-enum Message<C, O> {
-    Command(C, Answer<O>),
-    Stop,
-}
-
 type Answer<O> = oneshot::Sender<Result<O, StoreError>>;
 
 /// What a commit came to, and who waits for that.
@@ -80,7 +67,7 @@ struct Committed<O> {
 
 /// The handlers' end of the queue to one writer thread, whichever database that writes to: commands `C` come to outcomes `O`.
 pub struct GroupCommit<C, O> {
-    queue: SyncSender<Message<C, O>>,
+    queue: Arc<Queue<(C, Answer<O>)>>,
     health: Arc<Health>,
 }
 
@@ -113,21 +100,24 @@ impl Health {
     }
 }
 
-/// Says so if the writer ends by a panic.
-struct EndNote(Arc<Health>);
+/// Ends the queue with the thread that has this: nobody waits for one that is gone. Says so if that is by a panic.
+struct End<C, O> {
+    queue: Arc<Queue<(C, Answer<O>)>>,
+    health: Arc<Health>,
+}
 
-impl Drop for EndNote {
+impl<C, O> Drop for End<C, O> {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
+        if std::thread::panicking() {
+            self.health.note(Err(&StoreError::Unavailable("its writer has ended".to_owned())));
         }
-        self.0.note(Err(&StoreError::Unavailable("its writer has ended".to_owned())));
+        self.queue.close();
     }
 }
 
 impl<C, O> Clone for GroupCommit<C, O> {
     fn clone(&self) -> Self {
-        GroupCommit { queue: self.queue.clone(), health: Arc::clone(&self.health) }
+        GroupCommit { queue: Arc::clone(&self.queue), health: Arc::clone(&self.health) }
     }
 }
 
@@ -138,7 +128,7 @@ impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
         name: &str,
         committer: impl Committer<Command = C, Outcome = O>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (queue, commands) = sync_channel(MAX_QUEUED);
+        let queue = Arc::new(Queue::new());
         let health = Arc::new(Health::default());
         let answering = Answering { health: Arc::clone(&health), runtime: Handle::try_current().ok() };
         let (next, sync_thread) = match committer.sync() {
@@ -146,13 +136,13 @@ impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
             Some(sync) => {
                 let (unsynced, committed) = sync_channel(MAX_UNSYNCED);
                 let thread = Builder::new().name(format!("{name}-sync"));
-                (Next::Sync(unsynced), Some(thread.spawn(move || sync_and_answer(sync, &committed, &answering))?))
+                let end = End { queue: Arc::clone(&queue), health: Arc::clone(&health) };
+                (Next::Sync(unsynced), Some(thread.spawn(move || sync_and_answer(sync, &committed, &answering, &end))?))
             }
         };
-        let noted = Arc::clone(&health);
+        let end = End { queue: Arc::clone(&queue), health: Arc::clone(&health) };
         let writer = Builder::new().name(name.to_owned()).spawn(move || {
-            let _on_panic = EndNote(Arc::clone(&noted));
-            run(committer, &commands, &noted, next);
+            run(committer, &end.queue, &end.health, next);
             // It answers what it has been handed.
             if sync_thread.is_some_and(|thread| thread.join().is_err()) {
                 tracing::error!("the thread that syncs had panicked");
@@ -180,17 +170,13 @@ impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
 
     fn enqueue(&self, command: C) -> Result<oneshot::Receiver<Result<O, StoreError>>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        match self.queue.try_send(Message::Command(command, answer)) {
-            Ok(()) => Ok(answered),
-            Err(TrySendError::Full(_)) => Err(StoreError::Overloaded),
-            Err(TrySendError::Disconnected(_)) => Err(StoreError::Stopping),
-        }
+        self.queue.put((command, answer))?;
+        Ok(answered)
     }
 
     /// Tells the writer to finish what was accepted so far and end.
     pub fn stop(&self) {
-        // It fails only if the writer has ended already.
-        let _ = self.queue.send(Message::Stop);
+        self.queue.stop();
     }
 }
 
@@ -200,68 +186,47 @@ enum Next<O> {
     Sync(SyncSender<Committed<O>>),
 }
 
-impl<O: Send + 'static> Next<O> {
-    fn take(&self, committed: Committed<O>) {
-        match self {
-            Next::Answer(answering) => answering.answer(committed),
-            // Where nobody takes it, those who wait are told by the end of their channels.
-            Next::Sync(unsynced) => drop(unsynced.send(committed)),
-        }
-    }
-}
-
 fn run<C: Committer>(
     mut committer: C,
-    queue: &Receiver<Message<C::Command, C::Outcome>>,
+    queue: &Queue<(C::Command, Answer<C::Outcome>)>,
     health: &Health,
     next: Next<C::Outcome>,
 ) {
-    let mut stopping = false;
-    while !stopping {
-        let first = match queue.recv_timeout(IDLE) {
-            Ok(message) => message,
-            Err(RecvTimeoutError::Timeout) if health.is_failing() => {
-                // An empty transaction tells whether that is over: no request need be spent on it.
-                next.take(Committed { result: committer.commit(Vec::new(), true), answers: Vec::new() });
-                continue;
-            }
-            Err(RecvTimeoutError::Timeout) => {
+    loop {
+        let (commands, answers) = match queue.take(IDLE) {
+            Taken::Batch(batch) => batch.into_iter().unzip(),
+            // An empty transaction tells whether that is over: no request need be spent on it.
+            Taken::Nothing if health.is_failing() => (Vec::new(), Vec::new()),
+            Taken::Nothing => {
                 health.note(committer.idle().as_ref().map(drop));
                 continue;
             }
-            Err(RecvTimeoutError::Disconnected) => break,
+            Taken::Stopped => break,
         };
-        let mut commands = Vec::new();
-        let mut answers = Vec::new();
-        for message in std::iter::once(first).chain(std::iter::from_fn(|| queue.try_recv().ok())) {
-            match message {
-                Message::Command(command, answer) => {
-                    commands.push(command);
-                    answers.push(answer);
-                }
-                Message::Stop => stopping = true,
+        let committed = Committed { result: committer.commit(commands, health.is_failing()), answers };
+        match &next {
+            Next::Answer(answering) => answering.answer(committed),
+            Next::Sync(unsynced) => {
+                queue.committed(committed.answers.len());
+                // Where nobody takes it, those who wait are told by the end of their channels.
+                let _ = unsynced.send(committed);
             }
-            if stopping || commands.len() == MAX_BATCH {
-                break;
-            }
-        }
-        if !commands.is_empty() {
-            next.take(Committed { result: committer.commit(commands, health.is_failing()), answers });
         }
     }
     health.note(committer.idle().as_ref().map(drop));
 }
 
-/// Syncs what has been committed, all of it at once, and answers it.
-fn sync_and_answer<O: Send + 'static>(mut sync: Syncer, committed: &Receiver<Committed<O>>, answering: &Answering) {
-    let _on_panic = EndNote(Arc::clone(&answering.health));
-    while let Ok(first) = committed.recv() {
-        let all: Vec<_> = std::iter::once(first).chain(committed.try_iter()).collect();
+/// Syncs what has been committed, and answers it.
+fn sync_and_answer<C, O: Send + 'static>(
+    mut sync: Syncer,
+    committed: &Receiver<Committed<O>>,
+    answering: &Answering,
+    end: &End<C, O>,
+) {
+    while let Ok(Committed { result, answers }) = committed.recv() {
         let synced = sync();
-        for Committed { result, answers } in all {
-            let result = result.and_then(|outcomes| synced.clone().map(|()| outcomes));
-            answering.answer(Committed { result, answers });
-        }
+        end.queue.synced();
+        answering.answer(Committed { result: result.and_then(|outcomes| synced.map(|()| outcomes)), answers });
     }
 }
 
@@ -303,6 +268,7 @@ fn answer_all<O>(Committed { result, answers }: Committed<O>) {
 mod tests {
     use std::sync::mpsc;
 
+    use super::queue::MAX_QUEUED;
     use super::*;
 
     /// Fails a batch that holds a 13, and refuses odd numbers.
