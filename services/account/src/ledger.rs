@@ -102,8 +102,39 @@ impl OutboxEvent {
 
     /// The record that tells of it.
     pub(crate) fn record(&self) -> Record {
-        let time = self.occurred_at.to_string();
-        Envelope { event: self.event, version: self.version, time: &time, traceparent: &self.traceparent }.encode()
+        let mut record = Record::default();
+        self.envelope(&self.occurred_at.to_string()).encode_into(&mut record);
+        record
+    }
+
+    fn envelope<'a>(&'a self, time: &'a str) -> Envelope<'a> {
+        Envelope { event: self.event, version: self.version, time, traceparent: &self.traceparent }
+    }
+}
+
+/// The records of the events that are published next, in memory that those before them had: an allocation for each part of
+/// each record cost the relay a fifth of its time.
+#[derive(Default)]
+pub(crate) struct RecordBuffer(Vec<Record>);
+
+impl RecordBuffer {
+    /// The records that tell of `events`. Those of a transaction have one time, which is written out once.
+    pub(crate) fn encode<'a>(&mut self, events: impl IntoIterator<Item = &'a OutboxEvent>) -> &[Record] {
+        let mut written: Option<(Timestamp, String)> = None;
+        let mut count = 0;
+        for event in events {
+            let at = event.occurred_at;
+            let (_, time) = match &mut written {
+                Some(written) if written.0 == at => written,
+                other => other.insert((at, at.to_string())),
+            };
+            if count == self.0.len() {
+                self.0.push(Record::default());
+            }
+            event.envelope(time).encode_into(&mut self.0[count]);
+            count += 1;
+        }
+        &self.0[..count]
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::EmbeddedSettings;
-use super::state::{Partition, State, TailRecord};
+use super::state::{Partition, State};
 use super::storage::Database;
 use super::writer::Writer;
 use crate::{LogError, Positions, Record};
@@ -98,11 +98,9 @@ impl Shared {
         records: &[Record],
         position: u64,
     ) -> Result<u64, LogError> {
-        let records: Vec<TailRecord> = records.iter().map(TailRecord::new).collect();
-        if let Some(record) = records.iter().find(|record| record.bytes() > MAX_RECORD_BYTES) {
+        if let Some(bytes) = records.iter().map(Record::bytes).find(|bytes| *bytes > MAX_RECORD_BYTES) {
             return Err(LogError::Refused(format!(
-                "a record of {} bytes; the event log takes up to {MAX_RECORD_BYTES}",
-                record.bytes()
+                "a record of {bytes} bytes; the event log takes up to {MAX_RECORD_BYTES}"
             )));
         }
         if i64::try_from(position).is_err() {
@@ -138,7 +136,7 @@ impl Shared {
         drop(state);
         drop(writer);
         self.synced.notify_all();
-        let bytes: usize = batches.iter().flat_map(|batch| &batch.records).map(|(_, record)| record.bytes()).sum();
+        let bytes: usize = batches.iter().flat_map(|batch| &batch.pieces).map(|piece| piece.bytes()).sum();
         self.ask_for_work(compact, bytes as u64 + COMMIT_OVERHEAD_BYTES);
         Ok(())
     }
