@@ -112,8 +112,8 @@ impl OutboxEvent {
     }
 }
 
-/// The records of the events that are published next, in memory that those before them had: an allocation for each part of
-/// each record cost the relay a fifth of its time.
+/// The records of the events that are published next, in memory that those before them had. With an allocation for each
+/// part of each record the relay spent a fifth of its time in the allocator.
 #[derive(Default)]
 pub(crate) struct RecordBuffer(Vec<Record>);
 

@@ -6,17 +6,17 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::EmbeddedSettings;
 use super::state::{Partition, State};
-use super::storage::Database;
+use super::storage::{Database, PAGE_BYTES};
 use super::writer::Writer;
 use crate::{LogError, Positions, Record};
 
 /// Kafka's default for one message, so that what is accepted here is accepted there.
 const MAX_RECORD_BYTES: usize = 1_000_000;
 /// Roughly what a commit writes beside its records: the page of each table it touches.
-const COMMIT_OVERHEAD_BYTES: u64 = 4 * 4096;
-/// How much goes to the write-ahead log before the maintenance thread moves it to the main file. SQLite's own default is
-/// 1,000 pages of 4 KiB, done inside some unlucky commit.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
+const COMMIT_OVERHEAD_BYTES: u64 = 4 * PAGE_BYTES;
+/// How much goes to the write-ahead log before the maintenance thread moves it to the main file: each time is four syncs, two
+/// of them while publishers wait. SQLite's own default is 1,000 pages of 4 KiB, done inside some unlucky commit.
+pub(super) const CHECKPOINT_BYTES: u64 = 16 << 20;
 
 /// What the maintenance thread is asked to do.
 #[derive(Default)]

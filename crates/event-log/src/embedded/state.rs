@@ -15,9 +15,9 @@ use crate::{Positions, Record, partition_of_key};
 
 /// What a partition's tail holds at most, beside records that are not durable yet: a reader that is a little behind is
 /// served from memory, and one far behind from the file.
-const TAIL_MAX_RECORDS: u64 = 16_384;
+const TAIL_MAX_RECORDS: u64 = 4_096;
 /// The same in bytes, for large records.
-const TAIL_MAX_BYTES: usize = 8 << 20;
+const TAIL_MAX_BYTES: usize = 2 << 20;
 
 /// What one call of `publish` brought.
 pub(super) struct Batch {
