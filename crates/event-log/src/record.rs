@@ -30,6 +30,11 @@ impl HeaderList {
         self.0.extend_from_slice(value);
     }
 
+    /// Takes all of them away, and keeps the memory for others.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// The value of the last one called `name`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.as_headers().get(name)
@@ -82,6 +87,14 @@ pub struct Record {
     pub value: Option<Vec<u8>>,
     /// In the order they are written.
     pub headers: HeaderList,
+}
+
+impl Record {
+    /// How long key, value and headers are together.
+    pub(crate) fn bytes(&self) -> usize {
+        let length = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+        length(&self.key) + length(&self.value) + self.headers.as_encoded().len()
+    }
 }
 
 /// A record as a reader is handed it, borrowed from the log's own buffers.

@@ -55,6 +55,7 @@ suite! {
     a_key_keeps_its_partition_and_its_order,
     records_come_back_as_they_were_published,
     a_reader_goes_on_from_its_positions,
+    a_reader_begins_in_the_middle_of_a_batch,
     positions_the_log_does_not_have_mean_the_start,
     a_waiting_reader_sees_new_records,
     every_reader_sees_everything,

@@ -6,6 +6,7 @@
 //! [`decided`]: Batch::decide
 
 use std::collections::HashMap;
+use std::fmt::Write;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, Version};
 use country_code::CountryCode;
@@ -48,8 +49,8 @@ pub(crate) fn creations(commands: &[Command]) -> usize {
 /// What the transaction has to write.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// New accounts with their sequences.
-    pub(crate) created: Vec<(u64, Account)>,
+    /// The sequences of new accounts, each with the place of the account among the outcomes.
+    pub(crate) created: Vec<(u64, usize)>,
     /// Accounts that were there, as they are now.
     pub(crate) updated: Vec<Account>,
     /// In the order they happened.
@@ -101,12 +102,52 @@ impl OutboxEvent {
 
     /// The record that tells of it.
     pub(crate) fn record(&self) -> Record {
-        let (time, trace) = (self.occurred_at.to_string(), self.trace.to_string());
-        Envelope { event: self.event, version: self.version, time: &time, traceparent: &trace }.encode()
+        let mut record = Record::default();
+        self.envelope(&self.occurred_at.to_string(), &self.trace.to_string()).encode_into(&mut record);
+        record
+    }
+
+    fn envelope<'a>(&self, time: &'a str, traceparent: &'a str) -> Envelope<'a> {
+        Envelope { event: self.event, version: self.version, time, traceparent }
+    }
+}
+
+/// The records of the events that are published next, in memory that those before them had. With an allocation for each
+/// part of each record the relay spent a fifth of its time in the allocator.
+#[derive(Default)]
+pub(crate) struct RecordBuffer(Vec<Record>);
+
+impl RecordBuffer {
+    /// The records that tell of `events`. Those of a transaction have one time, which is written out once.
+    pub(crate) fn encode<'a>(&mut self, events: impl IntoIterator<Item = &'a OutboxEvent>) -> &[Record] {
+        let mut written: Option<(Timestamp, String)> = None;
+        let (mut count, mut trace) = (0, String::new());
+        for event in events {
+            let at = event.occurred_at;
+            let (_, time) = match &mut written {
+                Some(written) if written.0 == at => written,
+                other => other.insert((at, at.to_string())),
+            };
+            if count == self.0.len() {
+                self.0.push(Record::default());
+            }
+            trace.clear();
+            // Writing to a string does not fail.
+            let _ = write!(trace, "{}", event.trace);
+            event.envelope(time, &trace).encode_into(&mut self.0[count]);
+            count += 1;
+        }
+        &self.0[..count]
     }
 }
 
 impl Changes {
+    /// The new accounts with their sequences. `outcomes` are those that came with these changes.
+    pub(crate) fn created<'a>(&'a self, outcomes: &'a [Outcome]) -> impl Iterator<Item = (u64, &'a Account)> {
+        let of_place = |place: usize| outcomes.get(place)?.as_ref().ok();
+        self.created.iter().filter_map(move |(sequence, place)| Some((*sequence, of_place(*place)?)))
+    }
+
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
         self.created.is_empty() && self.updated.is_empty() && self.events.is_empty()
@@ -133,13 +174,13 @@ impl Batch<'_> {
     ) -> (Vec<Outcome>, Changes) {
         let mut changes = Changes::default();
         let mut changed = Vec::new();
-        let outcomes = commands.into_iter().map(|command| match command {
+        let outcomes = commands.into_iter().enumerate().map(|(place, command)| match command {
             Command::Create { beholder_name, country_code, trace } => {
                 let sequence = sequences.next().unwrap_or_default();
                 let account = self.create(sequence, beholder_name, country_code);
                 changes.totals[account.status as usize] += 1;
                 changes.events.push(self.event(&account, trace));
-                changes.created.push((sequence, account.clone()));
+                changes.created.push((sequence, place));
                 Ok(account)
             }
             Command::Change { id, change, if_match, trace } => {

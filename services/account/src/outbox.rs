@@ -17,7 +17,7 @@ pub(crate) trait Outbox: Send {
 
     /// About `limit` events behind `after` and up to and including `up_to`, in order, as records, with the position of the
     /// last one. Both are positions that [`read`](Outbox::read) has returned, or the end of a transaction.
-    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError>;
+    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError>;
 
     /// How far events have ever been removed. A log that does not reach so far lacks events that nobody has any more.
     fn removed(&mut self) -> Result<u64, StoreError>;

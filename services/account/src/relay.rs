@@ -219,11 +219,12 @@ impl Relay {
         if records.is_empty() {
             return Ok(None);
         }
-        publisher.append(&records, reached)?;
-        self.status.published(records.len());
+        publisher.append(records, reached)?;
+        let count = records.len();
+        self.status.published(count);
         // What is certain may go; the rest follows with its commit.
         self.outbox.remove_published(publisher.position().unwrap_or(0))?;
-        Ok(Some((records.len(), reached)))
+        Ok(Some((count, reached)))
     }
 
     fn stopping(&self) -> bool {

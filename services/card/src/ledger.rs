@@ -72,8 +72,8 @@ impl Named {
 /// What the transaction has to write, in this order.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// New cards with their sequences.
-    pub(crate) created: Vec<(u64, Card)>,
+    /// The sequences of new cards, each with the place of the card among the outcomes.
+    pub(crate) created: Vec<(u64, usize)>,
     /// How many new cards each account has.
     pub(crate) counts: BTreeMap<AccountId, i64>,
     /// Cards that are deleted.
@@ -85,6 +85,12 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
+    /// The new cards with their sequences. `outcomes` are those that came with these changes.
+    pub(crate) fn created<'a>(&'a self, outcomes: &'a [Outcome]) -> impl Iterator<Item = (u64, &'a Card)> {
+        let of_place = |place: usize| outcomes.get(place)?.as_ref().ok()?.as_ref();
+        self.created.iter().filter_map(move |(sequence, place)| Some((*sequence, of_place(*place)?)))
+    }
+
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
         self.created.is_empty() && self.deleted.is_empty() && self.closed.is_empty() && self.quarantined.is_empty()
@@ -112,7 +118,7 @@ impl Batch<'_> {
         mut sequences: impl Iterator<Item = u64>,
     ) -> (Vec<Outcome>, Changes) {
         let mut changes = Changes::default();
-        let outcomes = commands.into_iter().map(|command| match command {
+        let outcomes = commands.into_iter().enumerate().map(|(place, command)| match command {
             Command::Create { country, account_id } => {
                 if self.closed.contains(&account_id) {
                     return Err(CardError::AccountDeleted);
@@ -120,7 +126,7 @@ impl Batch<'_> {
                 let sequence = sequences.next().unwrap_or_default();
                 let card = self.create(sequence, country, account_id);
                 *changes.counts.entry(account_id).or_default() += 1;
-                changes.created.push((sequence, card.clone()));
+                changes.created.push((sequence, place));
                 Ok(Some(card))
             }
             Command::Delete { id } => match self.cards.get_mut(&id) {

@@ -4,6 +4,7 @@
 //! A record in a chunk is its offset (64 bits), the lengths of key, value and headers (32 bits each, little endian; one that
 //! is missing has [`MISSING`]), and the three behind each other.
 
+use crate::Record;
 use crate::record::{Headers, RecordRef};
 
 /// A chunk takes no more records once it has so many bytes: few enough to be read for the sake of one record.
@@ -12,7 +13,7 @@ const FULL_BYTES: usize = 32 << 10;
 /// The length of a part that is not there.
 const MISSING: u32 = u32::MAX;
 
-/// A chunk as the file has it, its checksum already compared.
+/// A chunk as the file has it, its checksum already compared, or as a [`Piece`] has it.
 pub(super) struct Chunk<'a> {
     pub(super) partition: u32,
     /// The offset of its first record, which names it.
@@ -57,6 +58,30 @@ fn split_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>
     Some(RecordRef { partition, offset: u64::from_le_bytes(*offset), key, value, headers: Headers::Encoded(headers) })
 }
 
+/// Records of one batch that follow each other in a partition, in memory: laid out as they will lie in the file, so that they
+/// are put together once, and shared by whoever reads or writes them.
+pub(super) struct Piece {
+    pub(super) partition: u32,
+    pub(super) first: u64,
+    pub(super) last: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Piece {
+    pub(super) fn as_chunk(&self) -> Chunk<'_> {
+        Chunk { partition: self.partition, first: self.first, last: self.last, bytes: &self.bytes }
+    }
+
+    /// How many records it has: their offsets have no gap.
+    pub(super) fn count(&self) -> usize {
+        (self.last - self.first) as usize + 1
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// A chunk that is being made.
 #[derive(Default)]
 pub(super) struct ChunkBuilder {
@@ -67,6 +92,19 @@ pub(super) struct ChunkBuilder {
 }
 
 impl ChunkBuilder {
+    /// Adds `record`, which has this offset, behind those before it.
+    pub(super) fn push_record(&mut self, offset: u64, record: &Record) {
+        self.push(offset, record.key.as_deref(), record.value.as_deref(), record.headers.as_encoded());
+    }
+
+    /// Adds the records of `piece` behind those before them.
+    pub(super) fn push_piece(&mut self, piece: &Piece) {
+        self.first.get_or_insert(piece.first);
+        self.last = piece.last;
+        self.count += piece.count() as i64;
+        self.bytes.extend_from_slice(&piece.bytes);
+    }
+
     /// Adds a record behind those before it.
     pub(super) fn push(&mut self, offset: u64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[u8]) {
         self.first.get_or_insert(offset);
@@ -99,6 +137,14 @@ impl ChunkBuilder {
     pub(super) fn row(&self) -> Option<(i64, i64, i64, i64, &[u8])> {
         let first = self.first?;
         Some((first as i64, self.last as i64, self.count, checksum(first, self.last, &self.bytes), &self.bytes))
+    }
+
+    /// The records so far, which have no gap, as a piece of `partition`; `None` if there is none. It is empty then.
+    pub(super) fn take_piece(&mut self, partition: u32) -> Option<Piece> {
+        let first = self.first?;
+        let piece = Piece { partition, first, last: self.last, bytes: self.bytes.as_slice().into() };
+        self.clear();
+        Some(piece)
     }
 
     pub(super) fn clear(&mut self) {

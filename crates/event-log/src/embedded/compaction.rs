@@ -16,7 +16,7 @@ use siphasher::sip128::SipHasher13;
 
 use super::chunk::ChunkBuilder;
 use super::shared::{Shared, locked};
-use super::storage::{Database, garbled};
+use super::storage::{Database, PAGE_BYTES, garbled};
 use crate::LogError;
 
 /// How many keys one round may note, in some 40 MB. A round walks over all of the partition before it, so the fewer the better.
@@ -29,11 +29,10 @@ const RUN_MAX_CHUNKS: usize = 64;
 const MANY_CHUNKS: usize = 8;
 /// What is moved to the main file at once while a partition is walked over, and about what a chunk that is removed writes.
 const UNMOVED_MAX_BYTES: usize = 16 << 20;
-const PAGE_BYTES: usize = 4_096;
 /// How many pages one write transaction gives back.
-const VACUUM_PAGES: u64 = 64;
+const VACUUM_PAGES: u64 = 16;
 /// Free pages that stay in the file for the records to come: a megabyte.
-const VACUUM_KEPT_PAGES: u64 = 256;
+const VACUUM_KEPT_PAGES: u64 = 64;
 
 /// Compacts every partition.
 pub(super) fn compact_all(shared: &Shared, stopped: &dyn Fn() -> bool) -> Result<(), LogError> {
@@ -57,7 +56,7 @@ fn compact(shared: &Shared, stopped: &dyn Fn() -> bool, wanted: &dyn Fn(usize) -
     checkpoint(shared, true)
 }
 
-/// Moves the write-ahead log to the main file. With `give_back` both files are cut to what they hold.
+/// Moves the write-ahead log to the main file, and has it start over. With `give_back` both files are cut to what they hold.
 pub(super) fn checkpoint(shared: &Shared, give_back: bool) -> Result<(), LogError> {
     let mut database = shared.connect()?;
     // Without waiting: a reader in the middle of a scan only means that the rest is moved next time.
@@ -67,13 +66,11 @@ pub(super) fn checkpoint(shared: &Shared, give_back: bool) -> Result<(), LogErro
             Ok(connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?)
         })
     };
-    // The slow part goes beside the publishers; what is left for the second step is what they wrote meanwhile.
+    // The slow part goes beside the publishers; what is left for the second step is what they wrote meanwhile. Without that step
+    // the log would hardly ever be moved whole, and so grow.
     run("PASSIVE")?;
-    if give_back {
-        let _nobody_writes = locked(&shared.writer);
-        run("TRUNCATE")?;
-    }
-    Ok(())
+    let _nobody_writes = locked(&shared.writer);
+    run(if give_back { "TRUNCATE" } else { "PASSIVE" })
 }
 
 /// The last offset of each key of a round. Kafka's cleaner, too, goes by the hashes of keys: in 128 bits, under a key of this
@@ -156,7 +153,7 @@ impl Round<'_> {
             let mut run = self.gather(last_offsets, (next, to), durable_end)?;
             let Some((first, last)) = run.chunks else { break };
             if run.removed > 0 || run.count >= MANY_CHUNKS {
-                written += run.left.bytes() + PAGE_BYTES * run.count;
+                written += run.left.bytes() + PAGE_BYTES as usize * run.count;
                 locked(&self.shared.writer).replace(self.partition, first..=last, &mut run.left)?;
             }
             next = run.behind;

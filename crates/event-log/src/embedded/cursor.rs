@@ -3,14 +3,15 @@
 use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::chunk::Piece;
 use super::shared::Shared;
-use super::state::{Partition, State, TailRecord};
+use super::state::{Partition, State};
 use super::storage::Database;
 use crate::{LogError, Positions, RecordRef};
 
 /// How many records one call hands over from the file: enough that the cost of starting a scan is lost in it.
 const FILE_BATCH_RECORDS: usize = 8_192;
-/// How many records one call takes from memory. They are gathered under the lock that publishers need.
+/// How many records one call takes from memory, and what is left of the last piece. It bounds what a caller has to keep of them.
 const MEMORY_BATCH_RECORDS: usize = 1_024;
 
 /// How far a cursor may read.
@@ -42,7 +43,7 @@ pub(super) struct Cursor {
     /// Which of them to begin with; each call begins with another, so that none waits behind a busy one for ever.
     turn: usize,
     /// What a call gathered from memory; kept for its allocation.
-    from_memory: Vec<(u32, Arc<TailRecord>)>,
+    from_memory: Vec<Arc<Piece>>,
     /// Likewise: the partitions to read from the file, and up to where.
     from_file: Vec<(u32, u64)>,
 }
@@ -92,6 +93,7 @@ impl Cursor {
         self.from_memory.clear();
         self.from_file.clear();
         self.turn = self.turn.wrapping_add(1);
+        let mut room = MEMORY_BATCH_RECORDS;
         for index in 0..self.assigned.len() {
             let number = self.assigned[(self.turn.wrapping_add(index)) % self.assigned.len()];
             let partition = &state.partitions[number as usize];
@@ -104,10 +106,13 @@ impl Cursor {
                 self.from_file.push((number, in_memory.min(end)));
                 continue;
             }
-            let room = MEMORY_BATCH_RECORDS - self.from_memory.len();
-            let count = room.min((end - next) as usize);
-            let records = partition.tail.iter().skip((next - in_memory) as usize).take(count);
-            self.from_memory.extend(records.map(|record| (number, Arc::clone(record))));
+            for piece in partition.tail_from(next).take_while(|piece| piece.last < end) {
+                if room == 0 {
+                    break;
+                }
+                room = room.saturating_sub(piece.count());
+                self.from_memory.push(Arc::clone(piece));
+            }
         }
         !self.from_memory.is_empty() || !self.from_file.is_empty()
     }
@@ -115,10 +120,17 @@ impl Cursor {
     /// Hands over what was gathered, and moves behind each record as it is handed over. Returns how many there were;
     /// none is possible, where compaction has left nothing.
     pub(super) fn hand_over(&mut self, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
-        let mut count = self.from_memory.len();
-        for (partition, record) in self.from_memory.drain(..) {
-            self.next[partition as usize] = record.offset + 1;
-            apply(record.as_record(partition));
+        let mut count = 0;
+        for piece in self.from_memory.drain(..) {
+            let next = &mut self.next[piece.partition as usize];
+            // Put together in this process, so none of them is cut short.
+            for record in piece.as_chunk().records().flatten() {
+                if record.offset >= *next {
+                    *next = record.offset + 1;
+                    count += 1;
+                    apply(record);
+                }
+            }
         }
         let mut room = FILE_BATCH_RECORDS;
         for (partition, end) in self.from_file.drain(..) {

@@ -8,11 +8,11 @@ use crate::{LogError, Publisher, Record};
 
 /// How long a commit may be put off while there is more to publish. A commit writes a page of each partition's table and
 /// syncs, whether it brings one record or a thousand, and only what outlives the process waits for it.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(10);
+const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long records are let gather when they come in numbers, and what numbers those are. Every batch wakes each reader, and
 /// at full load the wakes would cost more than the records.
-const GATHERING_TIME: Duration = Duration::from_micros(500);
+const GATHERING_TIME: Duration = Duration::from_millis(1);
 const GATHERED: usize = 4;
 
 pub(super) struct EmbeddedPublisher {

@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::EmbeddedSettings;
-use super::state::{Partition, State, TailRecord};
-use super::storage::Database;
+use super::state::{Partition, State};
+use super::storage::{Database, PAGE_BYTES};
 use super::writer::Writer;
 use crate::{LogError, Positions, Record};
 
 /// Kafka's default for one message, so that what is accepted here is accepted there.
 const MAX_RECORD_BYTES: usize = 1_000_000;
 /// Roughly what a commit writes beside its records: the page of each table it touches.
-const COMMIT_OVERHEAD_BYTES: u64 = 4 * 4096;
-/// How much goes to the write-ahead log before the maintenance thread moves it to the main file. SQLite's own default is
-/// 1,000 pages of 4 KiB, done inside some unlucky commit.
-const CHECKPOINT_BYTES: u64 = 4 << 20;
+const COMMIT_OVERHEAD_BYTES: u64 = 4 * PAGE_BYTES;
+/// How much goes to the write-ahead log before the maintenance thread moves it to the main file: each time is four syncs, two
+/// of them while publishers wait. SQLite's own default is 1,000 pages of 4 KiB, done inside some unlucky commit.
+pub(super) const CHECKPOINT_BYTES: u64 = 16 << 20;
 
 /// What the maintenance thread is asked to do.
 #[derive(Default)]
@@ -98,11 +98,9 @@ impl Shared {
         records: &[Record],
         position: u64,
     ) -> Result<u64, LogError> {
-        let records: Vec<TailRecord> = records.iter().map(TailRecord::new).collect();
-        if let Some(record) = records.iter().find(|record| record.bytes() > MAX_RECORD_BYTES) {
+        if let Some(bytes) = records.iter().map(Record::bytes).find(|bytes| *bytes > MAX_RECORD_BYTES) {
             return Err(LogError::Refused(format!(
-                "a record of {} bytes; the event log takes up to {MAX_RECORD_BYTES}",
-                record.bytes()
+                "a record of {bytes} bytes; the event log takes up to {MAX_RECORD_BYTES}"
             )));
         }
         if i64::try_from(position).is_err() {
@@ -138,7 +136,7 @@ impl Shared {
         drop(state);
         drop(writer);
         self.synced.notify_all();
-        let bytes: usize = batches.iter().flat_map(|batch| &batch.records).map(|(_, record)| record.bytes()).sum();
+        let bytes: usize = batches.iter().flat_map(|batch| &batch.pieces).map(|piece| piece.bytes()).sum();
         self.ask_for_work(compact, bytes as u64 + COMMIT_OVERHEAD_BYTES);
         Ok(())
     }

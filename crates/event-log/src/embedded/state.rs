@@ -2,78 +2,22 @@
 //!
 //! A record is visible to readers from when it is in a partition's tail, and durable once the batch it came with is
 //! committed. Invariants:
-//! - A partition's tail is its last records without a gap; only durable records leave it, from its front.
+//! - A partition's tail is its last records without a gap, in pieces as they came; only durable records leave it, from its front.
 //! - An offset that was once visible never names another record while the process lives: a batch whose commit failed
 //!   stays in `pending`, and goes to the file before or together with the next one.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use super::chunk::{ChunkBuilder, Piece};
 use super::layout::Contents;
-use crate::record::{Headers, RecordRef};
 use crate::{Positions, Record, partition_of_key};
 
 /// What a partition's tail holds at most, beside records that are not durable yet: a reader that is a little behind is
 /// served from memory, and one far behind from the file.
-const TAIL_MAX_RECORDS: usize = 16_384;
+const TAIL_MAX_RECORDS: u64 = 4_096;
 /// The same in bytes, for large records.
-const TAIL_MAX_BYTES: usize = 8 << 20;
-
-/// A record in memory.
-pub(super) struct TailRecord {
-    pub(super) offset: u64,
-    key_bytes: Option<usize>,
-    value_bytes: Option<usize>,
-    /// Key, value and headers, one behind the other.
-    contents: Box<[u8]>,
-}
-
-impl TailRecord {
-    pub(super) fn new(record: &Record) -> TailRecord {
-        let [key, value] = [&record.key, &record.value].map(Option::as_deref);
-        TailRecord {
-            offset: 0,
-            key_bytes: key.map(<[u8]>::len),
-            value_bytes: value.map(<[u8]>::len),
-            contents: [key.unwrap_or_default(), value.unwrap_or_default(), record.headers.as_encoded()].concat().into(),
-        }
-    }
-
-    fn key_end(&self) -> usize {
-        self.key_bytes.unwrap_or(0)
-    }
-
-    fn value_end(&self) -> usize {
-        self.key_end() + self.value_bytes.unwrap_or(0)
-    }
-
-    pub(super) fn key(&self) -> Option<&[u8]> {
-        self.key_bytes.map(|_| &self.contents[..self.key_end()])
-    }
-
-    pub(super) fn value(&self) -> Option<&[u8]> {
-        self.value_bytes.map(|_| &self.contents[self.key_end()..self.value_end()])
-    }
-
-    /// Encoded, as in the file.
-    pub(super) fn headers(&self) -> &[u8] {
-        &self.contents[self.value_end()..]
-    }
-
-    pub(super) fn as_record(&self, partition: u32) -> RecordRef<'_> {
-        RecordRef {
-            partition,
-            offset: self.offset,
-            key: self.key(),
-            value: self.value(),
-            headers: Headers::Encoded(self.headers()),
-        }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        self.contents.len()
-    }
-}
+const TAIL_MAX_BYTES: usize = 2 << 20;
 
 /// What one call of `publish` brought.
 pub(super) struct Batch {
@@ -81,14 +25,16 @@ pub(super) struct Batch {
     pub(super) number: u64,
     pub(super) publisher: Arc<str>,
     pub(super) position: u64,
-    /// Each with its partition.
-    pub(super) records: Vec<(u32, Arc<TailRecord>)>,
+    /// Its records, each partition's in their order.
+    pub(super) pieces: Vec<Arc<Piece>>,
 }
 
 pub(super) struct Partition {
-    /// The last records.
-    pub(super) tail: VecDeque<Arc<TailRecord>>,
+    /// The last records. What is durable ends with a piece.
+    tail: VecDeque<Arc<Piece>>,
     tail_bytes: usize,
+    /// The next piece; kept for its allocation.
+    builder: ChunkBuilder,
     /// The offset that the next record gets: the end of what is visible.
     pub(super) next_offset: u64,
     /// The end of what is durable.
@@ -102,7 +48,14 @@ pub(super) struct Partition {
 impl Partition {
     /// The offset of the first record that is in memory; the file has those before it.
     pub(super) fn tail_start(&self) -> u64 {
-        self.next_offset - self.tail.len() as u64
+        self.tail.front().map_or(self.next_offset, |piece| piece.first)
+    }
+
+    /// The pieces in memory from the one on that has the record at `offset`. Readers are near the end, so it is looked for
+    /// from there.
+    pub(super) fn tail_from(&self, offset: u64) -> impl Iterator<Item = &Arc<Piece>> {
+        let count = self.tail.iter().rev().take_while(|piece| piece.last >= offset).count();
+        self.tail.range(self.tail.len() - count..)
     }
 
     /// How many durable records no compaction has seen.
@@ -110,12 +63,21 @@ impl Partition {
         self.durable_end - self.clean_end
     }
 
+    /// Shows what was put together to readers.
+    fn show(&mut self, number: u32) -> Option<Arc<Piece>> {
+        let piece = Arc::new(self.builder.take_piece(number)?);
+        self.tail_bytes += piece.bytes();
+        self.tail.push_back(Arc::clone(&piece));
+        Some(piece)
+    }
+
     fn trim(&mut self) {
-        while self.tail_start() < self.durable_end
-            && (self.tail.len() > TAIL_MAX_RECORDS || self.tail_bytes > TAIL_MAX_BYTES)
+        while let Some(first) = self.tail.front()
+            && first.last < self.durable_end
+            && (self.next_offset - first.first > TAIL_MAX_RECORDS || self.tail_bytes > TAIL_MAX_BYTES)
         {
-            let Some(record) = self.tail.pop_front() else { return };
-            self.tail_bytes -= record.bytes();
+            self.tail_bytes -= first.bytes();
+            self.tail.pop_front();
         }
     }
 }
@@ -165,6 +127,7 @@ impl State {
             .map(|stored| Partition {
                 tail: VecDeque::new(),
                 tail_bytes: 0,
+                builder: ChunkBuilder::default(),
                 next_offset: stored.next_offset,
                 durable_end: stored.next_offset,
                 clean_end: stored.clean_end,
@@ -198,34 +161,30 @@ impl State {
 
     /// Gives the records their places at the ends of their partitions, where readers see them. Returns the batch's
     /// number.
-    pub(super) fn append(&mut self, publisher: &Arc<str>, records: Vec<TailRecord>, position: u64) -> u64 {
+    pub(super) fn append(&mut self, publisher: &Arc<str>, records: &[Record], position: u64) -> u64 {
         let count = self.partition_count();
-        let records = records
-            .into_iter()
-            .map(|mut record| {
-                let number = match record.key() {
-                    Some(key) => partition_of_key(key, count),
-                    None => {
-                        self.keyless_turn = (self.keyless_turn + 1) % count;
-                        self.keyless_turn
-                    }
-                };
-                let partition = &mut self.partitions[number as usize];
-                record.offset = partition.next_offset;
-                let record = Arc::new(record);
-                partition.next_offset += 1;
-                partition.tail_bytes += record.bytes();
-                partition.tail.push_back(Arc::clone(&record));
-                (number, record)
-            })
-            .collect();
+        let mut pieces = Vec::with_capacity(self.partitions.len());
+        for record in records {
+            let number = match &record.key {
+                Some(key) => partition_of_key(key, count),
+                None => {
+                    self.keyless_turn = (self.keyless_turn + 1) % count;
+                    self.keyless_turn
+                }
+            };
+            let partition = &mut self.partitions[number as usize];
+            partition.builder.push_record(partition.next_offset, record);
+            partition.next_offset += 1;
+            if partition.builder.is_full() {
+                pieces.extend(partition.show(number));
+            }
+        }
+        for (number, partition) in (0..).zip(&mut self.partitions) {
+            pieces.extend(partition.show(number));
+        }
         self.last_batch += 1;
-        self.pending.push_back(Arc::new(Batch {
-            number: self.last_batch,
-            publisher: Arc::clone(publisher),
-            position,
-            records,
-        }));
+        let (number, publisher) = (self.last_batch, Arc::clone(publisher));
+        self.pending.push_back(Arc::new(Batch { number, publisher, position, pieces }));
         self.last_batch
     }
 
@@ -244,8 +203,8 @@ impl State {
         for batch in self.pending.drain(..count) {
             self.durable_batch = batch.number;
             self.publishers.entry(Arc::clone(&batch.publisher)).or_default().position = Some(batch.position);
-            for (partition, record) in &batch.records {
-                self.partitions[*partition as usize].durable_end = record.offset + 1;
+            for piece in &batch.pieces {
+                self.partitions[piece.partition as usize].durable_end = piece.last + 1;
             }
         }
         for partition in &mut self.partitions {

@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
 use super::chunk::{Chunk, checksum};
 use super::layout::{self, Contents};
+use super::shared::CHECKPOINT_BYTES;
 use crate::LogError;
 use crate::record::RecordRef;
 
@@ -24,8 +25,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 const OTHER_STATEMENTS: usize = 16;
 /// Distinct statements that a connection uses a partition.
 const STATEMENTS_A_PARTITION: usize = 4;
-/// The write-ahead log file is cut back to this when it starts over, so that one burst does not keep its disk space.
-const WAL_KEPT_BYTES: u64 = 4 << 20;
+/// A file's pages, where it does not exist yet. Chunks are larger than SQLite's own 4 KiB, and most of what a page costs is not
+/// its bytes: the publisher and the maintenance thread take a tenth to a fifth less time.
+pub(super) const PAGE_BYTES: u64 = 16 << 10;
+/// The write-ahead log file is cut back to this when it starts over, so that one burst does not keep its disk space. It is what
+/// the file has under load: to write over a block costs less than to be given one.
+const WAL_KEPT_BYTES: u64 = CHECKPOINT_BYTES;
 
 /// Why SQLite, or what it brought, was of no use.
 pub(super) enum Failure {
@@ -56,7 +61,8 @@ impl Database {
         }
         let mut database = Database::open_file(path, OpenFlags::SQLITE_OPEN_CREATE)?;
         database.run(|connection| {
-            // Takes effect on an empty file only: freed pages can then be given back piece by piece.
+            // These take effect on an empty file only. Freed pages can be given back piece by piece.
+            connection.pragma_update(None, "page_size", signed(PAGE_BYTES))?;
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
             configure(connection)?;
             layout::prepare(connection, partition_count)

@@ -1,6 +1,7 @@
 //! What is written to the embedded log's file. One [`Writer`] stands behind one mutex, so within the process no write
 //! ever waits for a lock of SQLite's.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ use crate::{LogError, Positions};
 pub(super) struct Writer {
     synced: Database,
     relaxed: Database,
+    /// The chunk that is being made; kept for its allocation.
+    chunk: ChunkBuilder,
 }
 
 impl Writer {
@@ -26,21 +29,24 @@ impl Writer {
         let synced = Database::connect(path, partition_count)?;
         let mut relaxed = Database::connect(path, partition_count)?;
         relaxed.run(|connection| Ok(connection.pragma_update(None, "synchronous", "NORMAL")?))?;
-        Ok(Writer { synced, relaxed })
+        Ok(Writer { synced, relaxed, chunk: ChunkBuilder::default() })
     }
 
     /// Commits the batches, each one's position with its records, in one synced transaction.
     pub(super) fn append(&mut self, batches: &[Arc<Batch>]) -> Result<(), LogError> {
-        self.synced.run(|connection| {
+        // Of each publisher the last.
+        let positions: BTreeMap<_, _> = batches.iter().map(|batch| (&batch.publisher, batch.position)).collect();
+        let Writer { synced, chunk, .. } = self;
+        synced.run(|connection| {
             let transaction = connection.transaction()?;
-            append_records(&transaction, batches)?;
-            for batch in batches {
+            append_records(&transaction, batches, chunk)?;
+            for (publisher, position) in positions {
                 transaction
                     .prepare_cached(
                         "INSERT INTO publisher_positions VALUES (?1, ?2)
                          ON CONFLICT (name) DO UPDATE SET position = excluded.position",
                     )?
-                    .execute((&*batch.publisher, signed(batch.position)))?;
+                    .execute((&**publisher, signed(position)))?;
             }
             Ok(transaction.commit()?)
         })
@@ -110,19 +116,20 @@ impl Writer {
 }
 
 /// Each partition's records one after the other, in as few chunks as hold them.
-fn append_records(connection: &Connection, batches: &[Arc<Batch>]) -> rusqlite::Result<()> {
-    let mut records: Vec<_> = batches.iter().flat_map(|batch| &batch.records).collect();
-    records.sort_by_key(|(partition, _)| *partition);
-    let mut chunk = ChunkBuilder::default();
-    for of_partition in records.chunk_by(|(one, _), (other, _)| one == other) {
-        let mut insert = connection.prepare_cached(&insert_chunk(of_partition[0].0))?;
-        for (_, record) in of_partition {
-            chunk.push(record.offset, record.key(), record.value(), record.headers());
-            if chunk.is_full() {
-                insert_and_clear(&mut insert, &mut chunk)?;
+fn append_records(connection: &Connection, batches: &[Arc<Batch>], chunk: &mut ChunkBuilder) -> rusqlite::Result<()> {
+    // A commit that failed may have left something there.
+    chunk.clear();
+    let mut pieces: Vec<_> = batches.iter().flat_map(|batch| &batch.pieces).collect();
+    pieces.sort_by_key(|piece| piece.partition);
+    for of_partition in pieces.chunk_by(|one, other| one.partition == other.partition) {
+        let mut insert = connection.prepare_cached(&insert_chunk(of_partition[0].partition))?;
+        for piece in of_partition {
+            if chunk.is_full_with(piece.bytes()) {
+                insert_and_clear(&mut insert, chunk)?;
             }
+            chunk.push_piece(piece);
         }
-        insert_and_clear(&mut insert, &mut chunk)?;
+        insert_and_clear(&mut insert, chunk)?;
     }
     Ok(())
 }

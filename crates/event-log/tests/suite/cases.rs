@@ -148,6 +148,22 @@ pub(crate) fn a_reader_goes_on_from_its_positions(place: &dyn Place) {
     assert_eq!(values(&read), values_of(&numbered("new", 30)));
 }
 
+pub(crate) fn a_reader_begins_in_the_middle_of_a_batch(place: &dyn Place) {
+    let log = place.open();
+    publish(&*log, &numbered("v", 60));
+    let read_from = |from: &Positions| {
+        let mut read = read_to_end(&*log, &mut *log.reader(from).unwrap());
+        read.sort_by_key(|(partition, offset, _)| (*partition, *offset));
+        read
+    };
+    let middle: Positions =
+        log.end_offsets(PATIENCE).unwrap().into_iter().map(|(partition, end)| (partition, end / 2)).collect();
+    let mut expected = read_from(&Positions::new());
+    expected.retain(|(partition, offset, _)| *offset >= middle[partition]);
+    assert!(expected.len() < 60);
+    assert_eq!(read_from(&middle), expected);
+}
+
 fn values_of(records: &[Record]) -> Vec<String> {
     let mut values: Vec<_> =
         records.iter().map(|record| String::from_utf8(record.value.clone().unwrap()).unwrap()).collect();

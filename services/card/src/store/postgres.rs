@@ -174,19 +174,20 @@ impl WriteSession {
         batch.cards = cards.iter().map(|row| (row.get(0), row.get(1))).collect();
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        self.write(&changes, now).await?;
+        self.write(&outcomes, &changes, now).await?;
         Ok(outcomes)
     }
 
     /// Writes and commits in one round trip. If a statement fails, those behind it do too, and the server makes a rollback
     /// of the commit.
-    async fn write(&self, changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
+    async fn write(&self, outcomes: &[Outcome], changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
+        let created = || changes.created(outcomes);
+        let sequences: Vec<i64> = created().map(|(sequence, _)| sequence as i64).collect();
+        let ids: Vec<Uuid> = created().map(|(_, card)| card.id).collect();
+        let countries: Vec<&str> = created().map(|(_, card)| card.country.as_str()).collect();
+        let accounts: Vec<Uuid> = created().map(|(_, card)| card.account_id.0).collect();
+        let times: Vec<i64> = created().map(|(_, card)| card.creation_timestamp.as_microsecond()).collect();
         let Changes { created, counts, deleted, closed, quarantined } = changes;
-        let sequences: Vec<i64> = created.iter().map(|(sequence, _)| *sequence as i64).collect();
-        let ids: Vec<Uuid> = created.iter().map(|(_, card)| card.id).collect();
-        let countries: Vec<&str> = created.iter().map(|(_, card)| card.country.as_str()).collect();
-        let accounts: Vec<Uuid> = created.iter().map(|(_, card)| card.account_id.0).collect();
-        let times: Vec<i64> = created.iter().map(|(_, card)| card.creation_timestamp.as_microsecond()).collect();
         let counted: Vec<Uuid> = counts.keys().map(|id| id.0).collect();
         let counts: Vec<i64> = counts.values().copied().collect();
         let closed: Vec<Uuid> = closed.iter().map(|id| id.0).collect();

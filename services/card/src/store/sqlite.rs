@@ -107,7 +107,7 @@ impl Committer for Writer {
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        let counters = write(&transaction, &self.numbering, &changes, self.counters, now)?;
+        let counters = write(&transaction, &self.numbering, (&outcomes, &changes), self.counters, now)?;
         self.durability.written(|| transaction.commit())?;
         self.counters = counters;
         Ok(outcomes)
@@ -159,15 +159,15 @@ fn where_card_is<'a>(numbering: &CardNumbering, id: &'a Uuid) -> (i64, &'a [u8])
 fn write(
     transaction: &Transaction<'_>,
     numbering: &CardNumbering,
-    changes: &Changes,
+    (outcomes, changes): (&[Outcome], &Changes),
     mut counters: Counters,
     now: Timestamp,
 ) -> rusqlite::Result<Counters> {
-    for (sequence, card) in &changes.created {
-        counters.last_sequence = *sequence;
+    for (sequence, card) in changes.created(outcomes) {
+        counters.last_sequence = sequence;
         counters.cards += 1;
         transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?)")?.execute(params![
-            *sequence as i64,
+            sequence as i64,
             card.id.as_bytes(),
             card.country.as_str(),
             card.account_id.0.as_bytes(),

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{COLUMNS, account_from_row, event_from_row};
 use crate::account_number::AccountNumbering;
-use crate::ledger::{OutboxEvent, TraceSpan};
+use crate::ledger::{OutboxEvent, RecordBuffer, TraceSpan};
 use crate::outbox::{AccountPage, Outbox, OutboxSignal, ResyncRequest, ResyncRequests};
 
 /// How long an instance may publish without asking again. Another one takes over so long after it has gone silent. Five
@@ -40,6 +40,7 @@ pub(super) struct PostgresOutbox {
     /// The request that stood open then.
     resync: Option<ResyncRequest>,
     removal: Removal,
+    records: RecordBuffer,
 }
 
 #[derive(Default)]
@@ -71,6 +72,7 @@ impl PostgresOutbox {
             leased: None,
             resync: None,
             removal: Removal::default(),
+            records: RecordBuffer::default(),
         }
     }
 
@@ -99,15 +101,15 @@ impl Outbox for PostgresOutbox {
         Ok(granted.is_some())
     }
 
-    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError> {
+    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError> {
         let parameters = [after as i64, up_to as i64, limit as i64];
         let rows = self.with_session(async |session| {
             let [after, up_to, limit] = &parameters;
             session.client.query(&session.read, &[after, up_to, limit]).await
         })?;
         let last = rows.last().map_or(after, |row| row.get::<_, i64>(0) as u64);
-        let records = rows.iter().map(|row| Ok(event_from_row(row)?.record())).collect::<Result<_, StoreError>>()?;
-        Ok((records, last))
+        let events = rows.iter().map(event_from_row).collect::<Result<Vec<_>, _>>()?;
+        Ok((self.records.encode(&events), last))
     }
 
     fn removed(&mut self) -> Result<u64, StoreError> {

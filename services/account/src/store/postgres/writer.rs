@@ -140,7 +140,7 @@ impl WriteSession {
         }
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        self.write(&changes, now).await?;
+        self.write(&outcomes, &changes, now).await?;
         Ok(outcomes)
     }
 
@@ -148,7 +148,7 @@ impl WriteSession {
     async fn create(&self, batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
         let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
         let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
-        let c = Columns::of(changes.created.iter().map(|(_, account)| account));
+        let c = Columns::of(changes.created(&outcomes).map(|(_, account)| account));
         let e = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
         let parameters: [Parameter<'_>; 17] = [
@@ -184,8 +184,8 @@ impl WriteSession {
 
     /// Writes and commits in one round trip. If a statement fails, those behind it do too, and the server makes a rollback
     /// of the commit.
-    async fn write(&self, changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
-        let created = Columns::of(changes.created.iter().map(|(_, account)| account));
+    async fn write(&self, outcomes: &[Outcome], changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
+        let created = Columns::of(changes.created(outcomes).map(|(_, account)| account));
         let sequences: Vec<i64> = changes.created.iter().map(|(sequence, _)| *sequence as i64).collect();
         let updated = Columns::of(changes.updated.iter());
         let events = EventColumns::of(&changes.events);

@@ -12,7 +12,7 @@ use rusqlite::{Connection, params};
 use super::event_batch::{RecentEvents, from_bytes};
 use super::{COLUMNS, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
-use crate::ledger::{OutboxEvent, TraceSpan};
+use crate::ledger::{OutboxEvent, RecordBuffer, TraceSpan};
 use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
 
 /// How often it is looked whether someone has asked for the state of every account.
@@ -25,6 +25,7 @@ pub(super) struct SqliteOutbox {
     recent: RecentEvents,
     published: PublishedPosition,
     requests_read_at: Option<Instant>,
+    records: RecordBuffer,
 }
 
 /// How far the event log has acknowledged the outbox: the relay moves it, the writer removes up to it when it commits
@@ -51,26 +52,26 @@ impl SqliteOutbox {
         recent: RecentEvents,
         published: PublishedPosition,
     ) -> Self {
-        SqliteOutbox { connection, durability, numbering, recent, published, requests_read_at: None }
+        let records = RecordBuffer::default();
+        SqliteOutbox { connection, durability, numbering, recent, published, requests_read_at: None, records }
     }
 
-    /// As [`Outbox::read`], from the file.
-    fn read_rows(&self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError> {
+    /// The events that [`Outbox::read`] asks for, from the file.
+    fn read_rows(&self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<OutboxEvent>, u64), StoreError> {
         let mut statement = self.connection.prepare_cached(
             "SELECT last_sequence, occurred_at, events FROM outbox
              WHERE last_sequence > ? AND last_sequence <= ? ORDER BY last_sequence",
         )?;
         let mut rows = statement.query(params![after as i64, up_to as i64])?;
-        let (mut records, mut last) = (Vec::new(), after);
-        while records.len() < limit
+        let (mut events, mut last) = (Vec::new(), after);
+        while events.len() < limit
             && let Some(row) = rows.next()?
         {
             last = row.get::<_, i64>(0)? as u64;
             let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-            let events = from_bytes(bytes, timestamp(row, 1)?).ok_or_else(|| invalid(2, bytes))?;
-            records.extend(events.iter().map(OutboxEvent::record));
+            events.extend(from_bytes(bytes, timestamp(row, 1)?).ok_or_else(|| invalid(2, bytes))?);
         }
-        Ok((records, last))
+        Ok((events, last))
     }
 }
 
@@ -79,14 +80,14 @@ impl Outbox for SqliteOutbox {
         Ok(true)
     }
 
-    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<Record>, u64), StoreError> {
+    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError> {
         let batches = self.recent.take(after, up_to, limit);
         let (records, last) = match batches.last() {
-            Some(last) => {
-                let events = batches.iter().flat_map(|batch| &batch.events);
-                (events.map(OutboxEvent::record).collect(), last.last)
+            Some(last) => (self.records.encode(batches.iter().flat_map(|batch| &batch.events)), last.last),
+            None => {
+                let (events, last) = self.read_rows(after, up_to, limit)?;
+                (self.records.encode(&events), last)
             }
-            None => self.read_rows(after, up_to, limit)?,
         };
         if !records.is_empty() {
             self.durability.wait_blocking()?;
@@ -203,7 +204,8 @@ mod tests {
         let (connection, durability) = file.group_writer().unwrap();
         let mut outbox = SqliteOutbox::new(connection, durability, numbering, recent, published);
         assert_eq!(outbox.waiting().unwrap(), 2);
-        let (records, last) = outbox.read(0, u64::MAX >> 1, 100).unwrap();
+        let (records, last) =
+            outbox.read(0, u64::MAX >> 1, 100).map(|(records, last)| (records.to_vec(), last)).unwrap();
         let as_written = |record: &Record| {
             let (key, value) = (record.key.as_deref(), record.value.as_deref());
             let headers = record.headers.as_headers();

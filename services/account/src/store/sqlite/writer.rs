@@ -118,7 +118,7 @@ impl Committer for Writer {
         // Events stand behind all that was published, also where this is an older copy and the clock is behind.
         let before =
             Counters { last_outbox_sequence: self.counters.last_outbox_sequence.max(published), ..self.counters };
-        let counters = write(&transaction, &changes, &known, before, now)?;
+        let counters = write(&transaction, (&outcomes, &changes), &known, before, now)?;
         self.unremoved += 1;
         let removes = published > self.removed && self.unremoved >= REMOVAL_INTERVAL;
         if removes {
@@ -156,11 +156,11 @@ impl Committer for Writer {
     }
 }
 
-/// Writes `changes`, which are of `known` accounts or new ones, and returns what the next rows continue from once they are
+/// Writes `changes`, which came with `outcomes` and are of `known` accounts or new ones, and returns what the next rows continue from once they are
 /// committed.
 fn write(
     transaction: &Transaction<'_>,
-    changes: &Changes,
+    (outcomes, changes): (&[Outcome], &Changes),
     known: &HashMap<AccountId, Known>,
     mut counters: Counters,
     now: Timestamp,
@@ -168,11 +168,11 @@ fn write(
     // How many more active accounts each block has.
     let mut blocks = BTreeMap::<i64, i64>::new();
     let mut insert = transaction.prepare_cached("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
-    for (sequence, account) in &changes.created {
-        counters.last_account_sequence = *sequence;
-        *blocks.entry(*sequence as i64 / ACCOUNTS_A_BLOCK).or_default() += 1;
+    for (sequence, account) in changes.created(outcomes) {
+        counters.last_account_sequence = sequence;
+        *blocks.entry(sequence as i64 / ACCOUNTS_A_BLOCK).or_default() += 1;
         insert.execute(params![
-            *sequence as i64,
+            sequence as i64,
             account.id.0.as_bytes(),
             account.beholder_name.as_str(),
             account.country_code.as_str(),
