@@ -90,7 +90,7 @@ fn add(writer: &mut ViewWriter, accounts: std::ops::Range<u64>) -> anyhow::Resul
 fn look_ups(accounts: u64) -> anyhow::Result<[Figure; 2]> {
     println!("looking up {accounts} accounts, without and with a writer");
     // Where an id is in the view has nothing to do with its number, so one after the other is in random places.
-    let ids = (0..accounts).map(|number| any_id(number)).collect::<Vec<_>>();
+    let ids = (0..accounts).map(any_id).collect::<Vec<_>>();
     let (mut writer, view) = account_view();
     add(&mut writer, 0..accounts)?;
     let mut writing = Writing { writer, ids: &ids, version: 1, next: 0, added: accounts };

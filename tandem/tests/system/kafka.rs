@@ -115,12 +115,22 @@ pub(crate) enum Isolation {
 }
 
 /// The topic, each partition in order.
+///
+/// The brokers write a transaction's markers after they have answered its commit, a tenth of a second later when they are busy. Those who
+/// read what is committed see its records from then on, so the topic ends for them where it really does only then.
 pub(crate) fn read_topic(brokers: &str, topic: &str, isolation: Isolation) -> Vec<Seen> {
     let consumer = consumer(brokers, "foreign", isolation);
+    let all = self::consumer(brokers, "foreign", Isolation::Uncommitted);
     let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the topic is there");
     let (mut assigned, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
     for partition in metadata.topics()[0].partitions() {
-        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), DEADLINE).expect("where it ends");
+        let end_for = |consumer: &BaseConsumer| {
+            consumer.fetch_watermarks(topic, partition.id(), DEADLINE).expect("where it ends").1
+        };
+        let end = wait_until("no transaction is open", || {
+            let end = end_for(&all);
+            (end_for(&consumer) == end).then_some(end)
+        });
         ends.insert(partition.id(), end);
         assigned.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("a partition");
     }

@@ -297,3 +297,47 @@ fn card_from_row(row: &Row<'_>, numbering: &CardNumbering) -> rusqlite::Result<C
             .map_err(|error| unexpected(5, Type::Integer, error.to_string()))?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_of_an_older_file_and_new_ones_are_found_deleted_and_listed_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("card.db");
+        let older = SqliteFile::open(&path, &Schema { migrations: &SCHEMA.migrations[..1], ..SCHEMA }).unwrap();
+        let account_id = AccountId(Uuid::from_u128(5));
+        for sequence in 1..=9_u8 {
+            // In another order than that of their sequences.
+            let id = Uuid::from_u128(100 - u128::from(sequence));
+            let row = params![sequence, id.as_bytes(), account_id.0.as_bytes()];
+            let sql = "INSERT INTO cards VALUES (?, ?, 'US', ?, 0, 0)";
+            older.writer().unwrap().execute(sql, row).unwrap();
+        }
+        drop(older);
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        let (connection, durability) = file.group_writer().unwrap();
+        let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
+        let mut writer = Writer::open(connection, durability, numbering.clone(), Clock::system()).unwrap();
+        let create = |_| Command::Create { country: "DE".parse().unwrap(), account_id };
+        let made = writer.commit((0..9).map(create).collect(), false).unwrap();
+        let made: Vec<_> = made.into_iter().map(|card| card.unwrap().unwrap().id).collect();
+        let older = (1..=9).map(|sequence| Uuid::from_u128(100 - sequence));
+        let all: Vec<_> = older.chain(made).collect();
+        let deletions = || all.iter().step_by(2).map(|id| Command::Delete { id: *id }).collect();
+        assert!(writer.commit(deletions(), false).unwrap().iter().all(|outcome| matches!(outcome, Ok(None))));
+        let again = writer.commit(deletions(), false).unwrap();
+        assert!(again.iter().all(|outcome| matches!(outcome, Err(crate::error::CardError::AlreadyDeleted))));
+
+        let reader = file.reader().unwrap();
+        for (place, id) in all.iter().enumerate() {
+            let (sequence, card) = card_by_id(&reader, &numbering, *id).unwrap().expect("it is there");
+            assert_eq!((sequence, card.id, card.deleted), (place as i64 + 1, *id, place % 2 == 0));
+            let request = PageRequest { limit: 100, after: Some(*id), account_id: Some(account_id) };
+            let behind = page(&reader, &numbering, request).unwrap().expect("the card is there");
+            assert!(behind.cards.iter().map(|card| card.id).eq(all[..place].iter().rev().copied()));
+        }
+        assert!(card_by_id(&reader, &numbering, Uuid::from_u128(1 << 100)).unwrap().is_none());
+    }
+}
