@@ -9,9 +9,11 @@
 //! published again behind something newer, and nothing is left out. While the log is away the outbox grows, and no
 //! request notices (A2).
 
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use event_log::{EventLog, LogError, Publisher};
 
@@ -27,6 +29,10 @@ const FALLBACK_POLL: Duration = Duration::from_secs(1);
 /// How often an instance that does not publish asks whether it should. It is a part of how long publishing takes to move
 /// after an instance died: the lease, this, and opening a publisher; five seconds are allowed for all.
 const STANDBY_POLL: Duration = Duration::from_millis(250);
+
+/// How long the lease is renewed while a publisher is opened. Far from the brokers that takes longer than a lease lasts, and
+/// instances would take it from each other for ever. One that gets nowhere gives way to the next.
+const OPENING_TIME: Duration = Duration::from_secs(5);
 
 /// The pause after a first failure; it doubles with each further one, up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -71,7 +77,7 @@ impl Relay {
                 return;
             }
             // A commit does not cut it short; the end of the service does.
-            std::thread::park_timeout(pause);
+            thread::park_timeout(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -99,13 +105,12 @@ impl Relay {
                 return Ok(());
             }
             // Not woken by commits, which are the other one's business.
-            std::thread::park_timeout(STANDBY_POLL);
+            thread::park_timeout(STANDBY_POLL);
         }
     }
 
     fn publish_while_permitted(&mut self, pause: &mut Duration) -> Result<Ended, RelayError> {
-        // This fences whoever published before.
-        let mut publisher = self.log.publisher(&self.publisher_name)?;
+        let mut publisher = self.open_publisher()?;
         let position = publisher.position().unwrap_or(0);
         if position < self.outbox.removed()? {
             // The topic may have been made anew, or put back to an older copy, or it is another one.
@@ -121,6 +126,28 @@ impl Relay {
             self.outbox.remove_published(publisher.position().unwrap_or(0))?;
         }
         outcome
+    }
+
+    /// Opens a publisher, which fences whoever published before, and stays the one to publish meanwhile.
+    fn open_publisher(&mut self) -> Result<Box<dyn Publisher>, RelayError> {
+        let Relay { log, publisher_name, outbox, .. } = self;
+        let (began, relay) = (Instant::now(), thread::current());
+        thread::scope(|scope| {
+            let open = || {
+                let opened = log.publisher(publisher_name);
+                relay.unpark();
+                opened
+            };
+            let opening = thread::Builder::new().name("account-relay-open".to_owned()).spawn_scoped(scope, open);
+            let opening =
+                opening.map_err(|error| LogError::Unavailable(format!("no thread for a publisher: {error}")))?;
+            while !opening.is_finished() && began.elapsed() < OPENING_TIME {
+                // What it comes to is asked again before the first batch.
+                let _ = outbox.may_publish();
+                thread::park_timeout(STANDBY_POLL);
+            }
+            Ok(opening.join().unwrap_or_else(|panic| resume_unwind(panic))?)
+        })
     }
 
     fn publish_behind(
@@ -143,7 +170,7 @@ impl Relay {
                     position = reached;
                     // A full batch is a backlog, and waits for nothing.
                     if count < MAX_BATCH && !stopping {
-                        std::thread::park_timeout(publisher.gathering_time(count));
+                        thread::park_timeout(publisher.gathering_time(count));
                     }
                 }
                 None => match publisher.commit_due() {

@@ -132,12 +132,12 @@ impl AccountFeed {
         }
         while !stopping(&self.stopping) {
             if self.unkept.is_empty() {
-                self.checkpoints.write_if_due(|| reader.durable_positions());
+                self.checkpoints.write_if_due(|| (reader.positions(), reader.durable_positions()));
             }
             self.apply(reader.read(POLL), positions, &mut lines)?;
         }
         if !self.status.is_catching_up() && self.unkept.is_empty() {
-            self.checkpoints.write_last(reader.durable_positions());
+            self.checkpoints.write_last((reader.positions(), reader.durable_positions()));
         }
         Ok(())
     }

@@ -48,6 +48,8 @@ pub(crate) fn path(database: &DatabaseUrl, data_dir: &Path) -> PathBuf {
 /// What is to be written.
 struct Order {
     mark: Mark,
+    /// How far the log was read by then, which may be farther than it is durable.
+    read: Positions,
     /// Until when, if it is the last one; others are given up when the service ends.
     until: Option<Instant>,
 }
@@ -56,7 +58,7 @@ struct Order {
 pub(crate) struct Checkpoints {
     path: PathBuf,
     orders: SyncSender<Order>,
-    /// Positions of the checkpoint that is there.
+    /// How far the log was read for the checkpoint that is there.
     written: Arc<Mutex<Positions>>,
     due: Instant,
     samples: Samples,
@@ -188,32 +190,34 @@ impl Checkpoints {
         Ok(self.unclosed.is_none())
     }
 
-    /// Has a checkpoint written, if it is time for one: of the log up to the durable `positions`.
-    pub(crate) fn write_if_due(&mut self, positions: impl FnOnce() -> Positions) {
+    /// Has a checkpoint written, if it is time for one: of the log that was read up to the first of the `positions`, and is
+    /// durable up to the second.
+    pub(crate) fn write_if_due(&mut self, positions: impl FnOnce() -> (Positions, Positions)) {
         let now = Instant::now();
         if now < self.due {
             return;
         }
         self.due = now + INTERVAL;
-        if let Some(mark) = self.new_mark(positions()) {
+        if let Some(order) = self.order(positions(), None) {
             // One that is still being written makes up for it.
-            let _ = self.orders.try_send(Order { mark, until: None });
+            let _ = self.orders.try_send(order);
         }
     }
 
-    /// Has the last checkpoint written.
-    pub(crate) fn write_last(&mut self, positions: Positions) {
-        if let Some(mark) = self.new_mark(positions) {
+    /// Has the last checkpoint written, of the same.
+    pub(crate) fn write_last(&mut self, positions: (Positions, Positions)) {
+        if let Some(order) = self.order(positions, Some(Instant::now() + LAST_TIME)) {
             // The writer is there, unless it panicked and has said so.
-            let _ = self.orders.send(Order { mark, until: Some(Instant::now() + LAST_TIME) });
+            let _ = self.orders.send(order);
         }
     }
 
-    fn new_mark(&self, positions: Positions) -> Option<Mark> {
-        if positions == *lock(&self.written) {
+    /// None if nothing was read since the last one.
+    fn order(&self, (read, durable): (Positions, Positions), until: Option<Instant>) -> Option<Order> {
+        if read == *lock(&self.written) {
             return None;
         }
-        self.samples.mark(&positions)
+        Some(Order { mark: self.samples.mark(&durable)?, read, until })
     }
 }
 
@@ -233,7 +237,7 @@ impl CheckpointWriter {
             match write(&self.path, &self.view, &order.mark, &in_time) {
                 Ok(true) => {
                     failing = false;
-                    *lock(&self.written) = order.mark.positions();
+                    *lock(&self.written) = order.read;
                     let seconds = started.elapsed().as_secs_f64();
                     tracing::debug!(seconds, "wrote a checkpoint of the account view");
                 }

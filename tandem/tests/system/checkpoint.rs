@@ -42,7 +42,7 @@ fn place() -> Place {
 fn assert_loaded(process: &Process, accounts: u64) {
     let loaded = line(process, LOADED).unwrap_or_else(|| panic!("{:#?}", process.lines()));
     assert!(loaded["accounts"].as_u64() >= Some(accounts), "{loaded}");
-    let ready = line(process, READY).expect("it is ready");
+    let ready = wait_until("it says that it is ready", || line(process, READY));
     assert!(ready["records"].as_u64() < Some(FEW), "{ready}");
 }
 

@@ -114,25 +114,15 @@ pub(crate) enum Isolation {
     Uncommitted,
 }
 
-/// The topic, each partition in order.
+/// The topic, each partition in order, up to where it ends now.
 ///
-/// The brokers write a transaction's markers after they have answered its commit, a tenth of a second later when they are busy. Those who
-/// read what is committed see its records from then on, so the topic ends for them where it really does only then.
+/// That end is asked for uncommitted, whatever is read. Asked for committed, it lies before the first transaction that has no
+/// markers yet, and the brokers write those after they have answered the commit: the last events would be missing.
 pub(crate) fn read_topic(brokers: &str, topic: &str, isolation: Isolation) -> Vec<Seen> {
     let consumer = consumer(brokers, "foreign", isolation);
-    let all = self::consumer(brokers, "foreign", Isolation::Uncommitted);
-    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the topic is there");
-    let (mut assigned, mut ends) = (TopicPartitionList::new(), BTreeMap::new());
-    for partition in metadata.topics()[0].partitions() {
-        let end_for = |consumer: &BaseConsumer| {
-            consumer.fetch_watermarks(topic, partition.id(), DEADLINE).expect("where it ends").1
-        };
-        let end = wait_until("no transaction is open", || {
-            let end = end_for(&all);
-            (end_for(&consumer) == end).then_some(end)
-        });
-        ends.insert(partition.id(), end);
-        assigned.add_partition_offset(topic, partition.id(), Offset::Beginning).expect("a partition");
+    let (mut assigned, ends) = (TopicPartitionList::new(), ends(brokers, topic));
+    for partition in ends.keys() {
+        assigned.add_partition_offset(topic, *partition, Offset::Beginning).expect("a partition");
     }
     consumer.assign(&assigned).expect("the partitions");
     let mut seen = Vec::new();
@@ -157,6 +147,14 @@ pub(crate) fn read_topic(brokers: &str, topic: &str, isolation: Isolation) -> Ve
         ends.iter().all(is_read).then_some(())
     });
     seen
+}
+
+/// Where each partition ends, with what is not committed yet.
+fn ends(brokers: &str, topic: &str) -> BTreeMap<i32, i64> {
+    let consumer = consumer(brokers, "foreign", Isolation::Uncommitted);
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the topic is there");
+    let end = |partition| consumer.fetch_watermarks(topic, partition, DEADLINE).expect("where it ends").1;
+    metadata.topics()[0].partitions().iter().map(|partition| (partition.id(), end(partition.id()))).collect()
 }
 
 /// What comes into a topic from now on, as those see it who read what is committed.

@@ -5,6 +5,7 @@
 //! `TANDEM_TEST_SERVERS`, with which they start one of their own (`dev/servers env` prints all three).
 
 mod broker_down;
+mod brokers_far_away;
 mod brokers_in_turn;
 mod closed_once;
 mod database_away;

@@ -36,16 +36,19 @@ fn it_is_written_when_it_is_due_and_something_was_read_and_at_the_end() {
     feed.write_if_due(|| panic!("it is not asked before it is due"));
     let there = || read(&path).ok().map(|checkpoint| checkpoint.mark.positions());
     feed.due = Instant::now();
-    feed.write_if_due(|| positions(1));
+    feed.write_if_due(|| (positions(1), positions(1)));
     wait_until("it is written", || (*lock(&feed.written) == positions(1)).then_some(()));
     assert_eq!(there(), Some(positions(1)));
     assert!(feed.due > Instant::now() + INTERVAL / 2, "the next one has its time");
 
+    let order = feed.order((positions(2), positions(1)), None).expect("more was read, if it is not durable");
+    assert_eq!((order.mark.positions(), order.read), (positions(1), positions(2)));
+
     fs::remove_file(&path).unwrap();
-    feed.write_last(positions(1));
+    feed.write_last((positions(1), positions(1)));
     feed.due = Instant::now();
-    feed.write_if_due(|| positions(1));
-    feed.write_last(positions(2));
+    feed.write_if_due(|| (positions(1), positions(1)));
+    feed.write_last((positions(2), positions(2)));
     drop(feed);
     writing.join().unwrap();
     assert_eq!(there(), Some(positions(2)));
@@ -55,7 +58,7 @@ fn it_is_written_when_it_is_due_and_something_was_read_and_at_the_end() {
     let (mut feed, ..) = setup(&path);
     assert_eq!(feed.load(&mut view_writer), positions(0));
     assert_eq!(view.len(), 1);
-    assert_eq!(feed.new_mark(positions(2)), None, "nothing new to write");
+    assert!(feed.order((positions(2), positions(1)), None).is_none(), "nothing new to write");
 }
 
 #[test]
@@ -65,10 +68,10 @@ fn one_that_would_outlast_the_end_is_given_up_and_leaves_the_one_before() {
     fs::write(&path, "before").unwrap();
     let (feed, writer, stopping) = setup(&path);
     stopping.store(true, Ordering::Release);
-    let mark = feed.new_mark(positions(2)).unwrap();
-    feed.orders.send(Order { mark: mark.clone(), until: None }).unwrap();
+    let mark = feed.order((positions(2), positions(2)), None).unwrap().mark;
+    feed.orders.send(Order { mark: mark.clone(), read: positions(2), until: None }).unwrap();
     let writing = std::thread::spawn(|| writer.run());
-    feed.orders.send(Order { mark, until: Some(Instant::now()) }).unwrap();
+    feed.orders.send(Order { mark, read: positions(2), until: Some(Instant::now()) }).unwrap();
     drop(feed);
     writing.join().unwrap();
     assert_eq!((fs::read(&path).unwrap(), names(folder.path())), (b"before".to_vec(), vec!["view".to_owned()]));
@@ -96,7 +99,7 @@ fn where_it_cannot_be_written_nothing_is_left_and_nothing_panics() {
     // No file takes the place of a folder.
     fs::create_dir(&path).unwrap();
     let (feed, writer, _) = setup(&path);
-    let mark = feed.new_mark(positions(2)).unwrap();
+    let mark = feed.order((positions(2), positions(2)), None).unwrap().mark;
     write(&path, &writer.view, &mark, &|| true).unwrap_err();
     assert_eq!(names(folder.path()), ["view"]);
     write(&folder.path().join("view/\0/view"), &writer.view, &mark, &|| true).unwrap_err();
@@ -108,7 +111,7 @@ fn one_of_another_log_is_removed_and_the_view_empty() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("view");
     let (mut feed, writer, stopping) = setup(&path);
-    feed.write_last(positions(1));
+    feed.write_last((positions(1), positions(1)));
     drop(feed);
     writer.run();
     let (mut view_writer, view) = account_view();
