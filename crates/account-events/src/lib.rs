@@ -16,7 +16,7 @@ pub use encode::Envelope;
 
 /// Raised whenever [`AccountEvent::decode`] makes something else of a record, so that what was made of records before is
 /// not taken for what would be made of them now.
-pub const DECODE_VERSION: u32 = 1;
+pub const DECODE_VERSION: u32 = 2;
 
 /// The topic's name where none is configured.
 pub const DEFAULT_TOPIC: &str = "account-events";
@@ -30,6 +30,7 @@ pub struct AccountEvent {
     pub account_id: AccountId,
     /// The account's status from then on.
     pub status: AccountStatus,
-    /// The account's version from then on. `None` in events without headers, where the order of arrival decides.
+    /// The account's version from then on. `None` in events without headers, where the order of arrival decides; but the
+    /// creation of an account is version 1 where its key is the account's.
     pub version: Option<Version>,
 }

@@ -12,6 +12,7 @@
 
 mod client;
 mod group_reader;
+mod message;
 mod position;
 mod properties;
 mod publisher;
@@ -27,6 +28,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use self::client::{Events, create, drain_events, log_error, partition_count, time_left};
 use self::group_reader::KafkaGroupReader;
+pub use self::message::KafkaHeaders;
 pub use self::properties::kafka_variable;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use embedded::{DEFAULT_COMPACTION_MIN_RECORDS, EmbeddedLog, EmbeddedSettings};
-pub use kafka::{KafkaLog, KafkaSettings, kafka_variable};
+pub use kafka::{KafkaHeaders, KafkaLog, KafkaSettings, kafka_variable};
 pub use partitioner::partition_of_key;
 pub use record::{HeaderList, Headers, Record, RecordRef};
 

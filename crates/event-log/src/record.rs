@@ -1,9 +1,8 @@
 //! Records: owned as they are published, borrowed as they are read.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use rdkafka::message::{BorrowedHeaders, Headers as _};
+use crate::kafka::KafkaHeaders;
 
 /// Named values beside a record's key and value, owned. Names may repeat; the last one counts.
 ///
@@ -120,7 +119,7 @@ pub enum Headers<'a> {
     /// As published, and as the embedded log stores them.
     Encoded(&'a [u8]),
     /// As librdkafka holds them.
-    Kafka(&'a BorrowedHeaders),
+    Kafka(KafkaHeaders<'a>),
 }
 
 impl<'a> Headers<'a> {
@@ -131,11 +130,7 @@ impl<'a> Headers<'a> {
             Headers::Encoded(bytes) => {
                 EncodedHeaders(bytes).filter(|(other, _)| *other == name.as_bytes()).last().map(|(_, value)| value)
             }
-            Headers::Kafka(headers) => (0..headers.count())
-                .rev()
-                .filter_map(|index| kafka_header(headers, index))
-                .find(|(other, _)| *other == name)
-                .map(|(_, value)| value),
+            Headers::Kafka(headers) => headers.iter().rev().find(|(other, _)| *other == name).map(|(_, value)| value),
         }
     }
 
@@ -156,7 +151,7 @@ impl<'a> Headers<'a> {
                 EncodedHeaders(bytes).for_each(|(name, value)| list.push_bytes(name, value));
                 list
             }
-            Headers::Kafka(headers) => (0..headers.count()).filter_map(|index| kafka_header(headers, index)).collect(),
+            Headers::Kafka(headers) => headers.iter().collect(),
         }
     }
 }
@@ -176,15 +171,6 @@ impl RecordRef<'_> {
             headers: self.headers.to_list(),
         }
     }
-}
-
-/// One header of a record that librdkafka holds; a null value reads as an empty one.
-///
-/// The binding panics on a name that is not UTF-8. Any producer can write such a name, and one record must never end the
-/// thread that reads the topic, so that header counts as absent.
-fn kafka_header(headers: &BorrowedHeaders, index: usize) -> Option<(&str, &[u8])> {
-    let header = catch_unwind(AssertUnwindSafe(|| headers.try_get(index))).ok().flatten()?;
-    Some((header.key, header.value.unwrap_or_default()))
 }
 
 /// Walks over encoded headers. It ends at the first one that is cut short: records are checked before they are handed

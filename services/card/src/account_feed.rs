@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use account_events::{AccountId, AccountStatus};
+use account_events::{AccountEvent, AccountId, AccountStatus};
 use event_log::{EventLog, LogError, Positions};
 
 use self::batch::{Batch, BatchReader};
 use self::lines::EventLines;
-use crate::account_view::ViewWriter;
+use crate::account_view::{Applied, ViewWriter};
 use crate::error::CardError;
 use crate::quarantine::{self, Quarantine, QuarantinedRecord};
 use crate::store::Store;
@@ -145,8 +145,8 @@ impl AccountFeed {
     /// Takes into the view what the log has up to where the rebuild has to get to. It breaks off when the log is found to be
     /// another one than that of the checkpoint: the view is empty then.
     ///
-    /// While this thread applies a batch, another one reads and decodes the next ones, which takes as long. Batches are applied
-    /// in the order they were read, and the view stands where the last one that was applied ends.
+    /// While this thread gathers a batch, another one reads and decodes the next ones. Batches are gathered in the order they were
+    /// read, and the view, once it has settled, stands where the last one ends.
     fn rebuild(
         &mut self,
         reader: &mut BatchReader<'_>,
@@ -188,12 +188,18 @@ impl AccountFeed {
         // Asked for once: at each of millions of events it would take as long as to decode it.
         let (unclosed, now) = (&mut self.unclosed, Instant::now());
         self.checkpoints.take(&batch.samples);
-        self.view.apply_all(&batch.events, |event, applied| {
+        let mut take = |event: &AccountEvent, applied| {
             if event.status == AccountStatus::Deleted {
                 unclosed.push(event.account_id);
             }
             lines.applied(event, applied, now);
-        });
+        };
+        if self.status.is_catching_up() {
+            self.view.gather(&batch.events);
+            batch.events.iter().for_each(|event| take(event, Applied::Gathered));
+        } else {
+            self.view.apply_all(&batch.events, take);
+        }
         if batch.records == 0 {
             lines.quiet();
         }
@@ -241,6 +247,9 @@ impl AccountFeed {
         let left = remaining(positions, &rebuild.ends);
         if self.checkpoints.disproved(&mut self.view, positions, left == 0) {
             return ControlFlow::Break(());
+        }
+        if left == 0 {
+            self.view.settle();
         }
         let (records, seconds) = (self.status.records(), rebuild.started.elapsed().as_secs_f64());
         if left == 0 && self.unclosed.is_empty() && self.close_checkpointed() {

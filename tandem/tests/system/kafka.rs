@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use account_events::AccountEvent;
-use event_log::{EventLog, Headers, KafkaLog, KafkaSettings, Record, RecordRef};
+use event_log::{EventLog, KafkaLog, KafkaSettings, Record, RecordRef};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -129,13 +129,7 @@ pub(crate) fn read_topic(brokers: &str, topic: &str, isolation: Isolation) -> Ve
     wait_until("all of the topic is read", || {
         while let Some(message) = consumer.poll(Duration::from_millis(20)) {
             let message = message.expect("the topic can be read");
-            let record = RecordRef {
-                partition: message.partition() as u32,
-                offset: message.offset() as u64,
-                key: message.key(),
-                value: message.payload(),
-                headers: message.headers().map_or(Headers::Empty, Headers::Kafka),
-            };
+            let record = RecordRef::from(&message);
             seen.push(Seen::of(record, AccountEvent::decode(record).expect("an account event")));
         }
         // Behind the markers of transactions too.

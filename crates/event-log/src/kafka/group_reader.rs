@@ -14,7 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::KafkaSettings;
 use super::client::{Events, create, log_error};
-use super::reader::{CONSUMER_TUNING, as_record, take};
+use super::reader::{CONSUMER_TUNING, poll};
 use crate::{GroupReader, LogError, Positions, RecordRef};
 
 /// How many records one poll hands over at most. They are what a crash makes the group do again.
@@ -88,10 +88,10 @@ pub(super) fn consumer(settings: &KafkaSettings, group: &str) -> Result<BaseCons
 
 impl GroupReader for KafkaGroupReader {
     fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
-        let count = take(&self.consumer, timeout, BATCH_RECORDS, &mut |message| {
+        let count = poll(&self.consumer, timeout, BATCH_RECORDS, &mut |record| {
             // Even if this poll fails further on.
             self.handed_over = true;
-            apply(as_record(message));
+            apply(record);
         })?;
         if !self.handed_over {
             self.commit_markers();

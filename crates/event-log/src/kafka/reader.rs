@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
-use rdkafka::{Message, Offset, TopicPartitionList};
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Events, create, drain_events, log_error, partition_count, time_left};
+use super::message::take_waiting;
 use super::{KafkaSettings, deadline};
-use crate::record::Headers;
 use crate::{LogError, Positions, Reader, RecordRef};
 
 /// How many records one poll hands over at most.
@@ -134,14 +133,24 @@ impl KafkaReader {
 impl Reader for KafkaReader {
     fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
         self.check_topic();
-        let next = &mut self.next;
-        let count = take(&self.consumer, timeout, BATCH_RECORDS, &mut |message| {
-            let record = as_record(message);
+        let KafkaReader { consumer, next, .. } = self;
+        let mut take = |record: RecordRef<'_>| {
             apply(record);
             if let Some(next) = next.get_mut(record.partition as usize) {
                 *next = record.offset + 1;
             }
-        })?;
+        };
+        let mut count = poll(consumer, timeout, 1, &mut take)?;
+        if count > 0 {
+            take_waiting(consumer, BATCH_RECORDS - count, |message| match message {
+                Ok(record) => {
+                    count += 1;
+                    take(record);
+                    Ok(())
+                }
+                Err(error) => heed(consumer, &error),
+            })?;
+        }
         if count < BATCH_RECORDS {
             self.move_behind_markers();
         }
@@ -172,11 +181,11 @@ pub(super) fn consumer(settings: &KafkaSettings) -> Result<BaseConsumer<Events>,
 
 /// Takes what is there, up to `limit` messages; waits up to `timeout` for the first and not at all for the others. Trouble
 /// that passes is noted and waited out: librdkafka connects again by itself.
-pub(super) fn take(
+pub(super) fn poll(
     consumer: &BaseConsumer<Events>,
     timeout: Duration,
     limit: usize,
-    apply: &mut dyn FnMut(&BorrowedMessage<'_>),
+    apply: &mut dyn FnMut(RecordRef<'_>),
 ) -> Result<usize, LogError> {
     let until = deadline(timeout);
     let mut count = 0;
@@ -188,17 +197,9 @@ pub(super) fn take(
                     consumer.context().all_is_well();
                 }
                 count += 1;
-                apply(&message);
+                apply(RecordRef::from(&message));
             }
-            Some(Err(error)) => {
-                consumer.context().note_trouble(&error, "reading");
-                let meaning = log_error("reading", &error);
-                if matches!(error, KafkaError::MessageConsumptionFatal(_))
-                    || !matches!(meaning, LogError::Unavailable(_))
-                {
-                    return Err(meaning);
-                }
-            }
+            Some(Err(error)) => heed(consumer, &error)?,
             // The client also comes back early, without a message, after a rebalance.
             None if count > 0 || Instant::now() >= until => break,
             None => {}
@@ -207,12 +208,11 @@ pub(super) fn take(
     Ok(count)
 }
 
-pub(super) fn as_record<'a>(message: &'a BorrowedMessage<'_>) -> RecordRef<'a> {
-    RecordRef {
-        partition: message.partition() as u32,
-        offset: message.offset() as u64,
-        key: message.key(),
-        value: message.payload(),
-        headers: message.headers().map_or(Headers::Empty, Headers::Kafka),
-    }
+/// Notes trouble that passes: librdkafka connects again by itself. What does not pass is returned.
+pub(super) fn heed(consumer: &BaseConsumer<Events>, error: &KafkaError) -> Result<(), LogError> {
+    consumer.context().note_trouble(error, "reading");
+    let meaning = log_error("reading", error);
+    let passes =
+        matches!(meaning, LogError::Unavailable(_)) && !matches!(error, KafkaError::MessageConsumptionFatal(_));
+    if passes { Ok(()) } else { Err(meaning) }
 }

@@ -93,8 +93,9 @@ impl<'a> BatchReader<'a> {
     }
 }
 
+/// A creation does too, since what has no version follows on it.
 fn is_by_arrival(event: &AccountEvent) -> bool {
-    event.version.is_none() && event.status != AccountStatus::Deleted
+    event.version <= Some(1) && event.status != AccountStatus::Deleted
 }
 
 fn is_known(known: &Positions, record: RecordRef<'_>) -> bool {
@@ -129,6 +130,28 @@ mod tests {
     }
 
     #[test]
+    fn a_creation_over_a_checkpoint_does_not_undo_what_followed_on_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = EmbeddedSettings { partition_count: 1, ..EmbeddedSettings::at(folder.path().join("log.db")) };
+        let log = EmbeddedLog::open(settings).unwrap();
+        let mut creation = record("ACTIVE", None);
+        creation.value = String::from_utf8(creation.value.unwrap())
+            .ok()
+            .map(|value| value.replace("status_changed", "created").into_bytes());
+        log.publisher("test").unwrap().publish(&[creation, record("BLOCKED", None)], 1).unwrap();
+        let mut quarantine = Quarantine::default();
+        let known = Positions::from([(0, 2)]);
+        let mut reader = BatchReader::new(log.reader(&Positions::new()).unwrap(), known, &mut quarantine);
+        let batch = reader.read(Duration::from_secs(10));
+        assert_eq!((batch.records, batch.events), (2, Vec::new()));
+        reader.begin_anew(log.reader(&Positions::new()).unwrap());
+        let (mut writer, view) = crate::account_view::account_view();
+        writer.gather(&reader.read(Duration::from_secs(10)).events);
+        writer.settle();
+        assert_eq!(view.count(AccountStatus::Blocked), 1);
+    }
+
+    #[test]
     fn what_goes_by_its_arrival_is_not_applied_again_over_a_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let settings = EmbeddedSettings { partition_count: 1, ..EmbeddedSettings::at(folder.path().join("log.db")) };
@@ -145,5 +168,6 @@ mod tests {
         };
         assert_eq!(statuses(Positions::new()), ["BLOCKED", "ACTIVE", "DELETED", "ACTIVE"]);
         assert_eq!(statuses(Positions::from([(0, 3)])), ["ACTIVE", "DELETED", "ACTIVE"]);
+        assert_eq!(statuses(Positions::from([(0, 4)])), ["ACTIVE", "DELETED"]);
     }
 }

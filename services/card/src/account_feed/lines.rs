@@ -18,7 +18,7 @@ impl EventLines {
         say_left_out(left_out);
         let (event_type, id, status) = (event.event_type.as_str(), event.account_id, event.status.as_str());
         tracing::info!("Received account event: type={event_type}, account_id={id}, status={status}");
-        if applied == Applied::Updated {
+        if applied != Applied::Unchanged {
             tracing::info!("Updated account cache: account_id={id}, status={status}");
         }
     }

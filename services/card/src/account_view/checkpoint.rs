@@ -12,10 +12,14 @@
 //! event tells of a row that is already committed.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::panic::resume_unwind;
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use account_events::{AccountId, AccountStatus, DECODE_VERSION};
 
+use super::gathered::Gathered;
 use super::shard::{SEGMENT_BYTES, Shard, from_words};
 use super::{AccountView, SHARD_COUNT, ViewWriter, place, unpack};
 use crate::log_samples::{Mark, Reached, SAMPLES, Sample};
@@ -55,7 +59,13 @@ pub(crate) struct Checkpoint {
     /// How far the log was read.
     pub(crate) mark: Mark,
     seeds: [u64; 2],
-    shards: Vec<Shard>,
+    shards: Vec<Counted>,
+}
+
+/// A shard, and how many of its accounts have each status.
+struct Counted {
+    shard: Shard,
+    by_status: [u64; AccountStatus::ALL.len()],
 }
 
 /// Writes the view, which knows at least what the log has before `mark`, as long as it may `go_on`. Returns whether it is
@@ -67,44 +77,72 @@ pub(crate) fn write(
     go_on: &dyn Fn() -> bool,
 ) -> io::Result<bool> {
     out.write_all(&MAGIC)?;
-    let mut blocks = Blocks { checksum: 0, bytes: Vec::new() };
-    blocks.bytes.extend(head(view.0.seeds(), mark).into_iter().flat_map(u64::to_le_bytes));
-    blocks.write(out)?;
+    let mut blocks = Blocks { checksum: 0 };
+    let mut bytes: Vec<u8> = head(view.0.seeds(), mark).into_iter().flat_map(u64::to_le_bytes).collect();
+    blocks.write(out, &bytes)?;
     for shard in &view.0.shards {
         if !go_on() {
             return Ok(false);
         }
-        shard.load_full().copy_to(&mut blocks.bytes);
-        blocks.write(out)?;
+        bytes.clear();
+        shard.load_full().copy_to(&mut bytes);
+        blocks.write(out, &bytes)?;
     }
     Ok(true)
 }
 
 /// Reads what [`write()`] wrote, from a file of `length` bytes.
-pub(crate) fn read(input: &mut impl Read, length: u64) -> Result<Checkpoint, Unusable> {
+pub(crate) fn read(input: &mut (impl Read + Send), length: u64) -> Result<Checkpoint, Unusable> {
     let mut magic = [0; MAGIC.len()];
     input.read_exact(&mut magic)?;
     if magic != MAGIC {
         return Err(Unusable::Foreign);
     }
-    let mut blocks = Blocks { checksum: 0, bytes: Vec::new() };
-    blocks.read(input, length)?;
-    let (words, _) = blocks.bytes.as_chunks::<8>();
+    let (mut blocks, mut bytes) = (Blocks { checksum: 0 }, Vec::new());
+    blocks.read(input, length, &mut bytes)?;
+    let (words, _) = bytes.as_chunks::<8>();
     let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
     let (seeds, mark) = parse_head(&mut words).ok_or(Unusable::Foreign)?;
-    let mut shards = Vec::with_capacity(SHARD_COUNT);
-    for number in 0..SHARD_COUNT {
-        blocks.read(input, length)?;
-        let shard = Shard::from_bytes(&blocks.bytes);
-        if !is_ours(number, &shard, seeds) {
-            return Err(Unusable::Foreign);
-        }
-        shards.push(shard);
-    }
+    let shards = read_shards(&mut blocks, input, length, seeds)?;
     match input.read(&mut [0])? {
         0 => Ok(Checkpoint { mark, seeds, shards }),
         _ => Err(Unusable::Damaged("something stands behind its end")),
     }
+}
+
+/// Two threads read the blocks in turn. Each makes a shard of its block while the other one reads: making it takes longer, since
+/// its memory is new to the process.
+fn read_shards(
+    blocks: &mut Blocks,
+    input: &mut (impl Read + Send),
+    length: u64,
+    seeds: [u64; 2],
+) -> Result<Vec<Counted>, Unusable> {
+    let left = Mutex::new((0..SHARD_COUNT, blocks, input));
+    let read_some = || {
+        let (mut bytes, mut shards) = (Vec::new(), Vec::with_capacity(SHARD_COUNT));
+        loop {
+            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+            let (numbers, blocks, input) = &mut *left;
+            let Some(number) = numbers.next() else { return Ok(shards) };
+            blocks.read(*input, length, &mut bytes).inspect_err(|_| *numbers = 0..0)?;
+            drop(left);
+            let shard = Shard::from_bytes(&bytes);
+            if !is_ours(number, &shard, seeds) {
+                return Err(Unusable::Foreign);
+            }
+            shards.push((number, Counted::of(shard)));
+        }
+    };
+    let (mine, others) = thread::scope(|scope| {
+        let thread = thread::Builder::new().name("view-loader".to_owned()).spawn_scoped(scope, read_some);
+        (read_some(), thread.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))))
+    });
+    let mut shards = mine?;
+    // Where there was no other thread, this one has read them all.
+    shards.extend(others.unwrap_or_else(|_| Ok(Vec::new()))?);
+    shards.sort_by_key(|(number, _)| *number);
+    Ok(shards.into_iter().map(|(_, shard)| shard).collect())
 }
 
 fn head(seeds: [u64; 2], mark: &Mark) -> Vec<u64> {
@@ -139,23 +177,29 @@ fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<([u64; 2], Mark)>
     (layout == LAYOUT && words.next().is_none()).then_some((seeds, mark))
 }
 
-/// One block after the other, through the same memory.
+impl Counted {
+    fn of(shard: Shard) -> Self {
+        let mut by_status = [0; AccountStatus::ALL.len()];
+        shard.accounts().for_each(|(_, state)| by_status[unpack(state).status as usize] += 1);
+        Counted { shard, by_status }
+    }
+}
+
+/// One block after the other.
 struct Blocks {
     /// Of the last one.
     checksum: u64,
-    bytes: Vec<u8>,
 }
 
 impl Blocks {
-    fn write(&mut self, out: &mut impl Write) -> io::Result<()> {
-        out.write_all(&(self.bytes.len() as u64).to_le_bytes())?;
-        out.write_all(&self.bytes)?;
-        self.sum_up();
-        self.bytes.clear();
+    fn write(&mut self, out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+        out.write_all(&(bytes.len() as u64).to_le_bytes())?;
+        out.write_all(bytes)?;
+        self.sum_up(bytes);
         out.write_all(&self.checksum.to_le_bytes())
     }
 
-    fn read(&mut self, input: &mut impl Read, file_length: u64) -> Result<(), Unusable> {
+    fn read(&mut self, input: &mut impl Read, file_length: u64, bytes: &mut Vec<u8>) -> Result<(), Unusable> {
         let mut number = [0; 8];
         input.read_exact(&mut number)?;
         let length = u64::from_le_bytes(number);
@@ -163,19 +207,19 @@ impl Blocks {
         if length > file_length {
             return Err(Unusable::Cut);
         }
-        self.bytes.resize(length as usize, 0);
-        input.read_exact(&mut self.bytes)?;
+        bytes.resize(length as usize, 0);
+        input.read_exact(bytes)?;
         input.read_exact(&mut number)?;
-        self.sum_up();
+        self.sum_up(bytes);
         if self.checksum != u64::from_le_bytes(number) {
             return Err(Unusable::Damaged("a checksum is wrong"));
         }
         Ok(())
     }
 
-    fn sum_up(&mut self) {
+    fn sum_up(&mut self, bytes: &[u8]) {
         let mut hasher = crc32fast::Hasher::new_with_initial(self.checksum as u32);
-        hasher.update(&self.bytes);
+        hasher.update(bytes);
         self.checksum = hasher.finalize().into();
     }
 }
@@ -203,17 +247,15 @@ impl ViewWriter {
 
     /// Forgets every account: they were another log's. No reader may ask before the instance is ready.
     pub(crate) fn clear(&mut self) {
-        self.replace((0..SHARD_COUNT).map(|_| Shard::with_segments(0)).collect());
+        self.gathered.fill_with(Gathered::default);
+        self.replace((0..SHARD_COUNT).map(|_| Counted::of(Shard::with_segments(0))).collect());
     }
 
-    fn replace(&mut self, shards: Vec<Shard>) {
+    fn replace(&mut self, shards: Vec<Counted>) {
         let mut by_status = [0; AccountStatus::ALL.len()];
-        for (number, shard) in shards.into_iter().enumerate() {
-            self.taken[number] = 0;
-            for (_, state) in shard.accounts() {
-                self.taken[number] += 1;
-                by_status[unpack(state).status as usize] += 1;
-            }
+        for (number, Counted { shard, by_status: counts }) in shards.into_iter().enumerate() {
+            self.taken[number] = counts.iter().sum::<u64>() as usize;
+            by_status.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
             self.put(number, shard);
         }
         let counts = &self.table.counts;
@@ -223,14 +265,16 @@ impl ViewWriter {
         }
     }
 
-    /// Hands the deleted accounts of one shard to `close`, `at_once` at a time. `None` if there is no shard of this number.
+    /// Hands the deleted accounts of one shard to `close`, `at_once` at a time. `None` if there is no shard of this number, or no
+    /// deleted account in any.
     pub(crate) fn each_deleted<E>(
         &self,
         shard: usize,
         at_once: usize,
         mut close: impl FnMut(Vec<AccountId>) -> Result<(), E>,
     ) -> Option<Result<(), E>> {
-        let shard = self.table.shards.get(shard)?.load();
+        let any = self.table.counts.by_status[AccountStatus::Deleted as usize].load(Ordering::Relaxed) > 0;
+        let shard = self.table.shards.get(shard).filter(|_| any)?.load();
         let deleted = shard.accounts().filter(|(_, state)| unpack(*state).status == AccountStatus::Deleted);
         let mut deleted = deleted.map(|(id, _)| from_words(id)).peekable();
         while deleted.peek().is_some() {

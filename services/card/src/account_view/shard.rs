@@ -15,7 +15,17 @@ const GROWTH: f64 = 1.1;
 
 /// As many slots as its segments have; none at first.
 pub(super) struct Shard {
-    segments: Box<[Box<Segment>]>,
+    segments: Segments,
+}
+
+/// Where a shard's segments lie.
+enum Segments {
+    /// Each for itself, so that one that another shard has given back will do.
+    Apart(Box<[Box<Segment>]>),
+    /// In one piece, if the shard was made with all its accounts. Taken one by one, segments cost a call of the system's for each
+    /// page on any thread but the main one, a third of the time that it took to load a view. What grows later fits where the
+    /// piece was.
+    Together(Box<[Segment]>),
 }
 
 /// `[id, id, id, id, state]`; the state is 0 while it is free.
@@ -32,21 +42,51 @@ pub(super) const SEGMENT_BYTES: usize = SEGMENT_SLOTS * SLOT_BYTES;
 
 impl Shard {
     pub(super) fn with_segments(count: usize) -> Self {
-        let segment = || Box::new(std::array::from_fn(|_| Default::default()));
-        Shard { segments: (0..count).map(|_| segment()).collect() }
+        Shard { segments: Segments::Apart((0..count).map(|_| Box::new(free_segment())).collect()) }
     }
 
-    fn slot_count(&self) -> usize {
-        self.segments.len() * SEGMENT_SLOTS
+    /// One that has room for `accounts` and lies in one piece, as large as if they had been added one by one; for `phase` see
+    /// [`larger`].
+    pub(super) fn with_room(accounts: usize, phase: f64) -> Self {
+        let mut count = 0;
+        while exceeds_load(accounts, count) {
+            count = larger(count, phase);
+        }
+        Shard { segments: Segments::Together((0..count).map(|_| free_segment()).collect()) }
+    }
+
+    pub(super) fn slot_count(&self) -> usize {
+        self.segment_count() * SEGMENT_SLOTS
+    }
+
+    fn segment_count(&self) -> usize {
+        match &self.segments {
+            Segments::Apart(segments) => segments.len(),
+            Segments::Together(segments) => segments.len(),
+        }
+    }
+
+    fn segment(&self, number: usize) -> Option<&Segment> {
+        match &self.segments {
+            Segments::Apart(segments) => segments.get(number).map(Box::as_ref),
+            Segments::Together(segments) => segments.get(number),
+        }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        (0..self.segment_count()).filter_map(|number| self.segment(number)).flatten()
     }
 
     pub(super) fn slot(&self, number: usize) -> &Slot {
-        &self.segments[number / SEGMENT_SLOTS][number % SEGMENT_SLOTS]
+        match &self.segments {
+            Segments::Apart(segments) => &segments[number / SEGMENT_SLOTS][number % SEGMENT_SLOTS],
+            Segments::Together(segments) => &segments[number / SEGMENT_SLOTS][number % SEGMENT_SLOTS],
+        }
     }
 
     /// Whether there is no room for one more beside so many.
     pub(super) fn is_full(&self, taken: usize) -> bool {
-        (taken + 1) * 100 > self.slot_count() * MAX_LOAD_PERCENT
+        exceeds_load(taken + 1, self.segment_count())
     }
 
     /// The slot of `id`, or else the free one where it belongs; the first where there is none at all.
@@ -68,7 +108,7 @@ impl Shard {
     /// The first slot from `place` on that `is_it`, or else the first free one.
     fn probe(&self, place: u32, is_it: impl Fn(&Slot) -> bool) -> Result<usize, usize> {
         let mut first = self.first(place);
-        while let Some(segment) = self.segments.get(first / SEGMENT_SLOTS) {
+        while let Some(segment) = self.segment(first / SEGMENT_SLOTS) {
             for (number, slot) in (first..).zip(&segment[first % SEGMENT_SLOTS..]) {
                 // The id was written before the state, and is read after it.
                 if slot[4].load(Ordering::Acquire) == 0 {
@@ -79,7 +119,7 @@ impl Shard {
                 }
             }
             let next = first / SEGMENT_SLOTS + 1;
-            first = if next == self.segments.len() { 0 } else { next * SEGMENT_SLOTS };
+            first = if next == self.segment_count() { 0 } else { next * SEGMENT_SLOTS };
         }
         Err(0)
     }
@@ -94,13 +134,12 @@ impl Shard {
 
     /// The accounts, each with its state.
     pub(super) fn accounts(&self) -> impl Iterator<Item = ([u32; 4], u32)> {
-        let slots = self.segments.iter().flat_map(|segment| segment.iter());
-        slots.map(read).filter(|(_, state)| *state != 0)
+        self.slots().map(read).filter(|(_, state)| *state != 0)
     }
 
     /// Whether a slot is free: a search may go on until it comes to one.
     pub(super) fn has_room(&self) -> bool {
-        self.segments.iter().flat_map(|segment| segment.iter()).any(|slot| read(slot).1 == 0)
+        self.slots().any(|slot| read(slot).1 == 0)
     }
 
     /// The slots as they lie, for a checkpoint, while accounts go on being added.
@@ -115,7 +154,7 @@ impl Shard {
 
     /// As [`copy_to`](Shard::copy_to), and calls `meanwhile` when a slot was copied, with its number.
     pub(super) fn copy_while(&self, bytes: &mut Vec<u8>, mut meanwhile: impl FnMut(usize)) {
-        bytes.resize(self.segments.len() * SEGMENT_BYTES, 0);
+        bytes.resize(self.segment_count() * SEGMENT_BYTES, 0);
         let (copied, _) = bytes.as_chunks_mut::<SLOT_BYTES>();
         let is_free = |number: &usize| self.slot(*number)[4].load(Ordering::Acquire) == 0;
         while let Some(gap) = (0..copied.len()).find(is_free) {
@@ -135,14 +174,14 @@ impl Shard {
     pub(super) fn from_bytes(bytes: &[u8]) -> Shard {
         let (segments, _) = bytes.as_chunks::<SEGMENT_BYTES>();
         let word = |bytes: &[u8; 4]| AtomicU32::new(u32::from_le_bytes(*bytes));
-        let segment = |bytes: &[u8; SEGMENT_BYTES]| {
+        let segment = |bytes: &[u8; SEGMENT_BYTES]| -> Segment {
             let (slots, _) = bytes.as_chunks::<SLOT_BYTES>();
-            Box::new(std::array::from_fn(|slot| {
+            std::array::from_fn(|slot| {
                 let (words, _) = slots[slot].as_chunks::<4>();
                 std::array::from_fn(|number| word(&words[number]))
-            }))
+            })
         };
-        Shard { segments: segments.iter().map(segment).collect() }
+        Shard { segments: Segments::Together(segments.iter().map(segment).collect()) }
     }
 
     /// Reads a word of the slot at `place`, so that it is in the processor's caches when it is looked at next.
@@ -154,22 +193,28 @@ impl Shard {
 
     /// A larger one with the same accounts; for `phase` see [`larger`].
     pub(super) fn grown(&self, phase: f64, place: impl Fn(AccountId) -> u32) -> Shard {
-        let grown = Shard::with_segments(larger(self.segments.len(), phase));
-        for slot in self.segments.iter().flat_map(|segment| segment.iter()) {
-            let [a, b, c, d, state] = [0, 1, 2, 3, 4].map(|word| slot[word].load(Ordering::Relaxed));
-            if state != 0 {
-                let id = [a, b, c, d];
-                grown.take(grown.free_slot(place(from_words(id))), id, state);
-            }
+        let grown = Shard::with_segments(larger(self.segment_count(), phase));
+        for (id, state) in self.accounts() {
+            grown.take(grown.free_slot(place(from_words(id))), id, state);
         }
         grown
     }
 }
 
+fn free_segment() -> Segment {
+    std::array::from_fn(|_| Default::default())
+}
+
+/// Whether so many accounts are more than so many segments hold.
+fn exceeds_load(accounts: usize, segments: usize) -> bool {
+    accounts * 100 > segments * SEGMENT_SLOTS * MAX_LOAD_PERCENT
+}
+
 /// A slot's id and state. The id of a free one is nothing to go by: it may be half written.
 fn read(slot: &Slot) -> ([u32; 4], u32) {
     let state = slot[4].load(Ordering::Acquire);
-    let id = if state == 0 { [0; 4] } else { [0, 1, 2, 3].map(|word| slot[word].load(Ordering::Relaxed)) };
+    let word = |number: usize| slot[number].load(Ordering::Relaxed);
+    let id = if state == 0 { [0; 4] } else { [word(0), word(1), word(2), word(3)] };
     (id, state)
 }
 

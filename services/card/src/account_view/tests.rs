@@ -116,6 +116,45 @@ proptest! {
     }
 
     #[test]
+    fn without_versions_a_creation_counts_by_its_arrival_too(
+        events in prop::collection::vec((prop::bool::ANY, prop::sample::select(AccountStatus::ALL.to_vec())), 1..10),
+    ) {
+        // A creation has version 1, whether its event says so or not.
+        let events: Vec<_> = events.into_iter().map(|(is_creation, status)| match is_creation {
+            true => event(1, AccountStatus::Active, Some(1)),
+            false => event(1, status, None),
+        }).collect();
+        let deleted = events.iter().any(|event| event.status == AccountStatus::Deleted);
+        let expected = if deleted { AccountStatus::Deleted } else { events[events.len() - 1].status };
+        prop_assert_eq!(view_of(&events).get(id(1)).map(|state| state.status), Some(expected));
+    }
+
+    #[test]
+    fn events_that_are_gathered_do_what_they_do_one_by_one(
+        events in prop::collection::vec(
+            (0..ACCOUNTS, prop::sample::select(AccountStatus::ALL.to_vec()), prop::option::of(1..4u32)), 0..400,
+        ),
+        known in any::<prop::sample::Index>(),
+        settled in any::<prop::sample::Index>(),
+    ) {
+        let events: Vec<_> = events.into_iter().map(|(account, status, version)| event(account, status, version)).collect();
+        let (known, settled) = (known.index(events.len() + 1), settled.index(events.len() + 1));
+        let (known, settled) = (known.min(settled), settled.max(known));
+        let (mut writer, view) = account_view();
+        events[..known].iter().for_each(|event| _ = writer.apply(event));
+        for events in [&events[known..settled], &events[settled..]] {
+            writer.gather(events);
+            writer.settle();
+        }
+        let expected = view_of(&events);
+        prop_assert_eq!(contents(&view), contents(&expected));
+        prop_assert_eq!(view.len(), expected.len());
+        for status in AccountStatus::ALL {
+            prop_assert_eq!(view.count(status), expected.count(status));
+        }
+    }
+
+    #[test]
     fn a_state_survives_packing(version in prop::option::of(1..=MAX_VERSION), index in 0..3usize) {
         let status = AccountStatus::ALL[index];
         prop_assert_eq!(unpack(pack(status, version)), AccountState { status, version });
@@ -165,6 +204,36 @@ fn events_at_once_do_what_they_do_one_by_one() {
     assert_eq!(applied, expected);
     assert_eq!(view.len(), 20_000);
     assert!((0..20_000).all(|n| view.get(id(n)) == single.get(id(n))));
+}
+
+#[test]
+fn a_view_that_was_gathered_is_as_large_as_one_that_grew() {
+    for accounts in [0, 1, 1_000, 60_000] {
+        // Each is told of twice, and all of them far more often than is put in order at once.
+        let events: Vec<_> =
+            (0..2 * accounts).map(|n| event(n % accounts, AccountStatus::Blocked, Some(1 + n))).collect();
+        let (mut writer, view) = account_view();
+        // The places of ids are the same in both.
+        let (mut grown, other) = account_view();
+        grown
+            .table
+            .seeds
+            .iter()
+            .zip(writer.table.seeds())
+            .for_each(|(seed, value)| seed.store(value, Ordering::Relaxed));
+        events.chunks(777).for_each(|events| writer.gather(events));
+        assert!(view.is_empty());
+        writer.settle();
+        grown.apply_all(&events, |_, _| ());
+        assert_eq!(view.len(), u64::from(accounts));
+        assert!((0..accounts).all(|n| view.get(id(n)) == other.get(id(n))));
+        let sizes = |writer: &ViewWriter| writer.shards.iter().map(|shard| shard.slot_count()).collect::<Vec<_>>();
+        assert_eq!(sizes(&writer), sizes(&grown));
+        // It goes on as any other.
+        events.iter().for_each(|event| _ = writer.apply(event));
+        assert_eq!(writer.apply(&self::event(accounts, AccountStatus::Active, Some(1))), Applied::Updated);
+        assert_eq!(view.len(), u64::from(accounts) + 1);
+    }
 }
 
 #[test]
