@@ -41,7 +41,7 @@ pub(super) struct Writer {
 struct Counters {
     last_account_sequence: u64,
     last_outbox_sequence: u64,
-    /// By [`AccountStatus`](account_events::AccountStatus).
+    /// By [`AccountStatus`].
     totals: [i64; 3],
 }
 
