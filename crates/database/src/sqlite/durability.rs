@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::{beside, open_writer};
-use crate::{OpenError, StoreError};
+use crate::{OpenError, StoreError, Syncer};
 
 /// How long moving the write-ahead log to the file waits for those who read or write meanwhile. It is tried again.
 const MOVE_PATIENCE: Duration = Duration::from_millis(100);
@@ -103,6 +103,12 @@ impl Durability {
             Err(_) => synced.waiting.clear(),
         }
         outcome
+    }
+
+    /// [`sync`](Durability::sync), for a group commit.
+    pub fn syncer(&self) -> Syncer {
+        let durability = self.clone();
+        Box::new(move || durability.sync())
     }
 
     /// Waits until all that was visible when this is called is durable.

@@ -114,9 +114,7 @@ impl Committer for Writer {
     }
 
     fn sync(&self) -> Option<Syncer> {
-        let durability = self.durability.clone();
-        let sync: Syncer = Box::new(move || durability.sync());
-        (!cfg!(feature = "bench-no-database")).then_some(sync)
+        (!cfg!(feature = "bench-no-database")).then(|| self.durability.syncer())
     }
 }
 

@@ -138,9 +138,7 @@ impl Committer for Writer {
     }
 
     fn sync(&self) -> Option<Syncer> {
-        let durability = self.durability.clone();
-        let sync: Syncer = Box::new(move || durability.sync());
-        (!cfg!(feature = "bench-no-database")).then_some(sync)
+        (!cfg!(feature = "bench-no-database")).then(|| self.durability.syncer())
     }
 
     /// Removes what was published since the last commit, if nothing else gave the occasion.
@@ -156,8 +154,8 @@ impl Committer for Writer {
     }
 }
 
-/// Writes `changes`, which came with `outcomes` and are of `known` accounts or new ones, and returns what the next rows continue from once they are
-/// committed.
+/// Writes `changes`, which came with `outcomes` and are of `known` accounts or new ones, and returns what the next rows continue
+/// from once they are committed.
 fn write(
     transaction: &Transaction<'_>,
     (outcomes, changes): (&[Outcome], &Changes),
