@@ -1,6 +1,6 @@
 //! Group commit: one transaction and one sync for as many requests as have queued up while the last one was on its way.
 //!
-//! There is no timer: a lone request is committed at once, and the more wait the larger the batch. It is what makes a
+//! A lone request is committed at once, and the more wait the larger the batch (`queue.rs`). It is what makes a
 //! durable write nearly as cheap as one in memory. One thread owns the connection and all
 //! that must be decided in order; an answer is given after the commit is durable (ARCHITECTURE.md A2).
 //!

@@ -24,6 +24,10 @@ const PREPARED_STATEMENTS: usize = 64;
 /// Memory for the pages of one connection, in KiB. The system's own page cache holds the rest.
 const PAGE_CACHE_KIB: i64 = 4 * 1_024;
 
+/// Pages in the write-ahead log from which on a commit moves them to the file, which takes two syncs that nobody is answered by:
+/// with a quarter of these, SQLite's own choice, 4 % fewer accounts a second.
+const WAL_PAGES: i64 = 4_000;
+
 /// The write-ahead log is cut back to this when it has been written to the file, in bytes.
 const WAL_KEEP_BYTES: i64 = 16 * 1_024 * 1_024;
 
@@ -185,6 +189,7 @@ fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         configure(&connection)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
+        connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)?;
         connection.pragma_update(None, "foreign_keys", "on")?;
         Ok(connection)

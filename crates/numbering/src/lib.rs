@@ -9,8 +9,6 @@
 
 mod ids;
 
-use std::hash::Hasher;
-
 use siphasher::sip::SipHasher24;
 use uuid::Uuid;
 
@@ -28,19 +26,19 @@ const ROUNDS: u8 = 8;
 /// Turns sequences into numbers and back, under one secret key.
 #[derive(Clone)]
 pub struct Numbering {
-    key: [u8; 16],
+    hasher: SipHasher24,
     radix: u32,
 }
 
 impl Numbering {
     /// Decimal digits, as account numbers have.
     pub fn decimal(key: [u8; 16]) -> Self {
-        Numbering { key, radix: 10 }
+        Numbering { hasher: SipHasher24::new_with_key(&key), radix: 10 }
     }
 
     /// Lower-case hexadecimal digits, as card numbers have.
     pub fn hexadecimal(key: [u8; 16]) -> Self {
-        Numbering { key, radix: 16 }
+        Numbering { hasher: SipHasher24::new_with_key(&key), radix: 16 }
     }
 
     /// The digits for `sequence`: eight or more.
@@ -119,10 +117,10 @@ impl Numbering {
     }
 
     fn round(&self, length: u32, round: u8, half: u64, half_bits: u32) -> u64 {
-        let mut hasher = SipHasher24::new_with_key(&self.key);
-        hasher.write_u64(half);
-        hasher.write_u32(length << 8 | u32::from(round));
-        hasher.finish() & ((1 << half_bits) - 1)
+        let mut message = [0; 12];
+        message[..8].copy_from_slice(&half.to_le_bytes());
+        message[8..].copy_from_slice(&(length << 8 | u32::from(round)).to_le_bytes());
+        self.hasher.hash(&message) & ((1 << half_bits) - 1)
     }
 }
 
@@ -154,6 +152,22 @@ mod tests {
         assert_eq!(numbering.digits(99_999_999).len(), 8);
         assert_eq!(numbering.digits(100_000_000).len(), 9);
         assert_eq!(Numbering::hexadecimal(KEY).digits(u64::from(u32::MAX)).len(), 8);
+    }
+
+    /// They are in the databases and in the hands of clients.
+    #[test]
+    fn numbers_and_ids_are_the_same_for_ever() {
+        let (decimal, hexadecimal) = (Numbering::decimal(KEY), Numbering::hexadecimal(KEY));
+        for (sequence, account, card, id) in [
+            (1, "31680903", "8da45c42", 0x3364_8c70_80c3_aa1e),
+            (99_999_999, "21981261", "f0af4e1d", 0x02f7_5ec2_c1a1_886f),
+            (100_000_000, "292475311", "c107c5e1", 0x07c1_4a88_5379_120c),
+            (i64::MAX as u64 >> 2, "7727835755340098570", "873fcbab134c8584", 0x3a10_f091_9231_0abf),
+        ] {
+            assert_eq!(decimal.digits(sequence), account);
+            assert_eq!(hexadecimal.digits(sequence), card);
+            assert_eq!(decimal.permuted_for_id(sequence), id, "{sequence}");
+        }
     }
 
     #[test]
