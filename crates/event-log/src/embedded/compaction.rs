@@ -9,12 +9,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::ops::ControlFlow;
 
 use siphasher::sip128::SipHasher13;
 
-use super::chunk::ChunkBuilder;
+use super::chunk::{Chunk, ChunkBuilder};
 use super::shared::{Shared, locked};
 use super::storage::{Database, PAGE_BYTES, garbled};
 use crate::LogError;
@@ -77,14 +77,28 @@ pub(super) fn checkpoint(shared: &Shared, give_back: bool) -> Result<(), LogErro
 /// round's own, no two of them meet.
 struct LastOffsets {
     hasher: SipHasher13,
-    offsets: HashMap<u128, u64>,
+    offsets: HashMap<u128, u64, BuildHasherDefault<Hashed>>,
+}
+
+/// Leaves a hash as it is.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, hash: &[u8]) {
+        self.0 = hash.first_chunk().map_or(0, |part| u64::from_ne_bytes(*part));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 impl LastOffsets {
     fn new() -> Self {
         let random = RandomState::new();
         let hasher = SipHasher13::new_with_keys(random.hash_one(1), random.hash_one(2));
-        LastOffsets { hasher, offsets: HashMap::new() }
+        LastOffsets { hasher, offsets: HashMap::default() }
     }
 
     fn note(&mut self, key: &[u8], offset: u64) {
@@ -150,47 +164,70 @@ impl Round<'_> {
                 checkpoint(self.shared, false)?;
                 written = 0;
             }
-            let mut run = self.gather(last_offsets, (next, to), durable_end)?;
-            let Some((first, last)) = run.chunks else { break };
-            if run.removed > 0 || run.count >= MANY_CHUNKS {
-                written += run.left.bytes() + PAGE_BYTES as usize * run.count;
-                locked(&self.shared.writer).replace(self.partition, first..=last, &mut run.left)?;
+            let gathered = self.gather(last_offsets, (next, to), durable_end)?;
+            if gathered.behind == next {
+                break;
             }
-            next = run.behind;
-            kept += run.kept;
+            for mut run in gathered.runs {
+                written += run.left.bytes() + PAGE_BYTES as usize * run.count;
+                locked(&self.shared.writer).replace(self.partition, run.first..=run.last, &mut run.left)?;
+            }
+            next = gathered.behind;
+            kept += gathered.kept;
         }
         Ok(Some(kept))
     }
 
-    /// The next chunks from `next` on that one chunk can replace.
+    /// Looks at the chunks from `next` on, some [`SCAN_RECORDS`] records, for those that one chunk can replace.
     fn gather(
         &mut self,
         last_offsets: &LastOffsets,
         (next, to): (u64, u64),
         durable_end: u64,
-    ) -> Result<Run, LogError> {
-        let (mut run, partition) = (Run::default(), self.partition);
+    ) -> Result<Gathered, LogError> {
+        let (mut gathered, mut run, mut records) = (Gathered { behind: next, ..Default::default() }, Run::default(), 0);
+        let partition = self.partition;
         self.database.chunks(partition, (next, to), &mut |chunk| {
-            let is_enough = run.count == RUN_MAX_CHUNKS || run.left.is_full_with(chunk.bytes.len()) && run.count > 0;
-            if is_enough || chunk.last >= durable_end {
+            if chunk.last >= durable_end {
                 return Ok(ControlFlow::Break(()));
             }
-            for record in chunk.records() {
-                let record = record.ok_or_else(|| garbled(partition, chunk.first))?;
-                let last = record.key.and_then(|key| last_offsets.get(key));
-                if last.is_some_and(|last| record.offset < last) {
-                    run.removed += 1;
-                } else {
-                    run.kept += u64::from(record.offset < to);
-                    run.left.push(record.offset, record.key, record.value, record.headers.as_encoded());
+            if run.is_full_with(&chunk) {
+                gathered.take(&mut run);
+                if records >= SCAN_RECORDS {
+                    return Ok(ControlFlow::Break(()));
                 }
             }
-            run.chunks = Some((run.chunks.map_or(chunk.first, |(first, _)| first), chunk.first));
-            run.count += 1;
-            run.behind = chunk.last + 1;
+            records += run.add(&chunk, last_offsets, to).ok_or_else(|| garbled(partition, chunk.first))?;
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok(run)
+        gathered.take(&mut run);
+        Ok(gathered)
+    }
+}
+
+/// What some of a partition comes to.
+#[derive(Default)]
+struct Gathered {
+    /// Those that are worth it.
+    runs: Vec<Run>,
+    /// The offset behind the last of the chunks.
+    behind: u64,
+    /// How many records are left below the end of the sweep.
+    kept: u64,
+}
+
+impl Gathered {
+    /// Takes over what `run` has, which is empty then.
+    fn take(&mut self, run: &mut Run) {
+        if run.count == 0 {
+            return;
+        }
+        self.behind = run.behind;
+        self.kept += run.kept;
+        match run.removed > 0 || run.count >= MANY_CHUNKS {
+            true => self.runs.push(std::mem::take(run)),
+            false => run.clear(),
+        }
     }
 }
 
@@ -198,7 +235,8 @@ impl Round<'_> {
 #[derive(Default)]
 struct Run {
     /// Where the first and the last of them begin.
-    chunks: Option<(u64, u64)>,
+    first: u64,
+    last: u64,
     count: usize,
     /// The offset behind the last of them.
     behind: u64,
@@ -208,4 +246,39 @@ struct Run {
     removed: u64,
     /// How many are left below the end of the sweep.
     kept: u64,
+}
+
+impl Run {
+    /// Whether `chunk` is for the next one.
+    fn is_full_with(&self, chunk: &Chunk<'_>) -> bool {
+        self.count == RUN_MAX_CHUNKS || self.left.is_full_with(chunk.bytes.len()) && self.count > 0
+    }
+
+    /// Adds the records of `chunk` that no noted one replaces. Returns how many it had, or nothing if it is garbled.
+    fn add(&mut self, chunk: &Chunk<'_>, last_offsets: &LastOffsets, to: u64) -> Option<usize> {
+        let mut records = 0;
+        for record in chunk.records() {
+            let record = record?;
+            records += 1;
+            let last = record.key.and_then(|key| last_offsets.get(key));
+            if last.is_some_and(|last| record.offset < last) {
+                self.removed += 1;
+            } else {
+                self.kept += u64::from(record.offset < to);
+                self.left.push(record.offset, record.key, record.value, record.headers.as_encoded());
+            }
+        }
+        if self.count == 0 {
+            self.first = chunk.first;
+        }
+        self.last = chunk.first;
+        self.count += 1;
+        self.behind = chunk.last + 1;
+        Some(records)
+    }
+
+    fn clear(&mut self) {
+        self.left.clear();
+        (self.count, self.removed, self.kept) = (0, 0, 0);
+    }
 }
