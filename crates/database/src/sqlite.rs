@@ -1,6 +1,7 @@
 //! A SQLite file that one process owns: durable at every commit, migrated when opened, read while it is written.
 
 mod durability;
+mod mover;
 
 use std::cmp::Ordering;
 use std::fs::{File, TryLockError};
@@ -23,10 +24,6 @@ const PREPARED_STATEMENTS: usize = 64;
 
 /// Memory for the pages of one connection, in KiB. The system's own page cache holds the rest.
 const PAGE_CACHE_KIB: i64 = 4 * 1_024;
-
-/// Pages in the write-ahead log from which on a commit moves them to the file, which takes two syncs that nobody is answered by:
-/// with a quarter of these, SQLite's own choice, 4 % fewer accounts a second.
-const WAL_PAGES: i64 = 4_000;
 
 /// The write-ahead log is cut back to this when it has been written to the file, in bytes.
 const WAL_KEEP_BYTES: i64 = 16 * 1_024 * 1_024;
@@ -110,10 +107,12 @@ impl SqliteFile {
         open_writer(&self.path)
     }
 
-    /// A connection whose commits are durable once [`Durability::sync`] says so: the one that a group commit writes with.
+    /// A connection whose commits are durable once [`Durability::sync`] says so: the one that a group commit writes with. What
+    /// it has written is moved to the file beside its commits.
     pub fn group_writer(&self) -> Result<(Connection, Durability), OpenError> {
-        let connection = open_writer(&self.path)?;
+        let mut connection = open_writer(&self.path)?;
         connection.pragma_update(None, "synchronous", "normal").map_err(|error| open_error(&self.path, &error))?;
+        mover::move_beside(&mut connection, &self.path)?;
         Ok((connection, Durability::open(&self.path)?))
     }
 
@@ -189,7 +188,6 @@ fn open_writer(path: &Path) -> Result<Connection, OpenError> {
         configure(&connection)?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", "full")?;
-        connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
         connection.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)?;
         connection.pragma_update(None, "foreign_keys", "on")?;
         Ok(connection)

@@ -155,8 +155,8 @@ impl Round<'_> {
 
     /// Removes the records below `to` that a noted one replaces. Returns how many are left, or nothing when stopped.
     fn sweep(&mut self, last_offsets: &LastOffsets, to: u64, durable_end: u64) -> Result<Option<u64>, LogError> {
-        let (mut next, mut kept, mut written) = (0, 0, 0);
-        while next < to {
+        let (mut next, mut kept, mut written) = (Run::default(), 0, 0);
+        loop {
             if (self.stopped)() {
                 return Ok(None);
             }
@@ -164,70 +164,37 @@ impl Round<'_> {
                 checkpoint(self.shared, false)?;
                 written = 0;
             }
-            let gathered = self.gather(last_offsets, (next, to), durable_end)?;
-            if gathered.behind == next {
-                break;
-            }
-            for mut run in gathered.runs {
+            let Some(mut run) = self.gather(&mut next, last_offsets, to, durable_end)? else { break };
+            if run.removed > 0 || run.count >= MANY_CHUNKS {
                 written += run.left.bytes() + PAGE_BYTES as usize * run.count;
                 locked(&self.shared.writer).replace(self.partition, run.first..=run.last, &mut run.left)?;
             }
-            next = gathered.behind;
-            kept += gathered.kept;
+            kept += run.kept;
         }
         Ok(Some(kept))
     }
 
-    /// Looks at the chunks from `next` on, some [`SCAN_RECORDS`] records, for those that one chunk can replace.
+    /// The next chunks that one chunk can replace, or nothing at the end. `next` has the first of them, if it has been read, and gets
+    /// the first of those behind them: no chunk is read twice.
     fn gather(
         &mut self,
+        next: &mut Run,
         last_offsets: &LastOffsets,
-        (next, to): (u64, u64),
+        to: u64,
         durable_end: u64,
-    ) -> Result<Gathered, LogError> {
-        let (mut gathered, mut run, mut records) = (Gathered { behind: next, ..Default::default() }, Run::default(), 0);
-        let partition = self.partition;
-        self.database.chunks(partition, (next, to), &mut |chunk| {
+    ) -> Result<Option<Run>, LogError> {
+        let (mut run, partition) = (std::mem::take(next), self.partition);
+        self.database.chunks(partition, (run.behind, to), &mut |chunk| {
             if chunk.last >= durable_end {
                 return Ok(ControlFlow::Break(()));
             }
-            if run.is_full_with(&chunk) {
-                gathered.take(&mut run);
-                if records >= SCAN_RECORDS {
-                    return Ok(ControlFlow::Break(()));
-                }
-            }
-            records += run.add(&chunk, last_offsets, to).ok_or_else(|| garbled(partition, chunk.first))?;
-            Ok(ControlFlow::Continue(()))
+            let is_full = run.is_full_with(&chunk);
+            let taking = if is_full { &mut *next } else { &mut run };
+            taking.add(&chunk, last_offsets, to).ok_or_else(|| garbled(partition, chunk.first))?;
+            Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })?;
-        gathered.take(&mut run);
-        Ok(gathered)
-    }
-}
-
-/// What some of a partition comes to.
-#[derive(Default)]
-struct Gathered {
-    /// Those that are worth it.
-    runs: Vec<Run>,
-    /// The offset behind the last of the chunks.
-    behind: u64,
-    /// How many records are left below the end of the sweep.
-    kept: u64,
-}
-
-impl Gathered {
-    /// Takes over what `run` has, which is empty then.
-    fn take(&mut self, run: &mut Run) {
-        if run.count == 0 {
-            return;
-        }
-        self.behind = run.behind;
-        self.kept += run.kept;
-        match run.removed > 0 || run.count >= MANY_CHUNKS {
-            true => self.runs.push(std::mem::take(run)),
-            false => run.clear(),
-        }
+        next.behind = next.behind.max(run.behind);
+        Ok((run.count > 0).then_some(run))
     }
 }
 
@@ -254,12 +221,10 @@ impl Run {
         self.count == RUN_MAX_CHUNKS || self.left.is_full_with(chunk.bytes.len()) && self.count > 0
     }
 
-    /// Adds the records of `chunk` that no noted one replaces. Returns how many it had, or nothing if it is garbled.
-    fn add(&mut self, chunk: &Chunk<'_>, last_offsets: &LastOffsets, to: u64) -> Option<usize> {
-        let mut records = 0;
+    /// Adds the records of `chunk` that no noted one replaces; nothing if it is garbled.
+    fn add(&mut self, chunk: &Chunk<'_>, last_offsets: &LastOffsets, to: u64) -> Option<()> {
         for record in chunk.records() {
             let record = record?;
-            records += 1;
             let last = record.key.and_then(|key| last_offsets.get(key));
             if last.is_some_and(|last| record.offset < last) {
                 self.removed += 1;
@@ -274,11 +239,6 @@ impl Run {
         self.last = chunk.first;
         self.count += 1;
         self.behind = chunk.last + 1;
-        Some(records)
-    }
-
-    fn clear(&mut self) {
-        self.left.clear();
-        (self.count, self.removed, self.kept) = (0, 0, 0);
+        Some(())
     }
 }

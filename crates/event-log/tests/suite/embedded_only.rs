@@ -289,6 +289,30 @@ fn compaction_makes_one_chunk_of_many_small_ones() {
     assert_eq!(read_all(&folder.open()), before);
 }
 
+#[test]
+fn compaction_of_full_chunks_removes_what_is_replaced_and_counts_the_rest() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    let value = "x".repeat(400);
+    for position in 1..=3 {
+        // One in a hundred has a key from before.
+        let key = |n: u32| if n.is_multiple_of(100) { format!("k{n}") } else { format!("k{n} {position}") };
+        let records: Vec<_> = (0..4_000).map(|n| record(&key(n), format!("{position} {n} {value}"))).collect();
+        publisher.publish(&records, position).unwrap();
+    }
+    let everything = read_all(&log);
+    assert_eq!(everything.len(), 12_000);
+    log.compact_now().unwrap();
+    drop((publisher, log));
+    let connection = Connection::open(folder.file("")).unwrap();
+    let counted = connection.query_row("SELECT sum(clean_records) FROM partitions", [], |row| row.get::<_, i64>(0));
+    drop(connection);
+    let left = read_all(&folder.open());
+    assert_eq!(left, compacted(&everything));
+    assert_eq!((counted.unwrap(), left.len()), (11_920, 11_920));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 

@@ -1,0 +1,155 @@
+//! Moves a group writer's write-ahead log to its file beside the commits.
+//!
+//! SQLite does that inside the commit that makes the log long enough: where rows lie scattered in a large file that is thousands of
+//! pages and two syncs, and nobody is answered meanwhile. Here a thread of its own moves what there is, and then what came
+//! meanwhile; the writer is left with the few pages after that, and so begins the log anew. A commit never fails for it: what
+//! could not be moved is tried again when the log has become longer.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+
+use super::open_writer;
+use crate::OpenError;
+
+/// From so many pages in the log on it is moved: 12 MiB, which stay below what the log is cut back to.
+const WAL_PAGES: i32 = 3_000;
+
+/// After so many more it is tried again.
+const MORE_PAGES: i32 = WAL_PAGES / 4;
+
+/// The thread that moves. It ends with the connection that asks it to.
+struct Mover {
+    asked: Option<SyncSender<()>>,
+    /// Nearly all of the log is moved, and the writer is to move the rest.
+    is_moved: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    /// Pages in the log from which on it is asked.
+    from_pages: i32,
+}
+
+/// Has the log of `writer`, a connection to the file at `path`, moved from now on.
+pub(super) fn move_beside(writer: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
+    let mut mover = Mover::start(path.to_owned()).map_err(|error| unusable(error.to_string()))?;
+    let hook = move |log: &mut Wal, pages| {
+        mover.committed(log, pages);
+        Ok(())
+    };
+    writer.wal_hook(Some(hook)).map_err(|error| unusable(error.to_string()))
+}
+
+impl Mover {
+    fn start(path: PathBuf) -> std::io::Result<Self> {
+        let (ask, asked) = sync_channel(1);
+        let is_moved = Arc::new(AtomicBool::new(false));
+        let for_thread = Arc::clone(&is_moved);
+        let thread = Builder::new().name("sqlite-mover".to_owned()).spawn(move || run(&path, &asked, &for_thread))?;
+        Ok(Mover { asked: Some(ask), is_moved, thread: Some(thread), from_pages: WAL_PAGES })
+    }
+
+    /// After each commit of the writer: the log has so many pages.
+    fn committed(&mut self, log: &mut Wal, pages: i32) {
+        if pages < WAL_PAGES {
+            self.from_pages = WAL_PAGES;
+        }
+        if self.is_moved.swap(false, Ordering::Acquire) {
+            // If a reader still needs the log, it only becomes longer.
+            let _ = log.checkpoint();
+        } else if pages >= self.from_pages && self.asked.as_ref().is_some_and(|asked| asked.try_send(()).is_ok()) {
+            self.from_pages = pages.saturating_add(MORE_PAGES);
+        }
+    }
+}
+
+impl Drop for Mover {
+    fn drop(&mut self) {
+        self.asked = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that moves the write-ahead log had panicked");
+        }
+    }
+}
+
+fn run(path: &Path, asked: &Receiver<()>, is_moved: &AtomicBool) {
+    while asked.recv().is_ok() {
+        match move_log(path) {
+            Ok(()) => is_moved.store(true, Ordering::Release),
+            Err(error) => tracing::warn!(%error, "the write-ahead log is not moved to the file, and becomes longer"),
+        }
+    }
+}
+
+/// Moves what is in the log, and once more what came meanwhile, which is less.
+fn move_log(path: &Path) -> Result<(), OpenError> {
+    // A connection that stayed open would be the last one to be closed, in place of the writer.
+    let connection = open_writer(path)?;
+    for _ in 0..2 {
+        let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        moved.map_err(|error| super::open_error(path, &error))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::sqlite::{Schema, SqliteFile, beside};
+
+    const SCHEMA: Schema = Schema { application_id: 7, owner: "test", migrations: &["CREATE TABLE one (n BLOB)"] };
+
+    /// How often the log at `path` has begun anew, as its header says (sqlite.org/fileformat2.html, 4.1).
+    fn beginnings(path: &Path) -> u32 {
+        let header = std::fs::read(beside(path, "-wal")).unwrap();
+        header.get(12..16).map_or(0, |number| u32::from_be_bytes(number.try_into().unwrap()))
+    }
+
+    #[test]
+    fn a_log_that_is_long_is_moved_and_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.db");
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        let (connection, _) = file.group_writer().unwrap();
+        let (before, began) = (beginnings(&path), Instant::now());
+        let mut rows = 0;
+        while beginnings(&path) < before + 2 {
+            assert!(began.elapsed() < Duration::from_secs(60), "the log still begins where it did");
+            for _ in 0..100 {
+                connection.execute("INSERT INTO one VALUES (zeroblob(4000))", []).unwrap();
+            }
+            rows += 100;
+        }
+        // A commit writes three pages or four.
+        assert!(rows * 4 > i64::from(WAL_PAGES), "not for each commit: {rows}");
+        let count = |connection: &Connection| {
+            connection.query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(count(&file.reader().unwrap()), rows);
+        drop(connection);
+        assert!(!beside(&path, "-wal").exists(), "the writer was the last one");
+        assert_eq!(count(&file.reader().unwrap()), rows);
+    }
+
+    #[test]
+    fn a_reader_that_holds_the_log_holds_no_commit() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SqliteFile::open(&folder.path().join("file.db"), &SCHEMA).unwrap();
+        let (connection, _) = file.group_writer().unwrap();
+        connection.execute("INSERT INTO one VALUES (NULL)", []).unwrap();
+        let mut reader = file.reader().unwrap();
+        let reading = reader.transaction().unwrap();
+        let count = || reading.query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count(), 1);
+        for _ in 0..WAL_PAGES * 2 {
+            connection.execute("INSERT INTO one VALUES (zeroblob(4000))", []).unwrap();
+        }
+        assert_eq!(count(), 1);
+    }
+}
