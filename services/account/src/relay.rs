@@ -21,7 +21,7 @@ use crate::outbox::{Outbox, OutboxWait, RelayError, ResyncRequest};
 
 /// Events in one batch, about (what one transaction has committed stays together): enough to keep a log busy, few enough to hold
 /// in memory (about 1 KiB each).
-const MAX_BATCH: usize = 1_000;
+const MAX_BATCH: usize = 4_000;
 
 /// How long without a signal until the outbox is looked at all the same, and a lease on it renewed.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
