@@ -4,7 +4,6 @@
 mod resync;
 mod settings;
 
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::settings::{Command, Settings};
 
-fn main() -> ExitCode {
+fn main() -> ! {
     let (settings, variables) = process::parse::<Settings>();
     process::run(&settings.common.log_level.clone(), async |shutdown| match settings.command {
         Some(Command::Resync) => resync::resync(&account_database(&settings), shutdown).await,

@@ -1,7 +1,7 @@
 //! From `main` to the services and back.
 
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::process::ExitCode;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{init_logs, shutdown_on_signals};
 
 /// Starts logging and the runtime, and runs `services` until it returns, which it should soon after the token that it is
-/// given is cancelled by a signal. A failure is printed as one line and makes the exit status 1.
+/// given is cancelled by a signal. Ends the process: a failure is printed as one line and makes the exit status 1.
 pub fn run<F: Future<Output = anyhow::Result<()>>>(
     log_level: &str,
     services: impl FnOnce(CancellationToken) -> F,
-) -> ExitCode {
+) -> ! {
     let outcome = init_logs(log_level).map_err(anyhow::Error::from).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let outcome = runtime.block_on(async { services(shutdown_on_signals()?).await });
@@ -22,13 +22,20 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
         runtime.shutdown_background();
         outcome
     });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
+    if let Err(error) = &outcome {
+        eprintln!("error: {error:#}");
     }
+    exit(i32::from(outcome.is_err()))
+}
+
+/// Ends the process, and nothing before it: the threads that are not waited for would crash in what C libraries take down at
+/// `exit`, as one that was shaking hands in OpenSSL did.
+#[expect(unsafe_code, reason = "the standard library has no exit that leaves other threads alone")]
+fn exit(status: i32) -> ! {
+    // Nobody may be there to read it.
+    let _ = std::io::stdout().flush();
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(status) }
 }
 
 /// Listens on `address` and `port`; 0 for a port that the system picks. `setting` names the port's setting in the error.

@@ -1,6 +1,5 @@
 //! `account-service`: the account service as a process of its own, with Kafka.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use account_service::{Config, NAME};
@@ -38,7 +37,7 @@ struct Settings {
     cors_allow_origin: Option<CorsOrigin>,
 }
 
-fn main() -> ExitCode {
+fn main() -> ! {
     let (settings, variables) = process::parse::<Settings>();
     process::run(&settings.common.log_level.clone(), |shutdown| serve(settings, variables, shutdown))
 }

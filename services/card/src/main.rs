@@ -1,6 +1,5 @@
 //! `card-service`: the card service as a process of its own, with Kafka.
 
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +47,7 @@ struct Settings {
     cors_allow_origin: Option<CorsOrigin>,
 }
 
-fn main() -> ExitCode {
+fn main() -> ! {
     let (settings, variables) = process::parse::<Settings>();
     process::run(&settings.common.log_level.clone(), |shutdown| serve(settings, variables, shutdown))
 }

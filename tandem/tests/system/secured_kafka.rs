@@ -114,7 +114,10 @@ fn a_wrong_password_or_authority_is_told_and_accounts_are_kept_all_the_same() {
             assert!(logged.iter().any(is_told), "{logged:#?}");
             expect_unsaid(process, "wr0ng");
         }
-        assert!(accounts.terminate().success() && cards.terminate().success());
+        for process in [&mut accounts, &mut cards] {
+            let status = process.terminate();
+            assert!(status.success(), "{status}: {:#?}", process.logged());
+        }
     }
 }
 
