@@ -1,12 +1,12 @@
 //! From `main` to the services and back.
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::shutdown::exit_at_once;
 use crate::{init_logs, shutdown_on_signals};
 
 /// Starts logging and the runtime, and runs `services` until it returns, which it should soon after the token that it is
@@ -25,17 +25,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     if let Err(error) = &outcome {
         eprintln!("error: {error:#}");
     }
-    exit(i32::from(outcome.is_err()))
-}
-
-/// Ends the process, and nothing before it: the threads that are not waited for would crash in what C libraries take down at
-/// `exit`, as one that was shaking hands in OpenSSL did.
-#[expect(unsafe_code, reason = "the standard library has no exit that leaves other threads alone")]
-fn exit(status: i32) -> ! {
-    // Nobody may be there to read it.
-    let _ = std::io::stdout().flush();
-    // SAFETY: _exit takes an integer and does not return.
-    unsafe { libc::_exit(status) }
+    exit_at_once(i32::from(outcome.is_err()))
 }
 
 /// Listens on `address` and `port`; 0 for a port that the system picks. `setting` names the port's setting in the error.

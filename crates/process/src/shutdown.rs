@@ -1,6 +1,6 @@
 //! Stopping when asked to: SIGTERM (an orchestrator) and SIGINT (Ctrl-C).
 
-use std::io;
+use std::io::{self, Write as _};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,9 +19,19 @@ pub fn shutdown_on_signals() -> io::Result<CancellationToken> {
         cancelled.cancel();
         let (name, status) = signals.next().await;
         warn!(signal = name, "stopping at once");
-        std::process::exit(status);
+        exit_at_once(status);
     });
     Ok(token)
+}
+
+/// Ends the process, and nothing before it: the threads that are not waited for would crash in what C libraries take down at
+/// `exit`, as one that was shaking hands in OpenSSL did.
+#[expect(unsafe_code, reason = "the standard library has no exit that leaves other threads alone")]
+pub(crate) fn exit_at_once(status: i32) -> ! {
+    // Nobody may be there to read it.
+    let _ = io::stdout().flush();
+    // SAFETY: _exit takes an integer and does not return.
+    unsafe { libc::_exit(status) }
 }
 
 struct Signals {

@@ -207,7 +207,7 @@ mod tests {
         put(&queue, 0..30);
         assert_eq!(taken(&queue).len(), 30);
         queue.committed(1);
-        let batch = taken_while(&queue, || (0..10).for_each(|number| put(&queue, number..number + 1)));
+        let batch = taken_while(&queue, || put(&queue, 0..10));
         assert_eq!(batch.len(), 10, "the sync has one, and is not over");
     }
 
