@@ -22,6 +22,9 @@ use crate::events::Seen;
 /// What a topic has that is made without saying more.
 pub(crate) const PARTITIONS: u32 = 3;
 
+/// How many records are passed over without a look at the clock.
+const PASSED_OVER: usize = 1_000;
+
 /// The topic's name where none is configured (docs/api.md).
 const DEFAULT_TOPIC: &str = "account-events";
 
@@ -167,11 +170,16 @@ impl Tail {
         Tail(consumer)
     }
 
-    /// Waits until a record with this key comes.
+    /// Waits until a record with this key comes. What comes before it may be a backlog, and is passed over at once.
     pub(crate) fn wait_for(&self, key: &str) {
         wait_until("the record is in the topic", || {
-            let message = self.0.poll(Duration::from_millis(20))?.expect("the topic can be read");
-            (message.key() == Some(key.as_bytes())).then_some(())
+            for _ in 0..PASSED_OVER {
+                let message = self.0.poll(Duration::from_millis(20))?.expect("the topic can be read");
+                if message.key() == Some(key.as_bytes()) {
+                    return Some(());
+                }
+            }
+            None
         });
     }
 }
