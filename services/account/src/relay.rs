@@ -21,7 +21,10 @@ use crate::outbox::{Outbox, OutboxWait, RelayError, ResyncRequest};
 
 /// Events in one batch, about (what one transaction has committed stays together): enough to keep a log busy, few enough to hold
 /// in memory (about 1 KiB each).
-const MAX_BATCH: usize = 1_000;
+const MAX_BATCH: usize = 4_000;
+
+/// Accounts in one page of all of them. New events wait for it.
+const MAX_PAGE: usize = 1_000;
 
 /// How long without a signal until the outbox is looked at all the same, and a lease on it renewed.
 const FALLBACK_POLL: Duration = Duration::from_secs(1);
@@ -206,7 +209,7 @@ impl Relay {
         tracing::info!("publishing the state of every account");
         let (mut accounts, mut behind) = (0, 0);
         loop {
-            let page = self.outbox.accounts_after(behind, MAX_BATCH)?;
+            let page = self.outbox.accounts_after(behind, MAX_PAGE)?;
             if page.records.is_empty() {
                 break;
             }
