@@ -1,6 +1,6 @@
-//! What every binary needs around its service: settings, logs, a banner, signals and a clock. No domain in it.
+//! What every binary needs around its service: settings, logs, a banner, signals, an allocator and a clock. No domain in it.
 //!
-//! Invariant: nothing here is global but what a process has one of: its logger and its signal handlers.
+//! Invariant: nothing here is global but what a process has one of: its logger, its signal handlers and its allocator.
 
 mod args;
 mod banner;
@@ -11,6 +11,11 @@ mod sampled_log;
 mod settings;
 mod shutdown;
 mod telemetry;
+
+/// A request is read in one thread, committed in a second, synced in a third and published in a fourth, and what each allocates another
+/// one frees. With the C library's allocator an account took 6 % more processor time with 64 connections, and 5 to 15 % with 512.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub use args::CommonArgs;
 pub use banner::print_banner;
