@@ -31,7 +31,12 @@ use crate::outbox::OutboxSignal;
 pub(crate) const SCHEMA: Schema = Schema {
     application_id: 0x7441_6363, // "tAcc"
     owner: "account service",
-    migrations: &[include_str!("sqlite-1.sql"), include_str!("sqlite-2.sql"), include_str!("sqlite-3.sql")],
+    migrations: &[
+        include_str!("sqlite-1.sql"),
+        include_str!("sqlite-2.sql"),
+        include_str!("sqlite-3.sql"),
+        include_str!("sqlite-4.sql"),
+    ],
 };
 
 /// The columns of [`account_from_row`].

@@ -63,18 +63,23 @@ fn page(connection: &Connection, numbering: &AccountNumbering, request: PageRequ
         }
         Some(AccountStatus::Active) => (active_accounts(connection, numbering, before, limit)?, "active"),
         Some(status) => {
-            // The last term makes it a case for the index.
-            let sql = format!(
-                "SELECT {COLUMNS} FROM accounts WHERE sequence < ?1 AND status = ?3 AND status <> 'ACTIVE'
-                 ORDER BY sequence DESC LIMIT ?2"
-            );
-            let found = accounts(connection, numbering, &sql, params![before, limit as i64, status.as_str()])?;
+            let parameters = params![before, limit as i64, status.as_str()];
+            let found = accounts(connection, numbering, &not_active_sql(), parameters)?;
             (found, if status == AccountStatus::Blocked { "blocked" } else { "deleted" })
         }
     };
     let mut statement = connection.prepare_cached(&format!("SELECT {total} FROM ledger"))?;
     let total = statement.query_row([], |row| row.get::<_, i64>(0))? as u64;
     Ok(Some(request.page(accounts, total)))
+}
+
+/// The last ?2 accounts before the sequence ?1 whose status is ?3, one that is not active. The last term makes it a case for the
+/// index, which has all columns.
+fn not_active_sql() -> String {
+    format!(
+        "SELECT {COLUMNS} FROM accounts WHERE sequence < ?1 AND status = ?3 AND status <> 'ACTIVE'
+         ORDER BY sequence DESC LIMIT ?2"
+    )
 }
 
 /// The last `limit` active accounts before this sequence, from block to block: each that is looked at has one at least, and no
@@ -220,6 +225,9 @@ mod tests {
             assert_eq!(account_by_id(&connection, &numbering, account.id).unwrap().unwrap().1, *account);
         }
         assert!(account_by_id(&connection, &numbering, AccountId(Uuid::from_u128(1 << 100))).unwrap().is_none());
+        let plan = format!("EXPLAIN QUERY PLAN {}", not_active_sql());
+        let plan: String = connection.query_row(&plan, params![9, 9, "BLOCKED"], |row| row.get(3)).unwrap();
+        assert!(plan.contains("USING COVERING INDEX accounts_not_active (status=? AND sequence<?)"), "{plan}");
         let empty_blocks = "SELECT count(*) FROM active_blocks WHERE active = 0";
         assert_eq!(connection.query_row(empty_blocks, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
     }
