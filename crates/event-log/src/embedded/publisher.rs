@@ -10,10 +10,6 @@ use crate::{LogError, Publisher, Record};
 /// syncs, whether it brings one record or a thousand, and only what outlives the process waits for it.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long records are let gather behind a batch of so many or more. Every batch wakes each reader, and at full load the wakes
-/// would cost more than the records. The second step saves a tenth of what the relay takes there.
-const GATHERING: [(usize, Duration); 2] = [(64, Duration::from_millis(2)), (4, Duration::from_millis(1))];
-
 pub(super) struct EmbeddedPublisher {
     shared: Arc<Shared>,
     name: Arc<str>,
@@ -67,8 +63,13 @@ impl Publisher for EmbeddedPublisher {
     }
 
     fn gathering_time(&self, count: usize) -> Duration {
-        let of_load = |(load, time): &(usize, Duration)| (count >= *load).then_some(*time);
-        GATHERING.iter().find_map(of_load).unwrap_or(Duration::ZERO)
+        // Every batch wakes each reader, and at full load the wakes would cost more than the records. The longer time saves a
+        // tenth of what the relay takes there.
+        match count {
+            64.. => Duration::from_millis(2),
+            4.. => Duration::from_millis(1),
+            _ => Duration::ZERO,
+        }
     }
 
     fn commit_due(&self) -> Option<Duration> {
