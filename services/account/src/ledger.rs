@@ -176,11 +176,11 @@ impl Batch<'_> {
         let mut changed = Vec::new();
         let outcomes = commands.into_iter().enumerate().map(|(place, command)| match command {
             Command::Create { beholder_name, country_code, trace } => {
-                let sequence = sequences.next().unwrap_or_default();
+                let sequence = sequences.next();
                 let account = self.create(sequence, beholder_name, country_code);
                 changes.totals[account.status as usize] += 1;
                 changes.events.push(self.event(&account, trace));
-                changes.created.push((sequence, place));
+                changes.created.push((sequence.unwrap_or_default(), place));
                 Ok(account)
             }
             Command::Change { id, change, if_match, trace } => {
@@ -206,10 +206,10 @@ impl Batch<'_> {
         (outcomes, changes)
     }
 
-    fn create(&self, sequence: u64, beholder_name: BeholderName, country_code: CountryCode) -> Account {
+    fn create(&self, sequence: Option<u64>, beholder_name: BeholderName, country_code: CountryCode) -> Account {
         Account {
-            id: AccountId((self.id_of)(sequence)),
-            account_number: self.numbering.number(sequence),
+            id: AccountId((self.id_of)(sequence.unwrap_or_default())),
+            account_number: sequence.map(|sequence| self.numbering.number(sequence)).unwrap_or_default(),
             beholder_name,
             country_code,
             status: AccountStatus::Active,

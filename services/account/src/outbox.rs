@@ -10,13 +10,17 @@ use std::time::Duration;
 use database::StoreError;
 use event_log::{LogError, Record};
 
+/// Beyond every position in the outbox: databases count in 63 bits.
+pub(crate) const NO_END: u64 = i64::MAX as u64;
+
 /// The relay's side of the outbox. Each database has its own.
 pub(crate) trait Outbox: Send {
     /// Whether this instance is the one to publish now. Asked before each batch.
     fn may_publish(&mut self) -> Result<bool, StoreError>;
 
     /// About `limit` events behind `after` and up to and including `up_to`, in order, as records, with the position of the
-    /// last one. Both are positions that [`read`](Outbox::read) has returned, or the end of a transaction.
+    /// last one. Both are positions that [`read`](Outbox::read) has returned, or the end of a transaction. With [`NO_END`] what
+    /// another instance has committed this moment may be left for the next call.
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError>;
 
     /// How far events have ever been removed. A log that does not reach so far lacks events that nobody has any more.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use event_log::{EventLog, LogError, Publisher};
 
-use crate::outbox::{Outbox, OutboxWait, RelayError, ResyncRequest};
+use crate::outbox::{NO_END, Outbox, OutboxWait, RelayError, ResyncRequest};
 
 /// Events in one batch, about (what one transaction has committed stays together): enough to keep a log busy, few enough to hold
 /// in memory (about 1 KiB each).
@@ -42,9 +42,6 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest pause between attempts: so long at most after the log is back does publishing go on.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// Beyond every position in the outbox: databases count in 63 bits.
-const NO_END: u64 = i64::MAX as u64;
 
 pub(crate) struct Relay {
     pub(crate) outbox: Box<dyn Outbox>,
@@ -190,8 +187,11 @@ impl Relay {
                     }
                 },
             }
-            self.status.succeeded();
-            *pause = FIRST_PAUSE;
+            // What is not certain yet may still fail.
+            if publisher.commit_due().is_none() {
+                self.status.succeeded();
+                *pause = FIRST_PAUSE;
+            }
         }
     }
 
@@ -223,7 +223,6 @@ impl Relay {
                 }
                 let Some((_, reached)) = self.publish_next(publisher, position, page.head)? else { break };
                 position = reached;
-                self.status.succeeded();
             }
             position = position.max(page.head);
             publisher.append(&page.records, position)?;

@@ -5,6 +5,7 @@
 //! decided by the same code (`ledger`).
 
 pub(crate) mod postgres;
+mod recent_events;
 pub(crate) mod sqlite;
 
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! The accounts in PostgreSQL, shared by the instances of the service.
 
+mod handover;
 pub(crate) mod outbox;
 mod writer;
 
@@ -14,6 +15,7 @@ use numbering::Numbering;
 use process::Clock;
 use tokio_postgres::Row;
 
+use self::handover::Handover;
 use self::writer::Writer;
 use super::{Opened, Page, PageRequest, Store};
 use crate::account::{Account, BeholderName};
@@ -21,8 +23,10 @@ use crate::account_number::AccountNumbering;
 use crate::ledger::OutboxEvent;
 use crate::outbox::OutboxSignal;
 
-pub(crate) const SCHEMA: PostgresSchema =
-    PostgresSchema { name: "account", migrations: &[include_str!("postgres-1.sql"), include_str!("postgres-2.sql")] };
+pub(crate) const SCHEMA: PostgresSchema = PostgresSchema {
+    name: "account",
+    migrations: &[include_str!("postgres-1.sql"), include_str!("postgres-2.sql"), include_str!("postgres-3.sql")],
+};
 
 /// The columns of [`account_from_row`].
 const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";
@@ -36,10 +40,11 @@ pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Resul
     let key = <[u8; 16]>::try_from(row.get::<_, &[u8]>(1))
         .map_err(|_| OpenError::Refused("the number key in the database has not 16 bytes".to_owned()))?;
     let numbering = AccountNumbering(Numbering::decimal(key));
-    let writer = Writer::new(&database, numbering.clone(), clock);
+    let handover = Handover::new(signal);
+    let writer = Writer::new(&database, numbering.clone(), clock, handover.clone());
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
-    let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), signal));
+    let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), handover));
     let reader = Arc::new(super::Reader::Postgres(Reader { database, numbering: numbering.clone() }));
     let store = Store { writer, reader, numbering };
     Ok(Opened { store, writer_thread, outbox, database_id: row.get(0) })

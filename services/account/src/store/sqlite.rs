@@ -1,7 +1,7 @@
 //! The accounts in a SQLite file, for one instance. Its writer alone numbers accounts and events, so both are in the order
 //! of commit.
 
-mod event_batch;
+mod event_bytes;
 pub(crate) mod outbox;
 mod reader;
 mod writer;
@@ -19,10 +19,10 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use self::event_batch::RecentEvents;
 use self::outbox::{PublishedPosition, SqliteOutbox};
 pub(super) use self::reader::Reader;
 use self::writer::Writer;
+use super::recent_events::RecentEvents;
 use super::{Opened, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;

@@ -1,4 +1,4 @@
-//! Instances commit in any order, and no event is skipped because one before it was committed late (design.md A3).
+//! Instances commit in any order, and no event is skipped because one before it was committed late, or in silence (design.md A3).
 
 use database::DatabaseUrl;
 use event_log::partition_of_key;
@@ -71,4 +71,19 @@ fn an_event_whose_transaction_commits_late_is_published_before_those_behind_it()
     // And from there on as ever.
     service.delete(&account(&id)).expect(200);
     service.log_of(4);
+}
+
+#[test]
+fn an_event_that_nobody_tells_the_relay_of_is_found() {
+    let service = TestService::start();
+    let DatabaseUrl::Postgres(url) = service.database() else { return };
+    service.new_id();
+    service.log_of(1);
+    // An instance that is killed between its commit and whatever it does next has told nobody.
+    let now = process::Clock::system().now().as_microsecond();
+    with_postgres(&url, async |client| client.execute(WRITE, &[&Uuid::new_v4(), &now]).await);
+    service.log_of(2);
+    // And what is handed over from then on has its place behind it.
+    service.new_id();
+    service.log_of(3);
 }

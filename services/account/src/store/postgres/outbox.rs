@@ -10,10 +10,11 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
+use super::handover::Handover;
 use super::{COLUMNS, account_from_row, event_from_row};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{OutboxEvent, RecordBuffer, TraceSpan};
-use crate::outbox::{AccountPage, Outbox, OutboxSignal, ResyncRequest, ResyncRequests};
+use crate::outbox::{AccountPage, NO_END, Outbox, ResyncRequest, ResyncRequests};
 
 /// How long an instance may publish without asking again. Another one takes over so long after it has gone silent. Five
 /// seconds are allowed for that in all, of which opening a publisher takes one to two on a busy machine, since the brokers
@@ -22,6 +23,10 @@ const LEASE: Duration = Duration::from_secs(2);
 
 /// How often the lease is asked for and renewed: four times in its time, and twice where there is nothing to publish.
 const LEASE_RENEWAL: Duration = Duration::from_millis(500);
+
+/// How often the server is asked for events while nothing tells of more, for those that nobody could tell of: committed by an
+/// instance that had lost the server, or was no longer the one that publishes, and did not know it yet.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often published events are removed. Each time is a transaction, and makes room that vacuum has to clear.
 const REMOVAL_INTERVAL: Duration = Duration::from_millis(200);
@@ -34,7 +39,11 @@ pub(super) struct PostgresOutbox {
     runtime: Handle,
     holder: Uuid,
     session: Session<OutboxSession>,
-    signal: OutboxSignal,
+    handover: Handover,
+    /// Where the last read ended. What is handed over follows on it.
+    read_to: u64,
+    /// When the server was asked last for all it had behind that.
+    looked: Option<Instant>,
     /// When the lease was granted last.
     leased: Option<Instant>,
     /// The request that stood open then.
@@ -61,14 +70,16 @@ struct OutboxSession {
 }
 
 impl PostgresOutbox {
-    pub(super) fn new(database: &Postgres, numbering: AccountNumbering, signal: OutboxSignal) -> Self {
+    pub(super) fn new(database: &Postgres, numbering: AccountNumbering, handover: Handover) -> Self {
         PostgresOutbox {
             database: database.clone(),
             numbering,
             runtime: Handle::current(),
             holder: Uuid::new_v4(),
             session: Session::driven_by(Handle::current(), database.clone()),
-            signal,
+            handover,
+            read_to: 0,
+            looked: None,
             leased: None,
             resync: None,
             removal: Removal::default(),
@@ -76,13 +87,21 @@ impl PostgresOutbox {
         }
     }
 
+    /// Whether the server may have events behind `after` that were not handed over.
+    fn may_find_more(&self, after: u64) -> bool {
+        let is_known = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_INTERVAL) && self.read_to == after;
+        !is_known || self.handover.is_more_expected() || !self.handover.recent.is_empty()
+    }
+
     fn with_session<T>(
         &mut self,
         work: impl AsyncFnOnce(&OutboxSession) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
-        let PostgresOutbox { session, signal, .. } = self;
-        session
-            .run(async |database| OutboxSession::open(database, signal).await, async |session| Ok(work(session).await?))
+        let PostgresOutbox { session, handover, .. } = self;
+        session.run(
+            async |database| OutboxSession::open(database, handover).await,
+            async |session| Ok(work(session).await?),
+        )
     }
 }
 
@@ -94,7 +113,14 @@ impl Outbox for PostgresOutbox {
         }
         let (holder, seconds) = (self.holder, LEASE.as_secs_f64());
         let granted =
-            self.with_session(async |session| session.client.query_opt(&session.lease, &[&holder, &seconds]).await)?;
+            self.with_session(async |session| session.client.query_opt(&session.lease, &[&holder, &seconds]).await);
+        let is_granted = matches!(granted, Ok(Some(_)));
+        let was_granted = self.handover.set_publishing(is_granted);
+        let granted = granted?;
+        if was_granted && !is_granted {
+            // What was handed over here in vain: the one that publishes now has not been notified of it.
+            self.with_session(async |session| session.client.batch_execute("NOTIFY account_outbox").await)?;
+        }
         // From before the question was asked: the lease is never thought to last longer than the server thinks.
         self.leased = granted.is_some().then_some(asked);
         self.resync = granted.as_ref().and_then(|row| requests_from_row(row).open());
@@ -102,12 +128,24 @@ impl Outbox for PostgresOutbox {
     }
 
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError> {
-        let parameters = [after as i64, up_to as i64, limit as i64];
+        let batches = self.handover.recent.take(after, up_to, limit);
+        if let Some(last) = batches.last() {
+            self.read_to = last.last;
+            return Ok((self.records.encode(batches.iter().flat_map(|batch| &batch.events)), last.last));
+        }
+        if up_to == NO_END && !self.may_find_more(after) {
+            return Ok((&[], after));
+        }
+        let (asked, parameters) = (Instant::now(), [after as i64, up_to as i64, limit as i64]);
+        self.looked = None;
+        self.handover.asking();
         let rows = self.with_session(async |session| {
             let [after, up_to, limit] = &parameters;
             session.client.query(&session.read, &[after, up_to, limit]).await
         })?;
         let last = rows.last().map_or(after, |row| row.get::<_, i64>(0) as u64);
+        self.read_to = last;
+        self.looked = (up_to == NO_END && rows.len() < limit).then_some(asked);
         let events = rows.iter().map(event_from_row).collect::<Result<Vec<_>, _>>()?;
         Ok((self.records.encode(&events), last))
     }
@@ -177,6 +215,7 @@ impl Outbox for PostgresOutbox {
         }
         let holder = self.holder;
         self.leased = None;
+        self.handover.set_publishing(false);
         self.with_session(async |session| session.client.execute(&session.release, &[&holder]).await).map(drop)
     }
 
@@ -198,16 +237,18 @@ impl AsRef<Client> for OutboxSession {
 }
 
 impl OutboxSession {
-    async fn open(database: &Postgres, signal: &OutboxSignal) -> Result<Self, StoreError> {
+    async fn open(database: &Postgres, handover: &Handover) -> Result<Self, StoreError> {
         let (notified, mut notifications) = unbounded_channel();
         let client = database.connect_listening(notified).await?;
-        let signal = signal.clone();
+        let hearing = handover.clone();
         tokio::spawn(async move {
             while notifications.recv().await.is_some() {
-                signal.notify();
+                hearing.expect_more();
             }
         });
         client.batch_execute("LISTEN account_outbox").await?;
+        // Nobody has heard of what was committed before.
+        handover.expect_more();
         // Losing a removal or a lease to a crash does no harm, so nobody waits for their sync.
         client.batch_execute("SET synchronous_commit = off").await?;
         // An outbox is nearly empty whenever the server counts it, so it would read the whole table, and with it what was

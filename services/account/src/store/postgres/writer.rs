@@ -14,24 +14,27 @@ use database::{Committer, StoreError};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
 use process::Clock;
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
+use super::handover::Handover;
 use super::{COLUMNS, account_from_row};
 use crate::account::Account;
 use crate::account_number::AccountNumbering;
 use crate::ledger::{self, Batch, Changes, Command, OutboxEvent, Outcome};
+use crate::store::recent_events::EventBatch;
 
 pub(super) struct Writer {
     session: Session<WriteSession>,
     numbering: AccountNumbering,
     clock: Clock,
     ids: TimeOrderedIds,
+    handover: Handover,
 }
 
 impl Writer {
-    pub(super) fn new(database: &Postgres, numbering: AccountNumbering, clock: Clock) -> Self {
-        Writer { session: Session::new(database.clone()), numbering, clock, ids: TimeOrderedIds::new() }
+    pub(super) fn new(database: &Postgres, numbering: AccountNumbering, clock: Clock, handover: Handover) -> Self {
+        Writer { session: Session::new(database.clone()), numbering, clock, ids: TimeOrderedIds::new(), handover }
     }
 }
 
@@ -44,7 +47,13 @@ impl Committer for Writer {
         let (now, accounts) = (self.clock.now(), HashMap::new());
         let id_of = |_sequence| self.ids.next(now);
         let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, accounts };
-        self.session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
+        let hands_over = self.handover.is_publishing();
+        let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over).await;
+        let (outcomes, told) = self.session.run(WriteSession::open, work)?;
+        if hands_over && let Some(batch) = told {
+            self.handover.hand_over(batch);
+        }
+        Ok(outcomes)
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
@@ -52,21 +61,24 @@ impl Committer for Writer {
     }
 }
 
-/// Counts the batch in, and has the order of the outbox: the parameters up to 5 are of the ledger and of the events' accounts.
+/// Counts the batch in, and has the order of the outbox: which event was the last before it, and which is its own last one.
+/// $1 to $5 are of the ledger and of the events' accounts, $11 says whether other instances are to be notified.
 const HEAD: &str = "
     head AS (
         UPDATE ledger SET
             active = active + $1, blocked = blocked + $2, deleted = deleted + $3,
+            previous_outbox_sequence = last_outbox_sequence,
             last_outbox_sequence = greatest(last_outbox_sequence, $4) + cardinality($5::uuid[])
-        RETURNING last_outbox_sequence - cardinality($5::uuid[]) AS before
-    ), notified AS (SELECT pg_notify('account_outbox', ''))";
+        RETURNING previous_outbox_sequence AS behind, last_outbox_sequence AS last,
+            CASE WHEN $11 THEN pg_notify('account_outbox', '') IS NULL END
+    )";
 
 /// Writes the events behind what [`HEAD`] found.
 const TELL: &str = "
     INSERT INTO outbox
-    SELECT head.before + event.place, event.account_id, event.event_type, event.status, event.version,
-        event.occurred_at, event.traceparent
-    FROM head, notified, unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
+    SELECT head.last - cardinality($5::uuid[]) + event.place, event.account_id, event.event_type, event.status,
+        event.version, event.occurred_at, event.traceparent
+    FROM head, unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
         WITH ORDINALITY AS event (account_id, event_type, status, version, occurred_at, traceparent, place)";
 
 /// A connection with its statements.
@@ -107,24 +119,30 @@ impl WriteSession {
                  WHERE accounts.id = new.id",
             )
             .await?;
-        let tell = client.prepare(&format!("WITH {HEAD} {TELL}")).await?;
-        // The accounts come first: what asks for none of its rows is run last, and so is the one row of the ledger.
+        let tell = client.prepare(&format!("WITH {HEAD}, told AS ({TELL}) SELECT behind, last FROM head")).await?;
+        // The accounts come first: what the row of the answer asks for last is run last, and so is the one row of the ledger.
         let create = format!(
             "WITH created AS (
                  INSERT INTO accounts SELECT nextval('account_sequence'), new.* FROM unnest(
-                     $11::uuid[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::bigint[], $17::bigint[]) AS new
+                     $12::uuid[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[], $18::bigint[]) AS new
                  RETURNING id, sequence
              ), {HEAD}, told AS ({TELL})
-             SELECT id, sequence FROM created"
+             SELECT array_agg(id), array_agg(sequence), (SELECT behind FROM head), (SELECT last FROM head) FROM created"
         );
         let create = client.prepare(&create).await?;
         Ok(WriteSession { client, create, draw, lock, insert, update, tell })
     }
 
-    async fn commit(&self, mut batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+    /// What `commands` came to, and the events that tell of it, where there are any.
+    async fn commit(
+        &self,
+        mut batch: Batch<'_>,
+        commands: Vec<Command>,
+        notifies: bool,
+    ) -> Result<(Vec<Outcome>, Option<EventBatch>), StoreError> {
         let named: Vec<Uuid> = ledger::named_accounts(&commands).into_iter().map(|id| id.0).collect();
         if named.is_empty() && !commands.is_empty() {
-            return self.create(batch, commands).await;
+            return self.create(batch, commands, notifies).await;
         }
         let creations = ledger::creations(&commands) as i64;
         let (draw, lock): ([Parameter<'_>; 1], [Parameter<'_>; 1]) = ([&creations], [&named]);
@@ -140,18 +158,23 @@ impl WriteSession {
         }
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        self.write(&outcomes, &changes, now).await?;
-        Ok(outcomes)
+        let told = self.write(&outcomes, changes, now, notifies).await?;
+        Ok((outcomes, told))
     }
 
     /// A batch of new accounts only. Their numbers follow from sequences that the statement draws, and are filled in behind it.
-    async fn create(&self, batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+    async fn create(
+        &self,
+        batch: Batch<'_>,
+        commands: Vec<Command>,
+        notifies: bool,
+    ) -> Result<(Vec<Outcome>, Option<EventBatch>), StoreError> {
         let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
         let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
         let c = Columns::of(changes.created(&outcomes).map(|(_, account)| account));
         let e = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
-        let parameters: [Parameter<'_>; 17] = [
+        let parameters: [Parameter<'_>; 18] = [
             active,
             blocked,
             deleted,
@@ -162,6 +185,7 @@ impl WriteSession {
             &e.versions,
             &e.times,
             &e.traces,
+            &notifies,
             &c.ids,
             &c.names,
             &c.countries,
@@ -170,21 +194,28 @@ impl WriteSession {
             &c.created,
             &c.updated,
         ];
-        // It returns when the transaction is committed, not when the rows are there.
-        let rows = self.client.query(&self.create, &parameters).await?;
-        let sequences: HashMap<Uuid, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        // It returns when the transaction is committed, not when the row is there.
+        let row = self.client.query_one(&self.create, &parameters).await?;
+        let (ids, drawn) = (row.get::<_, Vec<Uuid>>(0), row.get::<_, Vec<i64>>(1));
+        let sequences: HashMap<Uuid, i64> = ids.into_iter().zip(drawn).collect();
         for account in outcomes.iter_mut().flatten() {
             let sequence = sequences
                 .get(&account.id.0)
                 .ok_or_else(|| StoreError::Unavailable("an account that was written has no sequence".to_owned()))?;
             account.account_number = numbering.number(*sequence as u64);
         }
-        Ok(outcomes)
+        Ok((outcomes, Some(told(&row, 2, changes.events))))
     }
 
     /// Writes and commits in one round trip. If a statement fails, those behind it do too, and the server makes a rollback
     /// of the commit.
-    async fn write(&self, outcomes: &[Outcome], changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
+    async fn write(
+        &self,
+        outcomes: &[Outcome],
+        changes: Changes,
+        now: Timestamp,
+        notifies: bool,
+    ) -> Result<Option<EventBatch>, StoreError> {
         let created = Columns::of(changes.created(outcomes).map(|(_, account)| account));
         let sequences: Vec<i64> = changes.created.iter().map(|(sequence, _)| *sequence as i64).collect();
         let updated = Columns::of(changes.updated.iter());
@@ -215,10 +246,10 @@ impl WriteSession {
         };
         let tell = async {
             match events.ids.is_empty() {
-                true => Ok(0),
+                true => Ok(None),
                 false => {
                     let e = &events;
-                    let parameters: [Parameter<'_>; 10] = [
+                    let parameters: [Parameter<'_>; 11] = [
                         active,
                         blocked,
                         deleted,
@@ -229,14 +260,20 @@ impl WriteSession {
                         &e.versions,
                         &e.times,
                         &e.traces,
+                        &notifies,
                     ];
-                    self.client.execute(&self.tell, &parameters).await
+                    self.client.query_one(&self.tell, &parameters).await.map(Some)
                 }
             }
         };
-        tokio::try_join!(insert, update, tell, async { self.client.batch_execute("COMMIT").await.map(|()| 0) })?;
-        Ok(())
+        let (_, _, row, ()) = tokio::try_join!(insert, update, tell, self.client.batch_execute("COMMIT"))?;
+        Ok(row.map(|row| told(&row, 0, changes.events)))
     }
+}
+
+/// What was told: from the columns `at` and behind it, which are of [`HEAD`].
+fn told(row: &Row, at: usize, events: Vec<OutboxEvent>) -> EventBatch {
+    EventBatch { behind: row.get::<_, i64>(at) as u64, last: row.get::<_, i64>(at + 1) as u64, events }
 }
 
 /// Accounts by column, for UNNEST.

@@ -9,11 +9,12 @@ use database::sqlite::Durability;
 use event_log::Record;
 use rusqlite::{Connection, params};
 
-use super::event_batch::{RecentEvents, from_bytes};
+use super::event_bytes::from_bytes;
 use super::{COLUMNS, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{OutboxEvent, RecordBuffer, TraceSpan};
 use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
+use crate::store::recent_events::RecentEvents;
 
 /// How often it is looked whether someone has asked for the state of every account.
 const REQUEST_POLL: Duration = Duration::from_millis(500);

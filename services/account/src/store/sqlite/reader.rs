@@ -126,7 +126,6 @@ mod tests {
     use process::Clock;
     use uuid::Uuid;
 
-    use super::super::event_batch::RecentEvents;
     use super::super::outbox::PublishedPosition;
     use super::super::writer::Writer;
     use super::super::{ACCOUNTS_A_BLOCK, SCHEMA};
@@ -134,6 +133,7 @@ mod tests {
     use crate::account::Change;
     use crate::ledger::Command;
     use crate::outbox::OutboxSignal;
+    use crate::store::recent_events::RecentEvents;
 
     const TRACE: http_server::TraceParent = http_server::TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
 

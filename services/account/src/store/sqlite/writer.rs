@@ -10,12 +10,13 @@ use numbering::TimeOrderedIds;
 use process::Clock;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::event_batch::{EventBatch, RecentEvents, to_bytes};
+use super::event_bytes::to_bytes;
 use super::outbox::{PublishedPosition, remove_published};
 use super::{ACCOUNTS_A_BLOCK, account_by_id};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{self, Batch, Changes, Command, Outcome};
 use crate::outbox::OutboxSignal;
+use crate::store::recent_events::{EventBatch, RecentEvents};
 
 /// Published events are removed with every so many transactions, or when there is nothing else to do. Removed one by one, they
 /// cost each transaction two pages of the outbox.
