@@ -136,7 +136,8 @@ impl KafkaPublisher {
         &self.producers[self.turn]
     }
 
-    /// Begins a transaction unless one is under way, and waits until the brokers have its records.
+    /// Begins a transaction unless one is under way, and sends the records on their way. The next batch need not wait until the
+    /// brokers have this one: the producer is idempotent and keeps the order, and the commit waits for all of them.
     fn append_in_transaction(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         let deadline = Instant::now() + PUBLISH_TIMEOUT;
         if self.open.is_none() {
@@ -148,6 +149,14 @@ impl KafkaPublisher {
         for record in records {
             self.send(record, deadline)?;
         }
+        if let Some(open) = &mut self.open {
+            open.position = position;
+        }
+        Ok(())
+    }
+
+    /// Waits until the brokers have what was sent.
+    fn await_deliveries(&self, deadline: Instant) -> Result<(), LogError> {
         if !self.drain(deadline) {
             return Err(LogError::Unavailable("the brokers did not take the records in time".to_owned()));
         }
@@ -155,19 +164,17 @@ impl KafkaPublisher {
         if let Some(error) = producer.context().take_failed_delivery() {
             return Err(publish_error(producer, "sending the records", &error));
         }
-        if let Some(how) = producer.context().lost_records() {
-            return Err(LogError::Unavailable(format!("the topic has lost records, or was made anew: {how}")));
+        match producer.context().lost_records() {
+            Some(how) => Err(LogError::Unavailable(format!("the topic has lost records, or was made anew: {how}"))),
+            None => Ok(()),
         }
-        if let Some(open) = &mut self.open {
-            open.position = position;
-        }
-        Ok(())
     }
 
     /// Commits the transaction under way, with its position.
     fn commit_transaction(&mut self) -> Result<(), LogError> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let (producer, deadline) = (self.producer(), Instant::now() + PUBLISH_TIMEOUT);
+        self.await_deliveries(deadline)?;
         let Ok(offset) = i64::try_from(open.position) else {
             return Err(LogError::Refused(format!("the position {} does not fit into 63 bits", open.position)));
         };
