@@ -8,8 +8,8 @@
 //! an instance does, in batches of the size that the service reached the moment before.
 //!
 //! Where they differ it is to the peer's advantage: the server makes the rows, where the service sends them; there is no
-//! round trip that locks what a card needs, no `NOTIFY`, no relay that reads the outbox, publishes it and empties
-//! it, and no HTTP. So the ratio tells what all of that costs on a machine where both share the cores.
+//! relay that publishes the outbox and empties it, and no HTTP. So the ratio tells what all of that costs on a machine where both
+//! share the cores.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -111,7 +111,8 @@ pub(crate) struct Batch<'a> {
 
 impl Batch<'_> {
     /// Decides `commands` in order, each upon what those before it have changed. A command that breaks a rule changes
-    /// nothing. `sequences` has one for each creation; what a refused one leaves is not used again.
+    /// nothing. `sequences` has one for each creation, and what a refused one leaves is not used again; where it has none, whoever
+    /// knows them later fills in the numbers.
     pub(crate) fn decide(
         mut self,
         commands: Vec<Command>,
@@ -123,10 +124,10 @@ impl Batch<'_> {
                 if self.closed.contains(&account_id) {
                     return Err(CardError::AccountDeleted);
                 }
-                let sequence = sequences.next().unwrap_or_default();
+                let sequence = sequences.next();
                 let card = self.create(sequence, country, account_id);
                 *changes.counts.entry(account_id).or_default() += 1;
-                changes.created.push((sequence, place));
+                changes.created.push((sequence.unwrap_or_default(), place));
                 Ok(Some(card))
             }
             Command::Delete { id } => match self.cards.get_mut(&id) {
@@ -151,10 +152,10 @@ impl Batch<'_> {
         (outcomes.collect(), changes)
     }
 
-    fn create(&self, sequence: u64, country: CountryCode, account_id: AccountId) -> Card {
+    fn create(&self, sequence: Option<u64>, country: CountryCode, account_id: AccountId) -> Card {
         Card {
-            id: (self.id_of)(sequence),
-            card_number: self.numbering.number(country, sequence),
+            id: (self.id_of)(sequence.unwrap_or_default()),
+            card_number: sequence.map(|sequence| self.numbering.number(country, sequence)).unwrap_or_default(),
             country,
             account_id,
             deleted: false,
