@@ -30,7 +30,7 @@ const TURN: Duration = Duration::from_secs(3);
 const CONNECTIONS: [usize; 2] = [64, 512];
 
 /// Both services in one process, as one build of them makes it.
-struct Server {
+pub(crate) struct Server {
     process: Process,
     _folder: TempDir,
     account: String,
@@ -38,8 +38,8 @@ struct Server {
 
 /// What a turn came to.
 #[derive(Clone, Copy)]
-struct Turn {
-    rate: f64,
+pub(crate) struct Turn {
+    pub(crate) rate: f64,
     server_micros: f64,
     generator_micros: f64,
 }
@@ -57,12 +57,11 @@ struct Round {
 pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
     let rounds = if quick { 1 } else { ROUNDS };
     let builds = tempfile::tempdir()?;
-    let (no_database, no_relay) = (builds.path().join("no-database"), builds.path().join("no-relay"));
+    let no_relay = builds.path().join("no-relay");
     println!("building the all-in-one three times");
-    builds::build_variant("bench-no-database", &no_database)?;
     builds::build_variant("bench-no-relay", &no_relay)?;
-    builds::build("tandem")?;
-    let mut servers = [Server::start(&binary("tandem"))?, Server::start(&no_database)?, Server::start(&no_relay)?];
+    let no_database = Server::without_a_database(builds.path())?;
+    let mut servers = [Server::start(&binary("tandem"))?, no_database, Server::start(&no_relay)?];
     let mut figures = Vec::new();
     for connections in CONNECTIONS {
         for path in ["/account", "/card"] {
@@ -79,6 +78,14 @@ pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
 }
 
 impl Server {
+    /// Builds the all-in-one without a database into `folder`, and as it is, and starts the former.
+    pub(crate) fn without_a_database(folder: &Path) -> anyhow::Result<Self> {
+        let binary = folder.join("no-database");
+        builds::build_variant("bench-no-database", &binary)?;
+        builds::build("tandem")?;
+        Self::start(&binary)
+    }
+
     /// The view of a build without a database would hear of no account, so one is made beforehand.
     fn start(tandem: &Path) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
@@ -117,7 +124,8 @@ impl Server {
         })
     }
 
-    fn post(&mut self, path: &str, connections: usize) -> anyhow::Result<Turn> {
+    /// Has it busy with `POST path` for a turn.
+    pub(crate) fn post(&mut self, path: &str, connections: usize) -> anyhow::Result<Turn> {
         let request = Request::post(path, &self.body(path).to_string());
         let turn = self.turn(path, &request, connections)?;
         // What the turn left to publish is no business of the next one.
