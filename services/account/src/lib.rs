@@ -71,6 +71,7 @@ pub async fn run(
         publisher_name: format!("{NAME}-{database_id}"),
         status: Arc::clone(&status),
         stopping: Arc::clone(&relay_stopping),
+        appended: 0,
     };
     let relay_thread = std::thread::Builder::new()
         .name("account-relay".to_owned())

@@ -50,6 +50,9 @@ pub(crate) trait Outbox: Send {
     /// Notes that `request`, and all before it, have been met.
     fn resync_done(&mut self, request: ResyncRequest) -> Result<(), StoreError>;
 
+    /// Has the next read leave out nothing that is committed by then.
+    fn look_again(&mut self) {}
+
     /// Called when there is nothing to publish: the time for what can wait.
     fn tidy(&mut self) -> Result<(), StoreError> {
         Ok(())

@@ -52,6 +52,8 @@ pub(crate) struct Relay {
     pub(crate) status: Arc<RelayStatus>,
     /// Set when the writer has ended: what is in the outbox then is the last there will be.
     pub(crate) stopping: Arc<AtomicBool>,
+    /// Events that were appended to the log and are not certain yet.
+    pub(crate) appended: usize,
 }
 
 /// How publishing came to an end without a failure.
@@ -110,6 +112,7 @@ impl Relay {
     }
 
     fn publish_while_permitted(&mut self, pause: &mut Duration) -> Result<Ended, RelayError> {
+        self.appended = 0;
         let mut publisher = self.open_publisher()?;
         let position = publisher.position().unwrap_or(0);
         if position < self.outbox.removed()? {
@@ -123,6 +126,7 @@ impl Relay {
         let outcome = self.publish_behind(position, publisher.as_mut(), pause);
         if outcome.is_err() && publisher.commit().is_ok() {
             // What the log had taken before it went away.
+            self.note_certain(publisher.as_ref());
             self.outbox.remove_published(publisher.position().unwrap_or(0))?;
         }
         outcome
@@ -156,6 +160,7 @@ impl Relay {
         publisher: &mut dyn Publisher,
         pause: &mut Duration,
     ) -> Result<Ended, RelayError> {
+        let mut has_looked_again = false;
         loop {
             let stopping = self.stopping();
             if !self.outbox.may_publish()? {
@@ -179,7 +184,11 @@ impl Relay {
                         self.outbox.remove_published(position)?;
                     }
                     Some(due) => self.signal.wait(due),
-                    None if stopping => return Ok(Ended::Stopping),
+                    None if stopping && has_looked_again => return Ok(Ended::Stopping),
+                    None if stopping => {
+                        self.outbox.look_again();
+                        has_looked_again = true;
+                    }
                     None => {
                         self.outbox.tidy()?;
                         publisher.check()?;
@@ -187,9 +196,7 @@ impl Relay {
                     }
                 },
             }
-            // What is not certain yet may still fail.
-            if publisher.commit_due().is_none() {
-                self.status.succeeded();
+            if self.note_certain(publisher) {
                 *pause = FIRST_PAUSE;
             }
         }
@@ -226,10 +233,12 @@ impl Relay {
             }
             position = position.max(page.head);
             publisher.append(&page.records, position)?;
+            self.note_certain(publisher);
             accounts += page.records.len();
             behind = page.last;
         }
         publisher.commit()?;
+        self.note_certain(publisher);
         self.outbox.remove_published(position)?;
         self.outbox.resync_done(request)?;
         tracing::info!(accounts, "published the state of every account");
@@ -250,10 +259,20 @@ impl Relay {
         }
         publisher.append(records, reached)?;
         let count = records.len();
-        self.status.published(count);
+        self.appended += count;
         // What is certain may go; the rest follows with its commit.
         self.outbox.remove_published(publisher.position().unwrap_or(0))?;
         Ok(Some((count, reached)))
+    }
+
+    /// Whether all that was appended is certain: only then does it count, for what is not may still fail.
+    fn note_certain(&mut self, publisher: &dyn Publisher) -> bool {
+        let is_certain = publisher.commit_due().is_none();
+        if is_certain {
+            self.status.published(std::mem::take(&mut self.appended));
+            self.status.succeeded();
+        }
+        is_certain
     }
 
     fn stopping(&self) -> bool {

@@ -50,7 +50,8 @@ impl RecentEvents {
         {
             let is_known = batch.last <= after;
             let reached = taken.last().map_or(after, |batch: &EventBatch| batch.last);
-            if !is_known && batch.behind > reached || batch.last > up_to {
+            // A read that ended inside a batch leaves the rest of it to the next one.
+            if !is_known && batch.behind != reached || batch.last > up_to {
                 break;
             }
             let Some(batch) = recent.batches.pop_front() else { break };
@@ -61,6 +62,11 @@ impl RecentEvents {
             }
         }
         taken
+    }
+
+    /// Forgets them: the database has them all.
+    pub(super) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
     }
 
     /// Whether there is none.
@@ -111,6 +117,13 @@ mod tests {
         assert!(recent.take(50, 100, 10).is_empty() && !recent.is_empty());
         assert_eq!(lasts(&recent.take(55, 100, 10)), [60]);
         assert!(recent.is_empty());
+        recent.add(batch(60, 70, 10));
+        recent.add(batch(70, 80, 1));
+        assert!(
+            recent.take(65, 100, 10).is_empty(),
+            "the database was read to the middle of a batch, and has the rest"
+        );
+        assert_eq!(lasts(&recent.take(70, 100, 10)), [80]);
     }
 
     #[test]

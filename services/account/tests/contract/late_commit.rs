@@ -1,4 +1,4 @@
-//! Instances commit in any order, and no event is skipped because one before it was committed late, or in silence (design.md A3).
+//! Instances commit in any order, and no event is skipped because one before it was committed late, or in silence (ARCHITECTURE.md A3).
 
 use database::DatabaseUrl;
 use event_log::partition_of_key;

@@ -1,9 +1,11 @@
 //! Between the writer and the relay of one instance. While it is the one that publishes, its commits are nobody else's
-//! business, and its relay need not read them back: so no transaction notifies the others, and the relay asks the server only
-//! for what they have committed. Notified of and read back, an account costs the server and this process 5 to 10 % more.
+//! business, and its relay need not read them back: so no transaction notifies the others, and the relay asks the server
+//! where they have notified it, where something stands between two transactions, and now and then. Notified of and read back, an
+//! account costs the server and this process 5 to 10 % more.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::outbox::OutboxSignal;
 use crate::store::recent_events::{EventBatch, RecentEvents};
@@ -12,24 +14,32 @@ use crate::store::recent_events::{EventBatch, RecentEvents};
 pub(super) struct Handover {
     pub(super) recent: RecentEvents,
     signal: OutboxSignal,
-    is_publishing: Arc<AtomicBool>,
+    /// Until when this instance is the one that publishes, as far as its relay knows.
+    publishing_until: Arc<Mutex<Option<Instant>>>,
     /// Whether the server may have events that were not handed over.
     more: Arc<AtomicBool>,
 }
 
 impl Handover {
     pub(super) fn new(signal: OutboxSignal) -> Self {
-        Handover { recent: RecentEvents::default(), signal, is_publishing: Arc::default(), more: Arc::default() }
+        Handover { recent: RecentEvents::default(), signal, publishing_until: Arc::default(), more: Arc::default() }
     }
 
-    /// Whether this instance is the one that publishes, as far as its relay knows.
+    /// Whether this instance is the one that publishes: its lease has not run out since the relay last heard of it.
     pub(super) fn is_publishing(&self) -> bool {
-        self.is_publishing.load(Ordering::Acquire)
+        let until = *self.publishing_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Notes whether it is, and returns whether it was.
-    pub(super) fn set_publishing(&self, is_publishing: bool) -> bool {
-        self.is_publishing.swap(is_publishing, Ordering::AcqRel)
+    /// Notes until when it is, if it is, and returns whether it was the last time. What was handed over before a change is
+    /// forgotten: it may be published by another instance meanwhile.
+    pub(super) fn set_publishing(&self, until: Option<Instant>) -> bool {
+        let before =
+            std::mem::replace(&mut *self.publishing_until.lock().unwrap_or_else(PoisonError::into_inner), until);
+        if before.is_some() != until.is_some() {
+            self.recent.clear();
+        }
+        before.is_some()
     }
 
     /// Hands over what was committed while this instance publishes.

@@ -24,8 +24,9 @@ const LEASE: Duration = Duration::from_secs(2);
 /// How often the lease is asked for and renewed: four times in its time, and twice where there is nothing to publish.
 const LEASE_RENEWAL: Duration = Duration::from_millis(500);
 
-/// How often the server is asked for events while nothing tells of more, for those that nobody could tell of: committed by an
-/// instance that had lost the server, or was no longer the one that publishes, and did not know it yet.
+/// How long the server is not asked for events again while nothing tells of more. A relay with nothing to do comes by every second,
+/// and finds what nobody could tell of: committed by an instance that had lost the server, or was no longer the one that
+/// publishes, and did not know it yet.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How often published events are removed. Each time is a transaction, and makes room that vacuum has to clear.
@@ -114,15 +115,15 @@ impl Outbox for PostgresOutbox {
         let (holder, seconds) = (self.holder, LEASE.as_secs_f64());
         let granted =
             self.with_session(async |session| session.client.query_opt(&session.lease, &[&holder, &seconds]).await);
-        let is_granted = matches!(granted, Ok(Some(_)));
-        let was_granted = self.handover.set_publishing(is_granted);
+        // From before the question was asked: the lease is never thought to last longer than the server thinks.
+        let leased = matches!(granted, Ok(Some(_))).then_some(asked);
+        let was_granted = self.handover.set_publishing(leased.map(|asked| asked + LEASE));
         let granted = granted?;
-        if was_granted && !is_granted {
+        if was_granted && granted.is_none() {
             // What was handed over here in vain: the one that publishes now has not been notified of it.
             self.with_session(async |session| session.client.batch_execute("NOTIFY account_outbox").await)?;
         }
-        // From before the question was asked: the lease is never thought to last longer than the server thinks.
-        self.leased = granted.is_some().then_some(asked);
+        self.leased = leased;
         self.resync = granted.as_ref().and_then(|row| requests_from_row(row).open());
         Ok(granted.is_some())
     }
@@ -215,8 +216,12 @@ impl Outbox for PostgresOutbox {
         }
         let holder = self.holder;
         self.leased = None;
-        self.handover.set_publishing(false);
+        self.handover.set_publishing(None);
         self.with_session(async |session| session.client.execute(&session.release, &[&holder]).await).map(drop)
+    }
+
+    fn look_again(&mut self) {
+        self.looked = None;
     }
 
     fn tidy(&mut self) -> Result<(), StoreError> {
