@@ -3,8 +3,8 @@
 //! A batch is one transaction in two round trips. The first draws sequences and locks what the commands name: the accounts,
 //! then the cards, each in one order everywhere, so no two instances wait for each other. The second writes all rows by
 //! UNNEST and commits, and is sent at once, so an instance that is paused or killed between two statements holds no lock of
-//! the whole. A batch of new cards only, which is most of them under load, is one statement, in a transaction of its own, and one
-//! round trip: the server tells which accounts are closed.
+//! the whole. A batch of new cards only, which is most of them under load, is one round trip: the server tells which accounts
+//! are closed. Either way the rows of accounts that had none are there before any row is locked.
 //!
 //! **Closed accounts.** Whoever makes a card or closes an account has the account's row locked until its commit. So a card
 //! is made before the closing, which then deletes it, or after it, and is refused (ARCHITECTURE.md C4).
@@ -215,8 +215,13 @@ impl WriteSession {
         let counted: Vec<Uuid> = changes.counts.keys().map(|id| id.0).collect();
         let counts: Vec<i64> = changes.counts.values().copied().collect();
         let parameters: [Parameter<'_>; 6] = [&counted, &counts, &ids, &countries, &accounts, &now];
-        // It returns when the transaction is committed, not when the row is there.
-        let row = self.client.query_one(&self.create, &parameters).await?;
+        let missing: [Parameter<'_>; 1] = [&counted];
+        let ((), _, row, ()) = tokio::try_join!(
+            self.client.batch_execute("BEGIN"),
+            self.client.execute(&self.add_accounts, &missing),
+            self.client.query_one(&self.create, &parameters),
+            self.client.batch_execute("COMMIT"),
+        )?;
         let (made, drawn) = (row.get::<_, Vec<Uuid>>(0), row.get::<_, Vec<i64>>(1));
         let sequences: HashMap<Uuid, i64> = made.into_iter().zip(drawn).collect();
         for outcome in &mut outcomes {

@@ -1,4 +1,4 @@
-//! Whoever makes a card and whoever closes the account meet at the account's row (design.md, C4). In one process they never
+//! Whoever makes a card and whoever closes the account meet at the account's row (ARCHITECTURE.md C4). In one process they never
 //! do, since one writer commits for all; here the other one is a transaction by hand, as another instance would have it
 //! open. SQLite has one writer and no such rows.
 
