@@ -1,4 +1,4 @@
-//! `DATABASE_URL`, as api.md defines it.
+//! `DATABASE_URL`, as docs/api.md defines it.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -35,7 +35,7 @@ use crate::{LogError, Publisher, Record};
 
 /// How long opening may take. A new transactional producer takes about half a second to get its id.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long one batch may take, from its first record to its commit.
+/// How long a batch may take until librdkafka has it, and a commit until the brokers have all.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
 /// `PUBLISH_TIMEOUT` for librdkafka: no record and no request waits longer.
 const PUBLISH_TIMEOUT_MS: &str = "10000";
@@ -47,6 +47,9 @@ const RECONNECT_BACKOFF_MAX_MS: &str = "500";
 const RETRY_BACKOFF_MS: &str = "5";
 /// When the brokers give up a transaction whose publisher died. It must be longer than a batch may take.
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
+/// How many records, and KiB of them, the brokers may be behind; one more waits.
+const MAX_UNDELIVERED: &str = "100000";
+const MAX_UNDELIVERED_KIB: &str = "262144";
 /// How long a transaction goes on while there is more to publish. Those who read committed wait so much longer at most.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(20);
 /// How long records gather under load: a batch costs this process and the brokers about as much as twenty requests to the
@@ -245,9 +248,11 @@ impl KafkaPublisher {
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         if !record.headers.is_empty() {
-            let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(KafkaHeader { key, value: Some(value) })
-            });
+            let room = OwnedHeaders::new_with_capacity(record.headers.iter().count());
+            let headers = record
+                .headers
+                .iter()
+                .fold(room, |headers, (key, value)| headers.insert(KafkaHeader { key, value: Some(value) }));
             message.headers = Some(headers);
         }
         loop {
@@ -382,6 +387,8 @@ pub(super) fn producer(settings: &KafkaSettings, name: &str) -> Result<BaseProdu
         ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
         ("reconnect.backoff.max.ms", RECONNECT_BACKOFF_MAX_MS),
         ("retry.backoff.ms", RETRY_BACKOFF_MS),
+        ("queue.buffering.max.messages", MAX_UNDELIVERED),
+        ("queue.buffering.max.kbytes", MAX_UNDELIVERED_KIB),
     ];
     let fixed = [
         ("transactional.id", name),

@@ -1,5 +1,5 @@
 //! Three card instances make cards of one account while it is deleted, again and again: once any of them has closed it, the
-//! account has no live card, and none of them adds one (design.md C4).
+//! account has no live card, and none of them adds one (ARCHITECTURE.md C4).
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;

@@ -1,5 +1,5 @@
 //! `tandem resync` under load, with two account instances: every account is published again, also if the one that publishes
-//! is killed meanwhile, and no version lands behind a newer one (design.md A3).
+//! is killed meanwhile, and no version lands behind a newer one (ARCHITECTURE.md A3).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! The instance that publishes loses its database, and it alone: its connections end, and later nothing comes through them.
 //! Publishing moves to the other instance; this one answers 503 in time, and goes on by itself when it has its database back.
-//! Whatever it had in hand, no version lands behind a newer one (design.md A3).
+//! Whatever it had in hand, no version lands behind a newer one (ARCHITECTURE.md A3).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

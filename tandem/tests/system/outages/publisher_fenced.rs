@@ -1,5 +1,5 @@
 //! The instance that publishes stands still for a few seconds, again and again: about as long as it takes until the other
-//! one takes over, so that what it had in hand is still good for the brokers but for the fence (design.md A3). All the
+//! one takes over, so that what it had in hand is still good for the brokers but for the fence (ARCHITECTURE.md A3). All the
 //! while both change the same few accounts, so anything that comes late would come behind something newer.
 
 use std::collections::BTreeMap;
