@@ -248,11 +248,9 @@ impl KafkaPublisher {
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         if !record.headers.is_empty() {
-            let room = OwnedHeaders::new_with_capacity(record.headers.iter().count());
-            let headers = record
-                .headers
-                .iter()
-                .fold(room, |headers, (key, value)| headers.insert(KafkaHeader { key, value: Some(value) }));
+            let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(KafkaHeader { key, value: Some(value) })
+            });
             message.headers = Some(headers);
         }
         loop {

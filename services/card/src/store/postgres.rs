@@ -181,10 +181,10 @@ impl WriteSession {
     }
 
     async fn commit(&self, mut batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
-        let named = Named::by(&commands);
-        if named.creations == commands.len() && !commands.is_empty() {
+        if !commands.is_empty() && commands.iter().all(|command| matches!(command, Command::Create { .. })) {
             return self.create(batch, commands).await;
         }
+        let named = Named::by(&commands);
         let accounts: Vec<Uuid> = named.accounts.iter().map(|id| id.0).collect();
         let closing: Vec<Uuid> = named.closing.iter().map(|id| id.0).collect();
         let cards: Vec<Uuid> = named.cards.iter().copied().collect();
