@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::outbox::LEASE;
 use crate::outbox::OutboxSignal;
 use crate::store::recent_events::{EventBatch, RecentEvents};
 
@@ -14,29 +15,32 @@ use crate::store::recent_events::{EventBatch, RecentEvents};
 pub(super) struct Handover {
     pub(super) recent: RecentEvents,
     signal: OutboxSignal,
-    /// Until when this instance is the one that publishes, as far as its relay knows.
-    publishing_until: Arc<Mutex<Option<Instant>>>,
+    /// When the lease was granted last, if it still was the last time.
+    leased: Arc<Mutex<Option<Instant>>>,
     /// Whether the server may have events that were not handed over.
     more: Arc<AtomicBool>,
 }
 
 impl Handover {
     pub(super) fn new(signal: OutboxSignal) -> Self {
-        Handover { recent: RecentEvents::default(), signal, publishing_until: Arc::default(), more: Arc::default() }
+        Handover { recent: RecentEvents::default(), signal, leased: Arc::default(), more: Arc::default() }
     }
 
-    /// Whether this instance is the one that publishes: its lease has not run out since the relay last heard of it.
+    /// When the lease was granted last, if it still was the last time.
+    pub(super) fn leased(&self) -> Option<Instant> {
+        *self.leased.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this instance is the one that publishes: its lease has not run out since.
     pub(super) fn is_publishing(&self) -> bool {
-        let until = *self.publishing_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+        self.leased().is_some_and(|leased| leased.elapsed() < LEASE)
     }
 
-    /// Notes until when it is, if it is, and returns whether it was the last time. What was handed over before a change is
-    /// forgotten: it may be published by another instance meanwhile.
-    pub(super) fn set_publishing(&self, until: Option<Instant>) -> bool {
-        let before =
-            std::mem::replace(&mut *self.publishing_until.lock().unwrap_or_else(PoisonError::into_inner), until);
-        if before.is_some() != until.is_some() {
+    /// Notes when the lease was granted, or that it was not, and returns whether it was the last time. What was handed over
+    /// before a change is forgotten: it may be published by another instance meanwhile.
+    pub(super) fn set_leased(&self, leased: Option<Instant>) -> bool {
+        let before = std::mem::replace(&mut *self.leased.lock().unwrap_or_else(PoisonError::into_inner), leased);
+        if before.is_some() != leased.is_some() {
             self.recent.clear();
         }
         before.is_some()

@@ -19,7 +19,7 @@ use crate::outbox::{AccountPage, NO_END, Outbox, ResyncRequest, ResyncRequests};
 /// How long an instance may publish without asking again. Another one takes over so long after it has gone silent. Five
 /// seconds are allowed for that in all, of which opening a publisher takes one to two on a busy machine, since the brokers
 /// first end the transaction that the other one left. A lease that runs out too early does no harm but that.
-const LEASE: Duration = Duration::from_secs(2);
+pub(super) const LEASE: Duration = Duration::from_secs(2);
 
 /// How often the lease is asked for and renewed: four times in its time, and twice where there is nothing to publish.
 const LEASE_RENEWAL: Duration = Duration::from_millis(500);
@@ -45,9 +45,7 @@ pub(super) struct PostgresOutbox {
     read_to: u64,
     /// When the server was asked last for all it had behind that.
     looked: Option<Instant>,
-    /// When the lease was granted last.
-    leased: Option<Instant>,
-    /// The request that stood open then.
+    /// The request that stood open when the lease was granted last.
     resync: Option<ResyncRequest>,
     removal: Removal,
     records: RecordBuffer,
@@ -81,7 +79,6 @@ impl PostgresOutbox {
             handover,
             read_to: 0,
             looked: None,
-            leased: None,
             resync: None,
             removal: Removal::default(),
             records: RecordBuffer::default(),
@@ -109,21 +106,18 @@ impl PostgresOutbox {
 impl Outbox for PostgresOutbox {
     fn may_publish(&mut self) -> Result<bool, StoreError> {
         let asked = Instant::now();
-        if self.leased.is_some_and(|leased| asked - leased < LEASE_RENEWAL) {
+        if self.handover.leased().is_some_and(|leased| asked - leased < LEASE_RENEWAL) {
             return Ok(true);
         }
         let (holder, seconds) = (self.holder, LEASE.as_secs_f64());
         let granted =
-            self.with_session(async |session| session.client.query_opt(&session.lease, &[&holder, &seconds]).await);
+            self.with_session(async |session| session.client.query_opt(&session.lease, &[&holder, &seconds]).await)?;
         // From before the question was asked: the lease is never thought to last longer than the server thinks.
-        let leased = matches!(granted, Ok(Some(_))).then_some(asked);
-        let was_granted = self.handover.set_publishing(leased.map(|asked| asked + LEASE));
-        let granted = granted?;
+        let was_granted = self.handover.set_leased(granted.is_some().then_some(asked));
         if was_granted && granted.is_none() {
             // What was handed over here in vain: the one that publishes now has not been notified of it.
             self.with_session(async |session| session.client.batch_execute("NOTIFY account_outbox").await)?;
         }
-        self.leased = leased;
         self.resync = granted.as_ref().and_then(|row| requests_from_row(row).open());
         Ok(granted.is_some())
     }
@@ -210,13 +204,12 @@ impl Outbox for PostgresOutbox {
     }
 
     fn release(&mut self) -> Result<(), StoreError> {
-        if self.leased.is_some() {
+        if self.handover.leased().is_some() {
             self.removal.at = None;
             self.tidy()?;
         }
         let holder = self.holder;
-        self.leased = None;
-        self.handover.set_publishing(None);
+        self.handover.set_leased(None);
         self.with_session(async |session| session.client.execute(&session.release, &[&holder]).await).map(drop)
     }
 
