@@ -64,6 +64,12 @@ pub trait Publisher: Send {
     /// if there was none.
     fn position(&self) -> Option<u64>;
 
+    /// Whether the log, through a fault of its own, may yet lose records before the position it was opened with. Telling it the
+    /// newest state of everything once more makes up for that.
+    fn may_lose_records(&self) -> bool {
+        false
+    }
+
     /// Publishes `records` in their order, and `position` with them. When it returns `Ok` they are durable (`acks=all`;
     /// a synced commit). After an error some may be there, and this publisher takes no more: open a new one, and its
     /// position tells.

@@ -11,6 +11,8 @@ mod embedded_damage;
 mod embedded_only;
 #[path = "suite/embedded_upgrade.rs"]
 mod embedded_upgrade;
+#[path = "suite/kafka_left_open.rs"]
+mod kafka_left_open;
 #[path = "suite/kafka_only.rs"]
 mod kafka_only;
 #[path = "suite/kafka_properties.rs"]

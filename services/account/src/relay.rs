@@ -115,10 +115,12 @@ impl Relay {
         self.appended = 0;
         let mut publisher = self.open_publisher()?;
         let position = publisher.position().unwrap_or(0);
-        if position < self.outbox.removed()? {
-            // The topic may have been made anew, or put back to an older copy, or it is another one.
+        // The topic may have been made anew, or put back to an older copy, or it is another one.
+        let lacks_events = position < self.outbox.removed()?;
+        if lacks_events || publisher.may_lose_records() {
+            let lacks = if lacks_events { "lacks" } else { "may lose" };
             tracing::warn!(
-                "the event log lacks events that were published: it will be told the state of every account"
+                "the event log {lacks} events that were published: it will be told the state of every account"
             );
             self.outbox.request_resync()?;
         }

@@ -9,7 +9,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::metadata::Metadata;
-use rdkafka::producer::ProducerContext;
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use rdkafka::{ClientContext, Message};
 
 use super::KafkaSettings;
@@ -245,6 +245,20 @@ pub(super) fn log_error(doing: &str, error: &KafkaError) -> LogError {
             | Code::UnsupportedVersion,
         ) => LogError::Refused(text),
         _ => LogError::Unavailable(text),
+    }
+}
+
+/// An error of the producer's. Once a newer publisher is open, every one means that this one is fenced, whatever it says.
+pub(super) fn publish_error(producer: &BaseProducer<Events>, doing: &str, error: &KafkaError) -> LogError {
+    match producer.client().fatal_error() {
+        Some((code, reason)) => {
+            let fatal = log_error(doing, &KafkaError::Global(code));
+            match fatal {
+                LogError::Fenced(_) => LogError::Fenced(format!("{doing}: {reason}")),
+                _ => LogError::Unavailable(format!("{doing}: {reason}")),
+            }
+        }
+        None => log_error(doing, error),
     }
 }
 

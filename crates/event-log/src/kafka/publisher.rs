@@ -29,7 +29,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
-use super::client::{Events, create, log_error, partition_count, time_left};
+use super::client::{Events, create, log_error, partition_count, publish_error, time_left};
 use super::{KafkaSettings, position, topic};
 use crate::{LogError, Publisher, Record};
 
@@ -81,6 +81,7 @@ pub(super) struct KafkaPublisher {
     topic: String,
     group: ConsumerGroupMetadata,
     position: Option<u64>,
+    may_lose_records: bool,
     /// The transaction under way.
     open: Option<Open>,
     /// Set after an error. Whether the batch was committed is known to the brokers only: a new publisher asks them.
@@ -110,7 +111,7 @@ impl KafkaPublisher {
         // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
         let partitions = partition_count(&client, &settings.topic, deadline)?;
         let producers = open_producers(settings, name, deadline)?;
-        let (group, noted) = position::committed(settings, name, deadline)?;
+        let kept = position::kept(settings, name, &producers, deadline)?;
         for partition in 0..partitions as i32 {
             let (_, end) = client
                 .fetch_watermarks(&settings.topic, partition, time_left(deadline))
@@ -119,15 +120,16 @@ impl KafkaPublisher {
         }
         // A position in a topic that is shorter than it was then is that of one that was there before.
         let total = known_ends(&producers).values().sum::<i64>();
-        let position = noted.filter(|noted| total >= noted.total.max(1)).map(|noted| noted.position);
+        let position = kept.noted.filter(|noted| total >= noted.total.max(1)).map(|noted| noted.position);
         let next_check = Instant::now() + CHECK_INTERVAL;
         Ok(KafkaPublisher {
             producers,
             turn: 0,
             client,
             topic: settings.topic.clone(),
-            group,
+            group: kept.group,
             position,
+            may_lose_records: kept.was_left_open,
             open: None,
             spent: false,
             next_check,
@@ -301,6 +303,10 @@ impl Publisher for KafkaPublisher {
         self.position
     }
 
+    fn may_lose_records(&self) -> bool {
+        self.may_lose_records
+    }
+
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         self.check_usable()?;
         let appended = self.append_in_transaction(records, position);
@@ -395,18 +401,4 @@ pub(super) fn producer(settings: &KafkaSettings, name: &str) -> Result<BaseProdu
         ("partitioner", "murmur2_random"),
     ];
     create(settings, "publisher", &tuning, &fixed)
-}
-
-/// An error of the producer's. Once a newer publisher is open, every one means that this one is fenced, whatever it says.
-fn publish_error(producer: &BaseProducer<Events>, doing: &str, error: &KafkaError) -> LogError {
-    match producer.client().fatal_error() {
-        Some((code, reason)) => {
-            let fatal = log_error(doing, &KafkaError::Global(code));
-            match fatal {
-                LogError::Fenced(_) => LogError::Fenced(format!("{doing}: {reason}")),
-                _ => LogError::Unavailable(format!("{doing}: {reason}")),
-            }
-        }
-        None => log_error(doing, error),
-    }
 }

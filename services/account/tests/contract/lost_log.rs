@@ -62,6 +62,20 @@ fn an_empty_log_is_told_the_state_of_every_account_and_nothing_old_behind_it() {
 }
 
 #[test]
+fn a_log_that_may_lose_records_is_told_the_state_of_every_account_once_more() {
+    let service = TestService::start();
+    let id = service.new_id();
+    service.patch(&id, &json!({"status": "BLOCKED"})).expect(200);
+    let other = service.new_id();
+    service.log_of(3);
+    service.set_log_may_lose_records();
+    let service = service.restart();
+    let last = last_of_each(&service.log_of(5));
+    assert_eq!((last[&id].0, last[&other].0), (2, 1));
+    assert_eq!(service.restart().stop_and_read_log().len(), 5, "once");
+}
+
+#[test]
 fn a_log_that_has_everything_is_told_nothing_again() {
     let mut service = TestService::start();
     for _ in 0..20 {

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use account_service::Config;
@@ -37,7 +37,7 @@ pub(crate) struct TestService {
     folder: TempDir,
     clock: Clock,
     cors: Option<CorsOrigin>,
-    away: Away,
+    faults: Faults,
 }
 
 /// A record with the place it stands in.
@@ -57,9 +57,9 @@ impl TestService {
         let folder = tempfile::tempdir().expect("a folder");
         let log = open_event_log(folder.path());
         let cors = cors.map(|origin| origin.parse().expect("an origin"));
-        let away = Away::default();
-        let running = run(folder.path(), &log, &clock, &cors, &away);
-        TestService { running, log, folder, clock, cors, away }
+        let faults = Faults::default();
+        let running = run(folder.path(), &log, &clock, &cors, &faults);
+        TestService { running, log, folder, clock, cors, faults }
     }
 
     /// Takes the event log away from the service, or gives it back.
@@ -69,7 +69,12 @@ impl TestService {
 
     /// Takes the event log away after it has taken so many batches more.
     pub(crate) fn set_publishes_left(&self, batches: i64) {
-        self.away.0.store(batches, Ordering::SeqCst);
+        self.faults.publishes_left.store(batches, Ordering::SeqCst);
+    }
+
+    /// Has the log say to its next publisher that it may lose records.
+    pub(crate) fn set_log_may_lose_records(&self) {
+        self.faults.may_lose_records.store(true, Ordering::SeqCst);
     }
 
     /// Where its database is.
@@ -86,26 +91,26 @@ impl TestService {
     /// As [`TestService::restart`], with what `between` does to the database meanwhile.
     pub(crate) fn restart_between(self, between: impl FnOnce(&DatabaseUrl)) -> Self {
         let database = self.database();
-        let TestService { mut running, log, folder, clock, cors, away } = self;
+        let TestService { mut running, log, folder, clock, cors, faults } = self;
         running.stop().expect("a clean end");
         between(&database);
         close(log);
         let log = open_event_log(folder.path());
-        let running = run(folder.path(), &log, &clock, &cors, &away);
-        TestService { running, log, folder, clock, cors, away }
+        let running = run(folder.path(), &log, &clock, &cors, &faults);
+        TestService { running, log, folder, clock, cors, faults }
     }
 
     /// Ends the service and throws its log away; `between` then has the service while the new log is still away, and it
     /// gets the log back after that.
     pub(crate) fn restart_with_an_empty_log(self, between: impl FnOnce(&Self)) -> Self {
-        let TestService { mut running, log, folder, clock, cors, away } = self;
+        let TestService { mut running, log, folder, clock, cors, faults } = self;
         running.stop().expect("a clean end");
         close(log);
         forget_event_log(folder.path());
         let log = open_event_log(folder.path());
-        away.0.store(0, Ordering::SeqCst);
-        let running = run(folder.path(), &log, &clock, &cors, &away);
-        let service = TestService { running, log, folder, clock, cors, away };
+        faults.publishes_left.store(0, Ordering::SeqCst);
+        let running = run(folder.path(), &log, &clock, &cors, &faults);
+        let service = TestService { running, log, folder, clock, cors, faults };
         between(&service);
         service.set_log_away(false);
         service
@@ -142,7 +147,7 @@ impl TestService {
 
     /// A second service on the same files, to see it refused.
     pub(crate) fn start_another(&self) -> InProcess {
-        run(self.folder.path(), &self.log, &self.clock, &self.cors, &self.away)
+        run(self.folder.path(), &self.log, &self.clock, &self.cors, &self.faults)
     }
 
     /// All that is in the log now, each partition's records in order.
@@ -225,51 +230,56 @@ fn close(log: Arc<dyn EventLog>) {
     assert_eq!(Arc::strong_count(&log), 1, "nobody holds on to the log");
 }
 
-fn run(folder: &Path, log: &Arc<dyn EventLog>, clock: &Clock, cors: &Option<CorsOrigin>, away: &Away) -> InProcess {
+fn run(folder: &Path, log: &Arc<dyn EventLog>, clock: &Clock, cors: &Option<CorsOrigin>, faults: &Faults) -> InProcess {
     let database = database_url(folder, "account").parse().expect("a database URL");
     let config = Config { database, cors: cors.clone(), clock: clock.clone() };
-    let log = Arc::new(AwayLog { log: Arc::clone(log), away: away.clone() });
+    let log = Arc::new(FaultyLog { log: Arc::clone(log), faults: faults.clone() });
     InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown))
 }
 
-/// How many more batches the log takes before it is away. Clones share the number.
+/// What is wrong with the log. Clones share it.
 #[derive(Debug, Clone)]
-struct Away(Arc<AtomicI64>);
+struct Faults {
+    /// How many more batches it takes before it is away.
+    publishes_left: Arc<AtomicI64>,
+    /// What it says of itself to the next publisher.
+    may_lose_records: Arc<AtomicBool>,
+}
 
-impl Default for Away {
+impl Default for Faults {
     fn default() -> Self {
-        Away(Arc::new(AtomicI64::new(i64::MAX)))
+        Faults { publishes_left: Arc::new(AtomicI64::new(i64::MAX)), may_lose_records: Arc::default() }
     }
 }
 
-impl Away {
+impl Faults {
     fn check(&self) -> Result<(), LogError> {
-        match self.0.load(Ordering::SeqCst) <= 0 {
+        match self.publishes_left.load(Ordering::SeqCst) <= 0 {
             true => Err(LogError::Unavailable("the test took it away".to_owned())),
             false => Ok(()),
         }
     }
 }
 
-/// The log as the service under test is given it: the log of the test, unless it is away.
-struct AwayLog {
+/// The log as the service under test is given it: the log of the test, with its faults.
+struct FaultyLog {
     log: Arc<dyn EventLog>,
-    away: Away,
+    faults: Faults,
 }
 
-impl EventLog for AwayLog {
+impl EventLog for FaultyLog {
     fn describe(&self) -> String {
         self.log.describe()
     }
 
     fn prepare(&self) -> Result<(), LogError> {
-        self.away.check()?;
+        self.faults.check()?;
         self.log.prepare()
     }
 
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
-        self.away.check()?;
-        Ok(Box::new(AwayPublisher { publisher: self.log.publisher(name)?, away: self.away.clone() }))
+        self.faults.check()?;
+        Ok(Box::new(FaultyPublisher { publisher: self.log.publisher(name)?, faults: self.faults.clone() }))
     }
 
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {
@@ -285,19 +295,23 @@ impl EventLog for AwayLog {
     }
 }
 
-struct AwayPublisher {
+struct FaultyPublisher {
     publisher: Box<dyn Publisher>,
-    away: Away,
+    faults: Faults,
 }
 
-impl Publisher for AwayPublisher {
+impl Publisher for FaultyPublisher {
     fn position(&self) -> Option<u64> {
         self.publisher.position()
     }
 
+    fn may_lose_records(&self) -> bool {
+        self.faults.may_lose_records.swap(false, Ordering::SeqCst)
+    }
+
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
-        self.away.check()?;
-        self.away.0.fetch_sub(1, Ordering::SeqCst);
+        self.faults.check()?;
+        self.faults.publishes_left.fetch_sub(1, Ordering::SeqCst);
         self.publisher.append(records, position)
     }
 
@@ -310,7 +324,7 @@ impl Publisher for AwayPublisher {
     }
 
     fn check(&mut self) -> Result<(), LogError> {
-        self.away.check()?;
+        self.faults.check()?;
         self.publisher.check()
     }
 }
