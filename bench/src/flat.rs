@@ -62,7 +62,10 @@ fn start(folder: &Path, count: u64) -> anyhow::Result<(Process, Sized)> {
     let relay = &accounts.get("/readyz").body["relay"];
     ensure!(relay["published"] == 0, "events were published that were there already: {relay}");
     let process = tandem.id();
-    Ok((tandem, Sized { count, process, accounts: accounts.address(), cards: cards.address() }))
+    Ok((
+        tandem,
+        Sized { count, folder: folder.to_owned(), process, accounts: accounts.address(), cards: cards.address() },
+    ))
 }
 
 fn is_ready(cards: &Http) -> bool {

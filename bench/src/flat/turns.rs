@@ -1,6 +1,8 @@
 //! The requests, each to services of either size in turn.
 
+use std::fs::File;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use account_events::AccountStatus;
@@ -26,6 +28,8 @@ const BOUND: f64 = 1.5;
 /// Services with so many accounts, and as many cards.
 pub(super) struct Sized {
     pub(super) count: u64,
+    /// Of their files.
+    pub(super) folder: PathBuf,
     /// Of both.
     pub(super) process: u32,
     pub(super) accounts: SocketAddr,
@@ -37,26 +41,36 @@ struct Asked {
     what: &'static str,
     schedule: Schedule,
     of_cards: bool,
+    /// Whether it reads where nobody has read for long: what a machine may have to fetch from disk.
+    is_anywhere: bool,
     make: fn(u64, u64) -> Request,
 }
 
 const ASKED: [Asked; 13] = [
-    Asked { what: "POST /card", schedule: POSTS, of_cards: true, make: |count, chance| post_card(count, chance) },
+    Asked {
+        what: "POST /card",
+        schedule: POSTS,
+        of_cards: true,
+        is_anywhere: true,
+        make: |count, chance| post_card(count, chance),
+    },
     accounts("GET /accounts", |_, _| Request::get("/accounts")),
     accounts("GET /accounts?status=ACTIVE", |_, _| Request::get("/accounts?status=ACTIVE")),
     accounts("GET /accounts?status=BLOCKED", |_, _| Request::get("/accounts?status=BLOCKED")),
     accounts("GET /accounts?status=DELETED", |_, _| Request::get("/accounts?status=DELETED")),
-    accounts("GET /accounts?after=, anywhere", |count, chance| accounts_after("", anywhere(count, chance))),
+    accounts("GET /accounts?after=, anywhere", |count, chance| accounts_after("", anywhere(count, chance))).anywhere(),
     accounts("GET /accounts?status=BLOCKED&after=, anywhere", |count, chance| {
         accounts_after("status=BLOCKED&", anywhere(count, chance))
-    }),
+    })
+    .anywhere(),
     accounts("GET /accounts?after=, the last page", |_, _| accounts_after("", 51)),
     cards("GET /cards", |_, _| Request::get("/cards")),
-    cards("GET /cards?after=, anywhere", |count, chance| cards_after(anywhere(count, chance))),
+    cards("GET /cards?after=, anywhere", |count, chance| cards_after(anywhere(count, chance))).anywhere(),
     cards("GET /cards?after=, the last page", |_, _| cards_after(51)),
     cards("GET /cards/by-account", |count, chance| {
         Request::get(&format!("/cards/by-account?account_id={}", MadeAccount(anywhere(count, chance)).id()))
-    }),
+    })
+    .anywhere(),
     cards("GET /cards/by-account?after=, of 1,000 cards", |count, chance| {
         let (holder, after) = (MadeAccount(HOLDER).id(), card_id(count - HELD / 2 + chance % (HELD / 4)));
         Request::get(&format!("/cards/by-account?account_id={holder}&after={after}"))
@@ -64,11 +78,11 @@ const ASKED: [Asked; 13] = [
 ];
 
 const fn accounts(what: &'static str, make: fn(u64, u64) -> Request) -> Asked {
-    Asked { what, schedule: LISTS, of_cards: false, make }
+    Asked { what, schedule: LISTS, of_cards: false, is_anywhere: false, make }
 }
 
 const fn cards(what: &'static str, make: fn(u64, u64) -> Request) -> Asked {
-    Asked { what, schedule: LISTS, of_cards: true, make }
+    Asked { what, schedule: LISTS, of_cards: true, is_anywhere: false, make }
 }
 
 fn post_card(count: u64, chance: u64) -> Request {
@@ -91,24 +105,36 @@ fn anywhere(count: u64, chance: u64) -> u64 {
     count / 4 + chance % (count / 2)
 }
 
-/// p99 of each at `big`, against that at `small`: the median of the turns, and that of their ratios.
+/// p99 of each at `big`, against that at `small`: the median of the turns, and that of their ratios. Of what reads anywhere also
+/// with the files in the machine's memory, as those of `small` always are.
 pub(super) fn measure(small: &Sized, big: &Sized, count: u64) -> anyhow::Result<Vec<Figure>> {
+    let asked_in_memory = || ASKED.iter().filter(|asked| asked.is_anywhere);
     let (mut turns, mut all_spent) = (vec![Vec::new(); ASKED.len()], Vec::new());
+    let mut turns_in_memory = vec![Vec::new(); asked_in_memory().count()];
     for turn in 0..count {
         println!("p99 at {} and at {}: turn {} of {count}", big.count, small.count, turn + 1);
         let (mut of_small, mut of_big) = (Spent::default(), Spent::default());
-        for (asked, turns) in ASKED.iter().zip(&mut turns) {
+        let mut p99s = |asked: &Asked| -> anyhow::Result<(f64, f64)> {
             // Each is the first as often as the other, nearly.
-            turns.push(if turn % 2 == 0 {
+            if turn % 2 == 0 {
                 let first = asked.p99(small, turn, &mut of_small)?;
-                (asked.p99(big, turn, &mut of_big)?, first)
+                Ok((asked.p99(big, turn, &mut of_big)?, first))
             } else {
-                (asked.p99(big, turn, &mut of_big)?, asked.p99(small, turn, &mut of_small)?)
-            });
+                Ok((asked.p99(big, turn, &mut of_big)?, asked.p99(small, turn, &mut of_small)?))
+            }
+        };
+        for (asked, turns) in ASKED.iter().zip(&mut turns) {
+            turns.push(p99s(asked)?);
+        }
+        for (asked, turns) in asked_in_memory().zip(&mut turns_in_memory) {
+            big.read_files()?;
+            turns.push(p99s(asked)?);
         }
         all_spent.push((of_big, of_small, sync_rate()?));
     }
-    let p99s = ASKED.iter().zip(turns).map(|(asked, turns)| asked.figure(&turns, small.count, big.count));
+    let p99s = ASKED.iter().zip(turns).map(|(asked, turns)| asked.figure("", &turns, small, big).at_most(BOUND));
+    let in_memory = asked_in_memory().zip(turns_in_memory);
+    let in_memory = in_memory.map(|(asked, turns)| asked.figure(", files in memory", &turns, small, big));
     let spent = Turns(&all_spent);
     let time = |of: &str, value: fn(&Spent) -> f64| {
         let (what, small) = (format!("{of}'s processor time a request, all of these"), small.count.to_string());
@@ -119,7 +145,17 @@ pub(super) fn measure(small: &Sized, big: &Sized, count: u64) -> anyhow::Result<
         time("generator", |spent| spent.micros(spent.generator)),
         spent.figure("raw syncs at the same turns", Unit::PerSecond, |turn| turn.2),
     ];
-    Ok(p99s.chain(beside).collect())
+    Ok(p99s.chain(in_memory).chain(beside).collect())
+}
+
+impl Sized {
+    /// Reads the databases through, so that the machine has them in memory.
+    fn read_files(&self) -> anyhow::Result<()> {
+        for name in ["account.db", "card.db"] {
+            std::io::copy(&mut File::open(self.folder.join(name))?, &mut std::io::sink())?;
+        }
+        Ok(())
+    }
 }
 
 /// Processor time of a turn's requests at one size.
@@ -137,6 +173,10 @@ impl Spent {
 }
 
 impl Asked {
+    const fn anywhere(self) -> Asked {
+        Asked { is_anywhere: true, ..self }
+    }
+
     /// In milliseconds.
     fn p99(&self, services: &Sized, turn: u64, spent: &mut Spent) -> anyhow::Result<f64> {
         let address = if self.of_cards { services.cards } else { services.accounts };
@@ -150,8 +190,8 @@ impl Asked {
         Ok(milliseconds(&tally.latencies, 0.99))
     }
 
-    fn figure(&self, turns: &[(f64, f64)], small: u64, big: u64) -> Figure {
-        let what = format!("p99 of {}, {big} accounts and cards", self.what);
-        Turns(turns).compared(what, Unit::Milliseconds, |turn| turn.0, format!("{small}"), |turn| turn.1).at_most(BOUND)
+    fn figure(&self, how: &str, turns: &[(f64, f64)], small: &Sized, big: &Sized) -> Figure {
+        let what = format!("p99 of {}, {} accounts and cards{how}", self.what, big.count);
+        Turns(turns).compared(what, Unit::Milliseconds, |turn| turn.0, small.count.to_string(), |turn| turn.1)
     }
 }
