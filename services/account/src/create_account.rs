@@ -1,5 +1,7 @@
 //! `POST /account`
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
@@ -19,7 +21,7 @@ pub(crate) struct CreateAccount {
 }
 
 pub(crate) async fn create_account(
-    State(store): State<Store>,
+    State(store): State<Arc<Store>>,
     trace: TraceParent,
     JsonBody(request): JsonBody<CreateAccount>,
 ) -> Result<Response, AccountError> {

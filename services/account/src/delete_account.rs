@@ -1,5 +1,7 @@
 //! `DELETE /account?id=`: the account stays, with the status `DELETED`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -12,7 +14,7 @@ use crate::error::AccountError;
 use crate::store::Store;
 
 pub(crate) async fn delete_account(
-    State(store): State<Store>,
+    State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<AccountQuery>,
     headers: HeaderMap,
     trace: TraceParent,

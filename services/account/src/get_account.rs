@@ -1,5 +1,7 @@
 //! `GET /account?id=` and `GET /accounts/by-number?account_number=`
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use http_server::QueryParams;
@@ -10,7 +12,7 @@ use crate::error::AccountError;
 use crate::store::Store;
 
 pub(crate) async fn get_account(
-    State(store): State<Store>,
+    State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<AccountQuery>,
 ) -> Result<Response, AccountError> {
     Ok(with_etag(store.account(query.id()?).await?))
@@ -22,7 +24,7 @@ pub(crate) struct NumberQuery {
 }
 
 pub(crate) async fn get_account_by_number(
-    State(store): State<Store>,
+    State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<NumberQuery>,
 ) -> Result<Response, AccountError> {
     let number = query.account_number.filter(|number| !number.is_empty()).ok_or(AccountError::MissingNumber)?;

@@ -62,6 +62,7 @@ pub async fn run(
     let (signal, wait) = OutboxSignal::channel();
     let Opened { store, writer_thread, outbox, database_id } =
         Store::open(&config.database, config.clock, signal.clone()).await?;
+    let store = Arc::new(store);
     let status = Arc::new(RelayStatus::default());
     let relay_stopping = Arc::new(AtomicBool::new(false));
     let relay = Relay {
@@ -82,8 +83,8 @@ pub async fn run(
         })
         .context("cannot start the relay")?;
 
-    let readiness = Arc::new(AccountReadiness { store: store.clone(), status, shutdown: shutdown.clone() });
-    let router = router::routes(store.clone()).merge(http_server::health_routes(NAME, readiness));
+    let readiness = Arc::new(AccountReadiness { store: Arc::clone(&store), status, shutdown: shutdown.clone() });
+    let router = router::routes(Arc::clone(&store)).merge(http_server::health_routes(NAME, readiness));
     let router = http_server::finish(router, NAME, config.cors);
     tracing::info!(service = NAME, address = %listener.local_addr()?, "listening");
     http_server::serve(listener, router, shutdown).await;
@@ -95,7 +96,7 @@ pub async fn run(
 
 /// Ends the writer, then the relay: what the writer commits last is still published.
 async fn stop(
-    store: Store,
+    store: Arc<Store>,
     writer_thread: JoinHandle<()>,
     relay_thread: JoinHandle<()>,
     relay_stopping: Arc<AtomicBool>,
@@ -116,7 +117,7 @@ async fn stop(
 }
 
 struct AccountReadiness {
-    store: Store,
+    store: Arc<Store>,
     status: Arc<RelayStatus>,
     shutdown: CancellationToken,
 }

@@ -1,5 +1,7 @@
 //! `GET /accounts?limit=&after=&status=`: newest first.
 
+use std::sync::Arc;
+
 use account_events::{AccountId, AccountStatus};
 use axum::Json;
 use axum::extract::State;
@@ -26,7 +28,7 @@ pub(crate) struct AccountList {
 }
 
 pub(crate) async fn list_accounts(
-    State(store): State<Store>,
+    State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<ListQuery>,
 ) -> Result<Json<AccountList>, ApiError> {
     let limit = parse_limit(query.limit.as_deref())?;

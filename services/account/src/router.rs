@@ -1,5 +1,7 @@
 //! Every path of the account service.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::routing::get;
 
@@ -10,7 +12,7 @@ use crate::list_accounts::list_accounts;
 use crate::store::Store;
 use crate::update_account::update_account;
 
-pub(crate) fn routes(store: Store) -> Router {
+pub(crate) fn routes(store: Arc<Store>) -> Router {
     let account =
         get(get_account).post(create_account).put(update_account).patch(update_account).delete(delete_account);
     Router::new()

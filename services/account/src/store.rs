@@ -8,7 +8,6 @@ pub(crate) mod postgres;
 mod recent_events;
 pub(crate) mod sqlite;
 
-use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::{AccountId, AccountStatus};
@@ -24,10 +23,9 @@ use crate::ledger::{Command, Outcome};
 use crate::outbox::{Outbox, OutboxSignal};
 
 /// The database, for handlers.
-#[derive(Clone)]
 pub struct Store {
     writer: GroupCommit<Command, Outcome>,
-    reader: Arc<Reader>,
+    reader: Reader,
     numbering: AccountNumbering,
 }
 
@@ -98,7 +96,7 @@ impl Store {
 
     /// The account with this id.
     pub async fn account(&self, id: AccountId) -> Result<Account, AccountError> {
-        let account = match &*self.reader {
+        let account = match &self.reader {
             Reader::Sqlite(reader) => reader.account(id).await?,
             Reader::Postgres(reader) => reader.account(id).await?,
         };
@@ -108,7 +106,7 @@ impl Store {
     /// The account with this number.
     pub async fn account_by_number(&self, number: &str) -> Result<Account, AccountError> {
         let sequence = self.numbering.sequence(number).ok_or(AccountError::NotFound)?;
-        let account = match &*self.reader {
+        let account = match &self.reader {
             Reader::Sqlite(reader) => reader.account_by_sequence(sequence).await?,
             Reader::Postgres(reader) => reader.account_by_sequence(sequence).await?,
         };
@@ -117,7 +115,7 @@ impl Store {
 
     /// A page of accounts, newest first.
     pub async fn page(&self, request: PageRequest) -> Result<Page, AccountError> {
-        let page = match &*self.reader {
+        let page = match &self.reader {
             Reader::Sqlite(reader) => reader.page(request).await?,
             Reader::Postgres(reader) => reader.page(request).await?,
         };

@@ -1,5 +1,7 @@
 //! `PUT /account?id=` and `PATCH /account?id=`: the same, any of the three fields.
 
+use std::sync::Arc;
+
 use account_events::AccountStatus;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -21,7 +23,7 @@ pub(crate) struct UpdateAccount {
 }
 
 pub(crate) async fn update_account(
-    State(store): State<Store>,
+    State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<AccountQuery>,
     headers: HeaderMap,
     trace: TraceParent,

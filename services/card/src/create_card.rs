@@ -1,5 +1,7 @@
 //! `POST /card`: one look-up in the account view, one durable insert, and no other call (ARCHITECTURE.md C1).
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,7 +22,7 @@ pub(crate) struct CreateCard {
 }
 
 pub(crate) async fn create_card(
-    State(service): State<CardService>,
+    State(service): State<Arc<CardService>>,
     JsonBody(request): JsonBody<CreateCard>,
 ) -> Result<Response, CardError> {
     let country = request.country.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingCountry)?.parse()?;

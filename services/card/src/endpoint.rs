@@ -11,7 +11,6 @@ use crate::store::Store;
 use crate::view_status::ViewStatus;
 
 /// What handlers work with.
-#[derive(Clone)]
 pub(crate) struct CardService {
     pub(crate) store: Store,
     pub(crate) view: AccountView,

@@ -1,5 +1,7 @@
 //! `GET /card?id=` and `GET /cards/by-number?card_number=`
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use http_server::QueryParams;
@@ -10,7 +12,7 @@ use crate::endpoint::{CardQuery, CardService};
 use crate::error::CardError;
 
 pub(crate) async fn get_card(
-    State(service): State<CardService>,
+    State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<CardQuery>,
 ) -> Result<Json<Card>, CardError> {
     Ok(Json(service.store.card(query.id()?).await?))
@@ -22,7 +24,7 @@ pub(crate) struct NumberQuery {
 }
 
 pub(crate) async fn get_card_by_number(
-    State(service): State<CardService>,
+    State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<NumberQuery>,
 ) -> Result<Json<Card>, CardError> {
     let number = query.card_number.filter(|number| !number.is_empty()).ok_or(CardError::MissingNumber)?;

@@ -98,7 +98,7 @@ pub async fn run(
         status: Arc::clone(&status),
         shutdown: shutdown.clone(),
     });
-    let service = CardService { store: store.clone(), view, status };
+    let service = Arc::new(CardService { store: store.clone(), view, status });
     let router = router::routes(service).merge(http_server::health_routes(NAME, readiness));
     let router = http_server::finish(router, NAME, config.cors);
     tracing::info!(service = NAME, address = %listener.local_addr()?, "listening");

@@ -1,5 +1,7 @@
 //! `GET /cards?limit=&after=` and `GET /cards/by-account?account_id=&limit=&after=`: newest first.
 
+use std::sync::Arc;
+
 use account_events::AccountId;
 use axum::Json;
 use axum::extract::State;
@@ -34,14 +36,14 @@ pub(crate) struct CardList {
 }
 
 pub(crate) async fn list_cards(
-    State(service): State<CardService>,
+    State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<ListQuery>,
 ) -> Result<Json<CardList>, ApiError> {
     list(&service, query.limit, query.after, None).await
 }
 
 pub(crate) async fn list_cards_by_account(
-    State(service): State<CardService>,
+    State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<AccountCardsQuery>,
 ) -> Result<Json<CardList>, ApiError> {
     let account_id = query.account_id.filter(|id| !id.is_empty()).ok_or(CardError::MissingAccountId)?;

@@ -1,5 +1,7 @@
 //! Every path of the card service.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::routing::get;
 
@@ -9,7 +11,7 @@ use crate::endpoint::CardService;
 use crate::get_card::{get_card, get_card_by_number};
 use crate::list_cards::{list_cards, list_cards_by_account};
 
-pub(crate) fn routes(service: CardService) -> Router {
+pub(crate) fn routes(service: Arc<CardService>) -> Router {
     Router::new()
         .route("/card", get(get_card).post(create_card).delete(delete_card))
         .route("/cards", get(list_cards))

@@ -4,7 +4,6 @@ mod handover;
 pub(crate) mod outbox;
 mod writer;
 
-use std::sync::Arc;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, Version};
 use database::postgres::{Parameter, Postgres, PostgresSchema};
@@ -45,7 +44,7 @@ pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Resul
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
     let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), handover));
-    let reader = Arc::new(super::Reader::Postgres(Reader { database, numbering: numbering.clone() }));
+    let reader = super::Reader::Postgres(Reader { database, numbering: numbering.clone() });
     let store = Store { writer, reader, numbering };
     Ok(Opened { store, writer_thread, outbox, database_id: row.get(0) })
 }

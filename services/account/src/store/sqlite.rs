@@ -7,7 +7,6 @@ mod reader;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use account_events::{AccountId, AccountStatus};
 use database::sqlite::{Schema, SqliteFile};
@@ -66,7 +65,7 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
         .map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| unusable(error.to_string()))?;
-    let reader = Arc::new(super::Reader::Sqlite(Reader::new(read_pool, numbering.clone(), file)));
+    let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone(), file));
     Ok(Opened { store: Store { writer, reader, numbering }, writer_thread, outbox: Box::new(outbox), database_id })
 }
 
