@@ -75,7 +75,7 @@ fn fill_cards(path: &Path, cards: u64) -> anyhow::Result<()> {
     let mut connection = connect(path)?;
     in_transactions("cards", &mut connection, cards, |transaction, numbers| {
         let mut insert = transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, 'US', ?, ?, ?)")?;
-        let mut account = transaction.prepare_cached("INSERT INTO card_accounts VALUES (?, ?, ?)")?;
+        let mut by_account = transaction.prepare_cached("INSERT INTO cards_by_account VALUES (?, ?, ?, ?)")?;
         for number in numbers {
             let own = number <= cards - HELD;
             let (of, own_account) = (MadeAccount(if own { number } else { HOLDER }), MadeAccount(number));
@@ -85,8 +85,10 @@ fn fill_cards(path: &Path, cards: u64) -> anyhow::Result<()> {
             let count = if number == HOLDER { 1 + HELD as i64 } else { i64::from(own) };
             let closed = own_account.status() == AccountStatus::Deleted;
             if count > 0 || closed {
-                account.execute(params![own_account.id().0.as_bytes(), count, closed])?;
+                by_account.execute(params![own_account.id().0.as_bytes(), 0, count, closed])?;
             }
+            let no_number = None::<i64>;
+            by_account.execute(params![of.id().0.as_bytes(), number as i64, no_number, no_number])?;
         }
         Ok(())
     })?;

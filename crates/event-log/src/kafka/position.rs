@@ -58,13 +58,14 @@ pub(super) fn kept(
         .group_metadata()
         .ok_or_else(|| LogError::Unavailable("librdkafka has no metadata for the position's group".to_owned()))?;
     let read_soon = || read(&committed, &settings.topic, deadline.min(Instant::now() + SETTLING_TIME));
+    let is_unsaid = |found: &Result<_, _>| matches!(found, Err(LogError::Unavailable(_)));
     let mut found = read_soon();
-    let mut was_left_open = matches!(found, Err(LogError::Unavailable(_)));
-    if matches!(found, Err(LogError::Unavailable(_))) {
+    if is_unsaid(&found) {
+        // Brokers that are slow or away do not say this either.
         read(&consumer("read_uncommitted")?, &settings.topic, deadline)?;
         found = read_soon();
-        was_left_open = matches!(found, Err(LogError::Unavailable(_)));
     }
+    let was_left_open = is_unsaid(&found);
     if was_left_open {
         tracing::warn!("Kafka has left a transaction open that it had ended (KAFKA-20734): it is ended now");
         end_transactions(producers, &settings.topic, &group, deadline)?;

@@ -4,7 +4,6 @@ mod handover;
 pub(crate) mod outbox;
 mod writer;
 
-
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, Version};
 use database::postgres::{Parameter, Postgres, PostgresSchema};
 use database::{GroupCommit, OpenError, StoreError};

@@ -24,7 +24,7 @@ use crate::quarantine::{self, QuarantinedRecord};
 const SCHEMA: Schema = Schema {
     application_id: 0x7443_7264, // "tCrd"
     owner: "card service",
-    migrations: &[include_str!("sqlite-1.sql"), include_str!("sqlite-2.sql")],
+    migrations: &[include_str!("sqlite-1.sql"), include_str!("sqlite-2.sql"), include_str!("sqlite-3.sql")],
 };
 
 /// The columns of [`card_from_row`].
@@ -119,7 +119,8 @@ impl Committer for Writer {
 }
 
 fn closed_accounts(connection: &Connection, named: &Named) -> rusqlite::Result<BTreeSet<AccountId>> {
-    let mut statement = connection.prepare_cached("SELECT 1 FROM card_accounts WHERE account_id = ? AND closed = 1")?;
+    let mut statement = connection
+        .prepare_cached("SELECT 1 FROM cards_by_account WHERE account_id = ? AND sequence = 0 AND closed = 1")?;
     let mut closed = BTreeSet::new();
     for account_id in &named.accounts {
         if statement.exists([account_id.0.as_bytes()])? {
@@ -171,10 +172,12 @@ fn write(
             card.account_id.0.as_bytes(),
             card.creation_timestamp.as_microsecond(),
         ])?;
+        let mut own = transaction.prepare_cached("INSERT INTO cards_by_account VALUES (?, ?, NULL, NULL)")?;
+        own.execute(params![card.account_id.0.as_bytes(), sequence as i64])?;
     }
     for (account_id, count) in &changes.counts {
         let mut statement = transaction.prepare_cached(
-            "INSERT INTO card_accounts VALUES (?, ?, 0) ON CONFLICT (account_id) DO UPDATE SET cards = cards + excluded.cards",
+            "INSERT INTO cards_by_account VALUES (?, 0, ?, 0) ON CONFLICT DO UPDATE SET cards = cards + excluded.cards",
         )?;
         statement.execute(params![account_id.0.as_bytes(), count])?;
     }
@@ -183,12 +186,13 @@ fn write(
         transaction.prepare_cached(&sql)?.execute(where_card_is(numbering, id))?;
     }
     for account_id in &changes.closed {
-        let mut close = transaction.prepare_cached(
-            "INSERT INTO card_accounts VALUES (?, 0, 1) ON CONFLICT (account_id) DO UPDATE SET closed = 1",
-        )?;
+        let mut close = transaction
+            .prepare_cached("INSERT INTO cards_by_account VALUES (?, 0, 0, 1) ON CONFLICT DO UPDATE SET closed = 1")?;
         close.execute([account_id.0.as_bytes()])?;
-        let mut delete =
-            transaction.prepare_cached("UPDATE cards SET deleted = 1 WHERE account_id = ? AND deleted = 0")?;
+        let mut delete = transaction.prepare_cached(
+            "UPDATE cards SET deleted = 1 WHERE deleted = 0
+                 AND sequence IN (SELECT sequence FROM cards_by_account WHERE account_id = ? AND sequence > 0)",
+        )?;
         delete.execute([account_id.0.as_bytes()])?;
     }
     quarantine(transaction, &changes.quarantined, now)?;
@@ -264,8 +268,15 @@ fn page(connection: &Connection, numbering: &CardNumbering, request: PageRequest
             Some((sequence, _)) => sequence,
         },
     };
-    let filter = if request.account_id.is_some() { "account_id = ?3 AND" } else { "?3 IS NULL AND" };
-    let sql = format!("SELECT {COLUMNS} FROM cards WHERE {filter} sequence < ?1 ORDER BY sequence DESC LIMIT ?2");
+    let last = "sequence < ?1 ORDER BY sequence DESC LIMIT ?2";
+    let sql = match request.account_id {
+        None => format!("SELECT {COLUMNS} FROM cards WHERE ?3 IS NULL AND {last}"),
+        Some(_) => format!(
+            "SELECT {COLUMNS} FROM cards WHERE sequence IN
+                 (SELECT sequence FROM cards_by_account WHERE account_id = ?3 AND sequence > 0 AND {last})
+             ORDER BY sequence DESC"
+        ),
+    };
     let mut statement = connection.prepare_cached(&sql)?;
     let account = request.account_id.map(|id| id.0.into_bytes());
     // One more than asked for tells whether there are more.
@@ -274,7 +285,7 @@ fn page(connection: &Connection, numbering: &CardNumbering, request: PageRequest
     let cards = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     let total = match account {
         None => "SELECT cards FROM ledger WHERE ?1 IS NULL",
-        Some(_) => "SELECT cards FROM card_accounts WHERE account_id = ?1",
+        Some(_) => "SELECT cards FROM cards_by_account WHERE account_id = ?1 AND sequence = 0",
     };
     let total = connection.prepare_cached(total)?.query_row([account], |row| row.get::<_, i64>(0)).optional()?;
     Ok(Some(request.page(cards, total.unwrap_or(0) as u64)))
@@ -313,9 +324,16 @@ mod tests {
             let sql = "INSERT INTO cards VALUES (?, ?, 'US', ?, 0, 0)";
             older.writer().unwrap().execute(sql, row).unwrap();
         }
+        let closed = AccountId(Uuid::from_u128(6));
+        for (account_id, cards, is_closed) in [(account_id, 9, false), (closed, 0, true)] {
+            let row = params![account_id.0.as_bytes(), cards, is_closed];
+            older.writer().unwrap().execute("INSERT INTO card_accounts VALUES (?, ?, ?)", row).unwrap();
+        }
         drop(older);
         let file = SqliteFile::open(&path, &SCHEMA).unwrap();
         let (connection, durability) = file.group_writer().unwrap();
+        let named = Named { accounts: BTreeSet::from([account_id, closed]), ..Named::default() };
+        assert_eq!(closed_accounts(&connection, &named).unwrap(), BTreeSet::from([closed]));
         let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
         let mut writer = Writer::open(connection, durability, numbering.clone(), Clock::system()).unwrap();
         let create = |_| Command::Create { country: "DE".parse().unwrap(), account_id };
@@ -335,6 +353,7 @@ mod tests {
             let request = PageRequest { limit: 100, after: Some(*id), account_id: Some(account_id) };
             let behind = page(&reader, &numbering, request).unwrap().expect("the card is there");
             assert!(behind.cards.iter().map(|card| card.id).eq(all[..place].iter().rev().copied()));
+            assert_eq!(behind.total, 18);
         }
         assert!(card_by_id(&reader, &numbering, Uuid::from_u128(1 << 100)).unwrap().is_none());
     }

@@ -176,7 +176,7 @@ impl TestService {
         let url = database_url(self.folder.path(), "card");
         match url.strip_prefix("sqlite:") {
             Some(path) => {
-                let sql = "UPDATE cards SET deleted = 0; UPDATE card_accounts SET closed = 0";
+                let sql = "UPDATE cards SET deleted = 0; UPDATE cards_by_account SET closed = 0 WHERE sequence = 0";
                 Connection::open(path).and_then(|database| database.execute_batch(sql)).expect("a database");
             }
             None => with_postgres(&url, async |client| {
