@@ -102,9 +102,10 @@ fn read(consumer: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Resu
 /// Brokers of Kafka 4 that all were away at once can lose the end of a transaction that they had answered as committed
 /// (KAFKA-20734: what has no leader for a moment they take for deleted). Its offset stays pending for ever then, and whoever reads
 /// "committed" waits for ever. The end of the producer's next transaction is its end too, so each producer commits an offset that
-/// says nothing. It is right to commit what is pending: a position is sent behind the last of its records, and nobody else
-/// sends one. Of the topic's partitions each follows with the next record that the producer has for it. So the records before the
-/// position are not certain until then.
+/// says nothing. What is pending is a position behind the last of its records, and nobody but these two could still send another.
+///
+/// The records before it are not certain for that: in each of the topic's partitions they wait for the next one of that producer,
+/// and if the transaction was to be aborted, it may have been so there ([`may_lose_records`](crate::Publisher::may_lose_records)).
 fn end_transactions(
     producers: &[BaseProducer<Events>],
     topic: &str,
