@@ -51,7 +51,7 @@ pub struct Schema {
 /// An open file. The lock on it lasts as long as this and all that was made of it.
 #[derive(Debug, Clone)]
 pub struct SqliteFile {
-    path: PathBuf,
+    path: Arc<Path>,
     _lock: Arc<File>,
 }
 
@@ -75,7 +75,7 @@ impl SqliteFile {
                 Err(TryLockError::Error(error)) => return Err(unusable(error)),
             }
         }
-        let file = SqliteFile { path: path.to_owned(), _lock: Arc::new(lock) };
+        let file = SqliteFile { path: path.into(), _lock: Arc::new(lock) };
         let mut connection = file.writer()?;
         migrate(&mut connection, schema, path)?;
         Ok(file)
@@ -127,13 +127,9 @@ impl SqliteFile {
     }
 
     /// Readers for handlers, of what the writer with this `durability` writes.
-    pub fn read_pool(&self, durability: Durability) -> Result<ReadPool, OpenError> {
-        let connections = (0..READ_CONNECTIONS).map(|_| self.reader()).collect::<Result<Vec<_>, _>>()?;
-        Ok(ReadPool {
-            permits: Arc::new(Semaphore::new(READ_CONNECTIONS)),
-            connections: Arc::new(Mutex::new(connections)),
-            durability,
-        })
+    pub fn read_pool(&self, durability: Durability) -> ReadPool {
+        let (permits, connections) = (Arc::new(Semaphore::new(READ_CONNECTIONS)), Arc::default());
+        ReadPool { file: self.clone(), permits, connections, durability }
     }
 
     /// Where it is.
@@ -142,10 +138,12 @@ impl SqliteFile {
     }
 }
 
-/// A few read connections that handlers share.
+/// A few read connections that handlers share. They are opened when there is something to read: a start takes no time for them.
 #[derive(Clone)]
 pub struct ReadPool {
+    file: SqliteFile,
     permits: Arc<Semaphore>,
+    /// Those that are open and have nothing to do.
     connections: Arc<Mutex<Vec<Connection>>>,
     durability: Durability,
 }
@@ -159,13 +157,13 @@ impl ReadPool {
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| StoreError::Stopping)?;
-        let pool = Arc::clone(&self.connections);
+        let (file, pool) = (self.file.clone(), Arc::clone(&self.connections));
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let lock = || pool.lock().unwrap_or_else(PoisonError::into_inner);
-            // A permit stands for a connection, so there is one, unless a query panicked and took it along.
-            let mut connection =
-                lock().pop().ok_or(StoreError::Unavailable("no read connection is left".to_owned()))?;
+            let idle = lock().pop();
+            let opened = idle.map_or_else(|| file.reader(), Ok);
+            let mut connection = opened.map_err(|error| StoreError::Unavailable(error.to_string()))?;
             let result = connection.transaction().and_then(|transaction| query(&transaction));
             lock().push(connection);
             Ok(result?)

@@ -51,21 +51,20 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
     let file = SqliteFile::open(path, &SCHEMA)?;
     let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
     let published = PublishedPosition::default();
-    let (database_id, number_key) = file
-        .reader()?
+    let (connection, durability) = file.group_writer()?;
+    let (database_id, number_key) = connection
         .query_row("SELECT database_id, number_key FROM ledger", [], |row| Ok((row.get(0)?, row.get(1)?)))
         .map_err(|error| unusable(error.to_string()))?;
     let numbering = AccountNumbering(Numbering::decimal(number_key));
     let recent = RecentEvents::default();
-    let (connection, durability) = file.group_writer()?;
     let outbox =
         SqliteOutbox::new(file.writer()?, durability.clone(), numbering.clone(), recent.clone(), published.clone());
-    let read_pool = file.read_pool(durability.clone())?;
+    let read_pool = file.read_pool(durability.clone());
     let writer = Writer::open((connection, durability), numbering.clone(), clock, signal, recent, published)
         .map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| unusable(error.to_string()))?;
-    let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone(), file));
+    let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone()));
     Ok(Opened { store: Store { writer, reader, numbering }, writer_thread, outbox: Box::new(outbox), database_id })
 }
 

@@ -41,12 +41,12 @@ pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>),
         .query_row("SELECT number_key FROM ledger", [], |row| row.get(0))
         .map_err(|error| unusable(error.to_string()))?;
     let numbering = CardNumbering(Numbering::hexadecimal(number_key));
-    let pool = file.read_pool(durability.clone())?;
+    let pool = file.read_pool(durability.clone());
     let writer =
         Writer::open(connection, durability, numbering.clone(), clock).map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| unusable(error.to_string()))?;
-    let reader = Reader { pool, numbering: numbering.clone(), _file: file };
+    let reader = Reader { pool, numbering: numbering.clone() };
     Ok((Store { writer, reader: Arc::new(super::Reader::Sqlite(reader)), numbering }, writer_thread))
 }
 
@@ -232,8 +232,6 @@ fn quarantine(connection: &Connection, records: &[QuarantinedRecord], now: Times
 pub(super) struct Reader {
     pool: ReadPool,
     numbering: CardNumbering,
-    /// Keeps the file locked for this process.
-    _file: SqliteFile,
 }
 
 impl Reader {

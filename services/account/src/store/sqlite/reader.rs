@@ -2,7 +2,7 @@
 
 use account_events::{AccountId, AccountStatus};
 use database::StoreError;
-use database::sqlite::{ReadPool, SqliteFile};
+use database::sqlite::ReadPool;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::{ACCOUNTS_A_BLOCK, COLUMNS, account_by_id, account_from_row};
@@ -14,13 +14,11 @@ use crate::store::{Page, PageRequest};
 pub(in crate::store) struct Reader {
     pool: ReadPool,
     numbering: AccountNumbering,
-    /// Keeps the file locked for this process.
-    _file: SqliteFile,
 }
 
 impl Reader {
-    pub(super) fn new(pool: ReadPool, numbering: AccountNumbering, file: SqliteFile) -> Self {
-        Reader { pool, numbering, _file: file }
+    pub(super) fn new(pool: ReadPool, numbering: AccountNumbering) -> Self {
+        Reader { pool, numbering }
     }
 
     pub(in crate::store) async fn account(&self, id: AccountId) -> Result<Option<Account>, StoreError> {
@@ -121,7 +119,7 @@ fn accounts(
 #[cfg(test)]
 mod tests {
     use database::Committer;
-    use database::sqlite::Schema;
+    use database::sqlite::{Schema, SqliteFile};
     use numbering::Numbering;
     use process::Clock;
     use uuid::Uuid;
