@@ -114,21 +114,14 @@ pub(super) fn measure(small: &Sized, big: &Sized, count: u64) -> anyhow::Result<
     for turn in 0..count {
         println!("p99 at {} and at {}: turn {} of {count}", big.count, small.count, turn + 1);
         let (mut of_small, mut of_big) = (Spent::default(), Spent::default());
-        let mut p99s = |asked: &Asked| -> anyhow::Result<(f64, f64)> {
-            // Each is the first as often as the other, nearly.
-            if turn % 2 == 0 {
-                let first = asked.p99(small, turn, &mut of_small)?;
-                Ok((asked.p99(big, turn, &mut of_big)?, first))
-            } else {
-                Ok((asked.p99(big, turn, &mut of_big)?, asked.p99(small, turn, &mut of_small)?))
-            }
-        };
         for (asked, turns) in ASKED.iter().zip(&mut turns) {
-            turns.push(p99s(asked)?);
+            turns.push(asked.p99s((big, &mut of_big), (small, &mut of_small), turn)?);
         }
+        let (mut not_counted, mut neither) = (Spent::default(), Spent::default());
         for (asked, turns) in asked_in_memory().zip(&mut turns_in_memory) {
             big.read_files()?;
-            turns.push(p99s(asked)?);
+            // Others than those that were just asked for.
+            turns.push(asked.p99s((big, &mut not_counted), (small, &mut neither), count + turn)?);
         }
         all_spent.push((of_big, of_small, sync_rate()?));
     }
@@ -175,6 +168,21 @@ impl Spent {
 impl Asked {
     const fn anywhere(self) -> Asked {
         Asked { is_anywhere: true, ..self }
+    }
+
+    /// Of big and small services. Each is the first as often as the other, nearly.
+    fn p99s(
+        &self,
+        (big, of_big): (&Sized, &mut Spent),
+        (small, of_small): (&Sized, &mut Spent),
+        turn: u64,
+    ) -> anyhow::Result<(f64, f64)> {
+        if turn.is_multiple_of(2) {
+            let first = self.p99(small, turn, of_small)?;
+            Ok((self.p99(big, turn, of_big)?, first))
+        } else {
+            Ok((self.p99(big, turn, of_big)?, self.p99(small, turn, of_small)?))
+        }
     }
 
     /// In milliseconds.

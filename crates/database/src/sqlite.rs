@@ -129,7 +129,7 @@ impl SqliteFile {
     /// Readers for handlers, of what the writer with this `durability` writes.
     pub fn read_pool(&self, durability: Durability) -> ReadPool {
         let (permits, connections) = (Arc::new(Semaphore::new(READ_CONNECTIONS)), Arc::default());
-        ReadPool { file: self.clone(), permits, connections, durability }
+        ReadPool { permits, connections, durability, file: self.clone() }
     }
 
     /// Where it is.
@@ -141,11 +141,11 @@ impl SqliteFile {
 /// A few read connections that handlers share. They are opened when there is something to read: a start takes no time for them.
 #[derive(Clone)]
 pub struct ReadPool {
-    file: SqliteFile,
     permits: Arc<Semaphore>,
     /// Those that are open and have nothing to do.
     connections: Arc<Mutex<Vec<Connection>>>,
     durability: Durability,
+    file: SqliteFile,
 }
 
 impl ReadPool {
@@ -263,6 +263,23 @@ mod tests {
         drop(SqliteFile::open(&path, &Schema { migrations: &SCHEMA.migrations[..1], ..SCHEMA }).unwrap());
         let file = SqliteFile::open(&path, &SCHEMA).unwrap();
         file.writer().unwrap().execute("INSERT INTO one (n, m) VALUES (1, 2)", []).unwrap();
+    }
+
+    #[tokio::test]
+    async fn as_many_read_as_before_after_queries_that_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SqliteFile::open(&folder.path().join("file.db"), &SCHEMA).unwrap();
+        let (_writer, durability) = file.group_writer().unwrap();
+        let pool = file.read_pool(durability);
+        for _ in 0..=READ_CONNECTIONS {
+            let failed = pool.read::<(), _>(|_| panic!("the test's own")).await;
+            assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{failed:?}");
+        }
+        let sql = "SELECT count(*) FROM one";
+        for _ in 0..=READ_CONNECTIONS {
+            let read = pool.read(|connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)));
+            assert_eq!(read.await.unwrap(), 0);
+        }
     }
 
     #[test]

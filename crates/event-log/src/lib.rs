@@ -65,7 +65,8 @@ pub trait Publisher: Send {
     fn position(&self) -> Option<u64>;
 
     /// Whether the log, through a fault of its own, may yet lose records before the position it was opened with. Telling it the
-    /// newest state of everything once more makes up for that.
+    /// newest state of everything once more makes up for that. It says so until something is published: so note before that, where
+    /// it lasts, that it is to be told.
     fn may_lose_records(&self) -> bool {
         false
     }

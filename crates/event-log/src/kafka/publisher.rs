@@ -81,7 +81,9 @@ pub(super) struct KafkaPublisher {
     topic: String,
     group: ConsumerGroupMetadata,
     position: Option<u64>,
-    may_lose_records: bool,
+    /// Whether its records may be lost, and the brokers still have a mark of it. Whoever opened it has taken note by the first
+    /// commit.
+    is_marked: bool,
     /// The transaction under way.
     open: Option<Open>,
     /// Set after an error. Whether the batch was committed is known to the brokers only: a new publisher asks them.
@@ -111,7 +113,7 @@ impl KafkaPublisher {
         // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
         let partitions = partition_count(&client, &settings.topic, deadline)?;
         let producers = open_producers(settings, name, deadline)?;
-        let kept = position::kept(settings, name, &producers, deadline)?;
+        let (group, kept) = position::kept(settings, name, (&producers, partitions), deadline)?;
         for partition in 0..partitions as i32 {
             let (_, end) = client
                 .fetch_watermarks(&settings.topic, partition, time_left(deadline))
@@ -127,9 +129,9 @@ impl KafkaPublisher {
             turn: 0,
             client,
             topic: settings.topic.clone(),
-            group: kept.group,
+            group,
             position,
-            may_lose_records: kept.was_left_open,
+            is_marked: kept.is_marked,
             open: None,
             spent: false,
             next_check,
@@ -183,7 +185,7 @@ impl KafkaPublisher {
         let Ok(offset) = i64::try_from(open.position) else {
             return Err(LogError::Refused(format!("the position {} does not fit into 63 bits", open.position)));
         };
-        position::offsets(&self.topic, offset, open.total_before)
+        position::offsets(&self.topic, offset, open.total_before, self.is_marked)
             .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .map_err(|error| publish_error(producer, "adding the position", &error))?;
         producer
@@ -191,6 +193,7 @@ impl KafkaPublisher {
             .map_err(|error| publish_error(producer, "committing the transaction", &error))?;
         producer.context().all_is_well();
         self.position = Some(open.position);
+        self.is_marked = false;
         self.turn = (self.turn + 1) % self.producers.len();
         Ok(())
     }
@@ -235,7 +238,7 @@ impl KafkaPublisher {
         let (producer, deadline) = (self.producer(), Instant::now() + ABORT_TIMEOUT);
         let forgotten = producer
             .begin_transaction()
-            .and_then(|()| position::offsets(&self.topic, 0, 0))
+            .and_then(|()| position::offsets(&self.topic, 0, 0, false))
             .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .and_then(|()| producer.commit_transaction(time_left(deadline)));
         if let Err(error) = forgotten {
@@ -304,7 +307,7 @@ impl Publisher for KafkaPublisher {
     }
 
     fn may_lose_records(&self) -> bool {
-        self.may_lose_records
+        self.is_marked
     }
 
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {

@@ -228,7 +228,6 @@ fn quarantine(connection: &Connection, records: &[QuarantinedRecord], now: Times
     Ok(())
 }
 
-#[derive(Clone)]
 pub(super) struct Reader {
     pool: ReadPool,
     numbering: CardNumbering,
@@ -308,6 +307,41 @@ fn card_from_row(row: &Row<'_>, numbering: &CardNumbering) -> rusqlite::Result<C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_account_of_an_older_file_is_closed_and_others_keep_their_cards() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("card.db");
+        let older = SqliteFile::open(&path, &Schema { migrations: &SCHEMA.migrations[..2], ..SCHEMA }).unwrap();
+        let accounts = [5, 6].map(|number| AccountId(Uuid::from_u128(number)));
+        for (account_id, cards) in accounts.iter().zip([3, 4]) {
+            let row = params![account_id.0.as_bytes(), cards];
+            older.writer().unwrap().execute("INSERT INTO card_accounts VALUES (?, ?, 0)", row).unwrap();
+        }
+        for sequence in 1..=7_u8 {
+            let account_id = accounts[usize::from(sequence % 2 == 0 || sequence == 7)];
+            let id = Uuid::from_u128(sequence.into());
+            let row = params![sequence, id.as_bytes(), account_id.0.as_bytes()];
+            older.writer().unwrap().execute("INSERT INTO cards VALUES (?, ?, 'US', ?, 0, 0)", row).unwrap();
+        }
+        drop(older);
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        let (connection, durability) = file.group_writer().unwrap();
+        let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
+        let mut writer = Writer::open(connection, durability, numbering.clone(), Clock::system()).unwrap();
+        let close = Command::CloseAccounts(vec![accounts[0]]);
+        assert!(writer.commit(vec![close], false).unwrap().iter().all(Result::is_ok));
+        let reader = file.reader().unwrap();
+        for (account_id, sequences, deleted) in
+            [(accounts[0], [5, 3, 1].as_slice(), true), (accounts[1], &[7, 6, 4, 2], false)]
+        {
+            let request = PageRequest { limit: 100, after: None, account_id: Some(account_id) };
+            let found = page(&reader, &numbering, request).unwrap().expect("a page");
+            assert!(found.cards.iter().map(|card| card.id.as_u128()).eq(sequences.iter().copied()));
+            assert!(found.cards.iter().all(|card| card.deleted == deleted));
+            assert_eq!(found.total, sequences.len() as u64);
+        }
+    }
 
     #[test]
     fn cards_of_an_older_file_and_new_ones_are_found_deleted_and_listed_alike() {

@@ -10,7 +10,6 @@ use crate::account::Account;
 use crate::account_number::AccountNumbering;
 use crate::store::{Page, PageRequest};
 
-#[derive(Clone)]
 pub(in crate::store) struct Reader {
     pool: ReadPool,
     numbering: AccountNumbering,
