@@ -3,7 +3,7 @@
 //!
 //! A record is due on a fixed schedule, as an account is committed on one, and it has arrived when the consumer is handed it. In a
 //! transaction goes what became due while the last one was on its way. The relay does better: its batches share a transaction for
-//! 20 ms, so that a record need not wait for the end of the last one.
+//! 100 ms, so that a record need not wait for the end of the last one.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -115,7 +115,7 @@ pub(crate) fn consumer(brokers: &str, topic: &str, isolation: &str) -> anyhow::R
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("group.id", "bench-no-group").set("enable.auto.commit", "false");
     config.set("enable.auto.offset.store", "false").set("isolation.level", isolation);
-    config.set("fetch.min.bytes", "1").set("fetch.error.backoff.ms", "20").set("fetch.queue.backoff.ms", "10");
+    config.set("fetch.error.backoff.ms", "20").set("fetch.queue.backoff.ms", "10");
     let consumer: BaseConsumer = config.create()?;
     let mut partitions = TopicPartitionList::new();
     for partition in 0..DEFAULT_PARTITION_COUNT {

@@ -24,6 +24,10 @@ const BATCH_RECORDS: usize = 1_024;
 const SESSION_TIMEOUT_MS: &str = "10000";
 /// How long one request, a commit for example, may take.
 const REQUEST_TIMEOUT_MS: &str = "10000";
+/// The brokers answer a fetch once there are so many bytes, or after this time: whoever reads as one of a group is not waited for,
+/// and a fetch for each record would cost the brokers as much as taking it in.
+const FETCH_MIN_BYTES: &str = "100000";
+const FETCH_WAIT_MAX_MS: &str = "100";
 
 pub(super) struct KafkaGroupReader {
     consumer: BaseConsumer<Events>,
@@ -75,7 +79,12 @@ fn known(positions: &TopicPartitionList) -> Positions {
 /// The consumer of a member of `group` that has not joined it yet.
 pub(super) fn consumer(settings: &KafkaSettings, group: &str) -> Result<BaseConsumer<Events>, LogError> {
     let mut tuning = CONSUMER_TUNING.to_vec();
-    tuning.extend([("session.timeout.ms", SESSION_TIMEOUT_MS), ("socket.timeout.ms", REQUEST_TIMEOUT_MS)]);
+    tuning.extend([
+        ("session.timeout.ms", SESSION_TIMEOUT_MS),
+        ("socket.timeout.ms", REQUEST_TIMEOUT_MS),
+        ("fetch.min.bytes", FETCH_MIN_BYTES),
+        ("fetch.wait.max.ms", FETCH_WAIT_MAX_MS),
+    ]);
     let fixed = [
         ("group.id", group),
         ("enable.auto.commit", "false"),

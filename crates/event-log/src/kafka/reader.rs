@@ -26,14 +26,10 @@ const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 const TOPIC_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The group's name that librdkafka wants.
 const UNUSED_GROUP: &str = "tandem-no-group";
-/// How a consumer is tuned. For latency an empty fetch waits for a single byte, and a failed one is soon tried again. For
-/// replay a fetcher whose queue was full looks again soon: by default it rests a second, and the reader runs dry.
-pub(super) const CONSUMER_TUNING: [(&str, &str); 4] = [
-    ("fetch.min.bytes", "1"),
-    ("fetch.error.backoff.ms", "20"),
-    ("fetch.queue.backoff.ms", "10"),
-    ("reconnect.backoff.max.ms", "1000"),
-];
+/// How a consumer is tuned. For latency a fetch that failed is soon tried again. For replay a fetcher whose queue was full looks
+/// again soon: by default it rests a second, and the reader runs dry.
+pub(super) const CONSUMER_TUNING: [(&str, &str); 3] =
+    [("fetch.error.backoff.ms", "20"), ("fetch.queue.backoff.ms", "10"), ("reconnect.backoff.max.ms", "1000")];
 
 pub(super) struct KafkaReader {
     consumer: BaseConsumer<Events>,
