@@ -86,6 +86,9 @@ pub struct Record {
     pub value: Option<Vec<u8>>,
     /// In the order they are written.
     pub headers: HeaderList,
+    /// Whether whoever publishes it knows that no earlier record has its key. The embedded log then need not look for what it
+    /// replaces. `false` where that is not known, and of records that were read.
+    pub is_first_of_key: bool,
 }
 
 impl Record {
@@ -169,6 +172,7 @@ impl RecordRef<'_> {
             key: self.key.map(<[u8]>::to_vec),
             value: self.value.map(<[u8]>::to_vec),
             headers: self.headers.to_list(),
+            is_first_of_key: false,
         }
     }
 }

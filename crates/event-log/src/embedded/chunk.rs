@@ -65,6 +65,8 @@ pub(super) struct Piece {
     pub(super) first: u64,
     pub(super) last: u64,
     bytes: Box<[u8]>,
+    /// How many of its records may replace an earlier one.
+    pub(super) replacing: u64,
 }
 
 impl Piece {
@@ -88,12 +90,14 @@ pub(super) struct ChunkBuilder {
     first: Option<u64>,
     last: u64,
     count: i64,
+    replacing: u64,
     bytes: Vec<u8>,
 }
 
 impl ChunkBuilder {
     /// Adds `record`, which has this offset, behind those before it.
     pub(super) fn push_record(&mut self, offset: u64, record: &Record) {
+        self.replacing += u64::from(record.key.is_some() && !record.is_first_of_key);
         self.push(offset, record.key.as_deref(), record.value.as_deref(), record.headers.as_encoded());
     }
 
@@ -142,7 +146,8 @@ impl ChunkBuilder {
     /// The records so far, which have no gap, as a piece of `partition`; `None` if there is none. It is empty then.
     pub(super) fn take_piece(&mut self, partition: u32) -> Option<Piece> {
         let first = self.first?;
-        let piece = Piece { partition, first, last: self.last, bytes: self.bytes.as_slice().into() };
+        let (last, bytes, replacing) = (self.last, self.bytes.as_slice().into(), self.replacing);
+        let piece = Piece { partition, first, last, bytes, replacing };
         self.clear();
         Some(piece)
     }
@@ -150,6 +155,7 @@ impl ChunkBuilder {
     pub(super) fn clear(&mut self) {
         self.first = None;
         self.count = 0;
+        self.replacing = 0;
         self.bytes.clear();
     }
 }

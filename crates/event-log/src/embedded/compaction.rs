@@ -3,7 +3,8 @@
 //! A partition is compacted up to some offset ("clean": no key occurs twice below it) and gets new, dirty records behind
 //! that. One round takes as many dirty records as have a bounded number of keys, notes the last offset of each key, and
 //! then walks over the partition from its start to the end of those records and removes what is older. Chunks that lose a
-//! record, or are many small ones, become one on the way. It works in small write transactions, so a publisher waits for
+//! record, or are many small ones, become one on the way. Dirty records of which each is known to be the first of its key are
+//! clean as they are, if their chunks are not small. It works in small write transactions, so a publisher waits for
 //! one of them at most, and can stop after any: each one only removes records that a later, durable one replaces. What it
 //! writes is moved to the main file now and then, so that the write-ahead log does not grow with the partition.
 
@@ -120,20 +121,42 @@ struct Round<'a> {
 
 impl Round<'_> {
     fn run(&mut self) -> Result<(), LogError> {
-        let (mut from, end) = {
-            let state = locked(&self.shared.state);
-            let partition = &state.partitions[self.partition as usize];
-            (partition.clean_end, partition.durable_end)
+        let (from, end, records, dirty) = {
+            let mut state = locked(&self.shared.state);
+            let partition = &mut state.partitions[self.partition as usize];
+            let records = partition.clean_records + partition.dirty_records();
+            (partition.clean_end, partition.durable_end, records, std::mem::take(&mut partition.dirty))
         };
+        let outcome = match dirty.is_clean(end - from) {
+            // Most accounts are created and never changed: all of the log would be read for nothing.
+            true => self.note_clean(end, records),
+            false => self.clean(from, end),
+        };
+        let mut state = locked(&self.shared.state);
+        let partition = &mut state.partitions[self.partition as usize];
+        if partition.clean_end < end {
+            // Stopped, or failed: what is left is no cleaner than it was.
+            partition.dirty.add(dirty);
+        }
+        outcome
+    }
+
+    fn clean(&mut self, mut from: u64, end: u64) -> Result<(), LogError> {
         while from < end {
             let Some((last_offsets, to)) = self.note_keys(from, end)? else { return Ok(()) };
             let Some(kept) = self.sweep(&last_offsets, to, end)? else { return Ok(()) };
-            locked(&self.shared.writer).store_clean(self.partition, to, kept)?;
-            let mut state = locked(&self.shared.state);
-            let partition = &mut state.partitions[self.partition as usize];
-            (partition.clean_end, partition.clean_records) = (to, kept);
+            self.note_clean(to, kept)?;
             from = to;
         }
+        Ok(())
+    }
+
+    /// Notes that the partition is clean up to `end`, and has so many records there.
+    fn note_clean(&mut self, end: u64, records: u64) -> Result<(), LogError> {
+        locked(&self.shared.writer).store_clean(self.partition, end, records)?;
+        let mut state = locked(&self.shared.state);
+        let partition = &mut state.partitions[self.partition as usize];
+        (partition.clean_end, partition.clean_records) = (end, records);
         Ok(())
     }
 

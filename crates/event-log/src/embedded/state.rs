@@ -18,6 +18,8 @@ use crate::{Positions, Record, partition_of_key};
 const TAIL_MAX_RECORDS: u64 = 4_096;
 /// The same in bytes, for large records.
 const TAIL_MAX_BYTES: usize = 2 << 20;
+/// Chunks of fewer records are worth being made one.
+const SMALL_CHUNK_RECORDS: u64 = 32;
 
 /// What one call of `publish` brought.
 pub(super) struct Batch {
@@ -43,6 +45,29 @@ pub(super) struct Partition {
     pub(super) clean_end: u64,
     /// How many records the file holds below `clean_end`.
     pub(super) clean_records: u64,
+    /// What is known of the durable records from `clean_end` on.
+    pub(super) dirty: Dirty,
+}
+
+/// What compaction may have to do in the durable records that it has not seen.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Dirty {
+    /// How many of them may replace an earlier one.
+    replacing: u64,
+    /// How many commits they came with. Each leaves a chunk that may be a small one.
+    commits: u64,
+}
+
+impl Dirty {
+    /// Whether there is nothing to do in so many records.
+    pub(super) fn is_clean(self, records: u64) -> bool {
+        self.replacing == 0 && self.commits * SMALL_CHUNK_RECORDS <= records
+    }
+
+    pub(super) fn add(&mut self, other: Dirty) {
+        self.replacing += other.replacing;
+        self.commits += other.commits;
+    }
 }
 
 impl Partition {
@@ -132,6 +157,8 @@ impl State {
                 durable_end: stored.next_offset,
                 clean_end: stored.clean_end,
                 clean_records: stored.clean_records,
+                // Of those from before nothing is known.
+                dirty: Dirty { replacing: stored.next_offset.saturating_sub(stored.clean_end), commits: 0 },
             })
             .collect();
         let publishers = contents
@@ -200,14 +227,18 @@ impl State {
 
     /// Notes that the first `count` pending batches are in the file.
     pub(super) fn mark_durable(&mut self, count: usize) {
+        let ends: Vec<_> = self.partitions.iter().map(|partition| partition.durable_end).collect();
         for batch in self.pending.drain(..count) {
             self.durable_batch = batch.number;
             self.publishers.entry(Arc::clone(&batch.publisher)).or_default().position = Some(batch.position);
             for piece in &batch.pieces {
-                self.partitions[piece.partition as usize].durable_end = piece.last + 1;
+                let partition = &mut self.partitions[piece.partition as usize];
+                partition.durable_end = piece.last + 1;
+                partition.dirty.replacing += piece.replacing;
             }
         }
-        for partition in &mut self.partitions {
+        for (partition, before) in self.partitions.iter_mut().zip(ends) {
+            partition.dirty.commits += u64::from(partition.durable_end > before);
             partition.trim();
         }
     }

@@ -1,11 +1,11 @@
 //! What only the embedded log has to show: its file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, HeaderList, LogError, Positions, Record};
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, LogError, Positions, Record};
 use proptest::prelude::*;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -33,7 +33,7 @@ impl Folder {
 }
 
 pub(crate) fn record(key: &str, value: impl Into<Vec<u8>>) -> Record {
-    Record { key: Some(key.into()), value: Some(value.into()), headers: HeaderList::default() }
+    Record { key: Some(key.into()), value: Some(value.into()), ..Record::default() }
 }
 
 /// What stands where.
@@ -275,7 +275,8 @@ fn compaction_makes_one_chunk_of_many_small_ones() {
     let log = folder.open();
     let mut publisher = log.publisher("relay").unwrap();
     for position in 1..=600 {
-        publisher.publish(&[record(&format!("k{position}"), "v")], position).unwrap();
+        let first = Record { is_first_of_key: true, ..record(&format!("k{position}"), "v") };
+        publisher.publish(&[first], position).unwrap();
     }
     let before = read_all(&log);
     log.compact_now().unwrap();
@@ -313,6 +314,29 @@ fn compaction_of_full_chunks_removes_what_is_replaced_and_counts_the_rest() {
     assert_eq!((counted.unwrap(), left.len()), (11_920, 11_920));
 }
 
+#[test]
+fn compaction_does_not_read_what_is_the_first_of_its_key_until_something_may_replace_it() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    let first = |n: u32| Record { is_first_of_key: true, ..record(&format!("k{n}"), "first") };
+    publisher.publish(&(0..1_000).map(first).collect::<Vec<_>>(), 1).unwrap();
+    let connection = Connection::open(folder.file("")).unwrap();
+    let garble = "UPDATE chunks_0 SET records = zeroblob(length(records))";
+    assert!(connection.execute(garble, []).unwrap() > 0);
+    log.compact_now().expect("it would have met garbled records");
+    let counted = |connection: &Connection| {
+        let sql = "SELECT sum(clean_records), sum(clean_end) FROM partitions";
+        connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap()
+    };
+    assert_eq!(counted(&connection), (1_000, 1_000), "they are clean");
+    publisher.publish(&(0..1_000).map(|n| record(&format!("k{n}"), "second")).collect::<Vec<_>>(), 2).unwrap();
+    for attempt in 1..=2 {
+        let outcome = log.compact_now();
+        assert!(matches!(outcome, Err(LogError::Damaged(_))), "attempt {attempt}: {outcome:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
@@ -323,13 +347,14 @@ proptest! {
     ) {
         let folder = Folder::new();
         let mut log = folder.open();
-        let mut everything = Contents::new();
+        let (mut everything, mut known) = (Contents::new(), BTreeSet::new());
         for (number, (keys, compact, reopen)) in (1u64..).zip(batches) {
             let from = log.end_offsets(PATIENCE).unwrap();
             let records: Vec<_> = keys.iter().enumerate().map(|(index, key)| Record {
                 key: (*key < 10).then(|| vec![*key]),
                 value: (index % 7 != 0).then(|| format!("{number} {index}").into_bytes()),
-                headers: HeaderList::default(),
+                is_first_of_key: known.insert(*key),
+                ..Record::default()
             }).collect();
             log.publisher("relay").unwrap().publish(&records, number).unwrap();
             let mut reader = log.reader(&from).unwrap();

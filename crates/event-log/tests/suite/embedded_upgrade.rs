@@ -2,7 +2,7 @@
 
 use std::hash::Hasher;
 
-use event_log::{EventLog, HeaderList, LogError, Record};
+use event_log::{EventLog, LogError, Record};
 use rusqlite::{Connection, params};
 use siphasher::sip::SipHasher13;
 
@@ -40,7 +40,7 @@ fn write_older(folder: &Folder, records_each: u64) -> Contents {
             let value = (offset % 7 > 0).then(|| format!("v{offset}").into_bytes());
             let checksum = checksum(offset, key.as_deref(), value.as_deref());
             insert.execute(params![offset as i64, key, value, [0u8; 0], checksum]).unwrap();
-            contents.insert((partition, offset), Record { key, value, headers: HeaderList::default() });
+            contents.insert((partition, offset), Record { key, value, ..Record::default() });
         }
     }
     transaction.commit().unwrap();

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use event_log::{HeaderList, Record};
+use event_log::Record;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -47,7 +47,7 @@ fn a_position_in_a_transaction_that_was_left_open_counts_and_is_told_of() {
 }
 
 fn record(value: &str) -> Record {
-    Record { key: Some(b"k".to_vec()), value: Some(value.into()), headers: HeaderList::default() }
+    Record { key: Some(b"k".to_vec()), value: Some(value.into()), ..Record::default() }
 }
 
 /// As long as it is there, the broker takes what is said to be of a transaction without asking its coordinator.

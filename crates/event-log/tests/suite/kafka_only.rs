@@ -8,10 +8,10 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::places::{MockKafka, PATIENCE, Place, RealKafka};
-use event_log::{EventLog, GroupReader, HeaderList, KafkaLog, KafkaSettings, LogError, Positions, Record};
+use event_log::{EventLog, GroupReader, KafkaLog, KafkaSettings, LogError, Positions, Record};
 
 fn record(value: &str) -> Record {
-    Record { key: Some(b"k".to_vec()), value: Some(value.into()), headers: HeaderList::default() }
+    Record { key: Some(b"k".to_vec()), value: Some(value.into()), ..Record::default() }
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_topic_that_deletes_old_records_is_warned_of() {
 fn a_keyless_record_on_a_compacted_topic_is_refused() {
     let Some(place) = RealKafka::new() else { return };
     let log = place.open();
-    let keyless = Record { key: None, value: Some(b"v".to_vec()), headers: HeaderList::default() };
+    let keyless = Record { key: None, value: Some(b"v".to_vec()), ..Record::default() };
     let refused = log.publisher("relay-keyless").unwrap().publish(&[keyless], 1);
     assert!(matches!(refused, Err(LogError::Refused(_))), "{refused:?}");
 }
@@ -111,7 +111,7 @@ fn a_failed_batch_moves_no_position() {
     let log = place.open();
     let name = place.settings().topic;
     log.publisher(&name).unwrap().publish(&[record("1")], 1).unwrap();
-    let keyless = Record { key: None, value: Some(b"v".to_vec()), headers: HeaderList::default() };
+    let keyless = Record { key: None, value: Some(b"v".to_vec()), ..Record::default() };
     assert!(log.publisher(&name).unwrap().publish(&[record("2"), keyless], 2).is_err());
     let mut publisher = log.publisher(&name).unwrap();
     assert_eq!(publisher.position(), Some(1));
