@@ -30,7 +30,7 @@ impl Envelope<'_> {
         record
     }
 
-    /// Makes `record` that record, in the memory that it has.
+    /// Makes `record` that record, in the memory that it has. Whether it is the first of its key is for the caller to say.
     pub fn encode_into(&self, record: &mut Record) {
         let AccountEvent { event_type, account_id, status, .. } = self.event;
         let (mut buffer, kind) = (Uuid::encode_buffer(), event_type.as_str());
@@ -40,6 +40,7 @@ impl Envelope<'_> {
         let fields = [r#"{"type":""#, kind, r#"","account_id":""#, id, r#"","status":""#, status.as_str(), r#""}"#];
         write(&mut record.value, &fields);
         let version = self.version.to_string();
+        record.is_first_of_key = false;
         record.headers.clear();
         let mut header = |name: &str, value: &str| record.headers.push(name, value.as_bytes());
         header("ce_specversion", "1.0");

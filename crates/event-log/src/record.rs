@@ -87,7 +87,7 @@ pub struct Record {
     /// In the order they are written.
     pub headers: HeaderList,
     /// Whether whoever publishes it knows that no earlier record has its key. The embedded log then need not look for what it
-    /// replaces. `false` where that is not known, and of records that were read.
+    /// replaces; where it is wrongly set, an older record only takes disk space. It is `false` of every record that was read.
     pub is_first_of_key: bool,
 }
 

@@ -122,23 +122,23 @@ struct Round<'a> {
 impl Round<'_> {
     fn run(&mut self) -> Result<(), LogError> {
         let (from, end, records, dirty) = {
-            let mut state = locked(&self.shared.state);
-            let partition = &mut state.partitions[self.partition as usize];
+            let state = locked(&self.shared.state);
+            let partition = &state.partitions[self.partition as usize];
             let records = partition.clean_records + partition.dirty_records();
-            (partition.clean_end, partition.durable_end, records, std::mem::take(&mut partition.dirty))
+            (partition.clean_end, partition.durable_end, records, partition.dirty)
         };
-        let outcome = match dirty.is_clean(end - from) {
+        match dirty.is_clean(end - from) {
             // Most accounts are created and never changed: all of the log would be read for nothing.
-            true => self.note_clean(end, records),
-            false => self.clean(from, end),
-        };
+            true => self.note_clean(end, records)?,
+            false => self.clean(from, end)?,
+        }
         let mut state = locked(&self.shared.state);
         let partition = &mut state.partitions[self.partition as usize];
-        if partition.clean_end < end {
-            // Stopped, or failed: what is left is no cleaner than it was.
-            partition.dirty.add(dirty);
+        // Where it was stopped, what is left is no cleaner than it was.
+        if partition.clean_end == end {
+            partition.dirty = partition.dirty.without(dirty);
         }
-        outcome
+        Ok(())
     }
 
     fn clean(&mut self, mut from: u64, end: u64) -> Result<(), LogError> {

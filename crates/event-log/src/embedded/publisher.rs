@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::shared::Shared;
 use crate::{LogError, Publisher, Record};
 
-/// How long a commit may be put off while there is more to publish. A commit writes a page of each partition's table and
+/// How long a commit is put off, for whatever more there is to publish. A commit writes a page of each partition's table and
 /// syncs, whether it brings one record or a thousand, and only what outlives the process waits for it. With 20 ms the log's upkeep took
 /// two thirds more time.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(50);

@@ -18,8 +18,8 @@ use crate::{Positions, Record, partition_of_key};
 const TAIL_MAX_RECORDS: u64 = 4_096;
 /// The same in bytes, for large records.
 const TAIL_MAX_BYTES: usize = 2 << 20;
-/// Chunks of fewer records are worth being made one.
-const SMALL_CHUNK_RECORDS: u64 = 32;
+/// Chunks of fewer records, on average, are for compaction to make larger ones of: eight with so many events each fill one.
+const SMALL_CHUNK_RECORDS: u64 = 8;
 
 /// What one call of `publish` brought.
 pub(super) struct Batch {
@@ -64,9 +64,9 @@ impl Dirty {
         self.replacing == 0 && self.commits * SMALL_CHUNK_RECORDS <= records
     }
 
-    pub(super) fn add(&mut self, other: Dirty) {
-        self.replacing += other.replacing;
-        self.commits += other.commits;
+    /// What is left of it when there is nothing more to do for those that were `known` before.
+    pub(super) fn without(self, known: Dirty) -> Dirty {
+        Dirty { replacing: self.replacing - known.replacing, commits: self.commits - known.commits }
     }
 }
 

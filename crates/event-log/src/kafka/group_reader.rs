@@ -24,8 +24,9 @@ const BATCH_RECORDS: usize = 1_024;
 const SESSION_TIMEOUT_MS: &str = "10000";
 /// How long one request, a commit for example, may take.
 const REQUEST_TIMEOUT_MS: &str = "10000";
-/// The brokers answer a fetch once there are so many bytes, or after this time: whoever reads as one of a group is not waited for,
-/// and a fetch for each record would cost the brokers as much as taking it in.
+/// The brokers answer a fetch once there are so many bytes, or after this time: nobody waits for whoever reads as one of a group,
+/// and a fetch for each record would cost the brokers as much as taking it in. A lone record is late by no more than the
+/// transaction that it came in.
 const FETCH_MIN_BYTES: &str = "100000";
 const FETCH_WAIT_MAX_MS: &str = "100";
 

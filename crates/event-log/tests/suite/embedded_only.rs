@@ -340,20 +340,28 @@ fn compaction_does_not_read_what_is_the_first_of_its_key_until_something_may_rep
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Keys 0 to 9 are keys, the rest stand for none; after each batch, maybe a compaction, maybe a reopening.
+    /// Keys 0 to 9 are keys, the rest stand for none; beside them there may be a hundred others, all new or all known; after each
+    /// batch, maybe a compaction, maybe a reopening.
     #[test]
     fn compaction_leaves_the_last_record_of_each_key(
-        batches in prop::collection::vec((prop::collection::vec(0u8..12, 0..40), any::<bool>(), prop::bool::weighted(0.2)), 1..8)
+        batches in prop::collection::vec((
+            prop::collection::vec(0u8..12, 0..20),
+            prop::option::of(12u8..15),
+            any::<bool>(),
+            prop::bool::weighted(0.2),
+        ), 1..8)
     ) {
         let folder = Folder::new();
         let mut log = folder.open();
         let (mut everything, mut known) = (Contents::new(), BTreeSet::new());
-        for (number, (keys, compact, reopen)) in (1u64..).zip(batches) {
+        for (number, (keys, hundred, compact, reopen)) in (1u64..).zip(batches) {
             let from = log.end_offsets(PATIENCE).unwrap();
-            let records: Vec<_> = keys.iter().enumerate().map(|(index, key)| Record {
-                key: (*key < 10).then(|| vec![*key]),
+            let few = keys.iter().map(|key| (*key < 10).then(|| vec![*key]));
+            let many = hundred.iter().flat_map(|key| (0..100).map(|n| Some(vec![*key, n])));
+            let records: Vec<_> = few.chain(many).enumerate().map(|(index, key)| Record {
+                is_first_of_key: key.as_ref().is_some_and(|key| known.insert(key.clone())),
+                key,
                 value: (index % 7 != 0).then(|| format!("{number} {index}").into_bytes()),
-                is_first_of_key: known.insert(*key),
                 ..Record::default()
             }).collect();
             log.publisher("relay").unwrap().publish(&records, number).unwrap();
