@@ -28,8 +28,8 @@ const TURNS: usize = 5;
 const SCHEDULE: Schedule = Schedule { rate: 1_000, seconds: 8, connections: 64 };
 const WARM_UP: Duration = Duration::from_secs(2);
 
-/// A broker that has just been started compiles its code, and takes the cores for it: on two of them, with 15 s the services' p50 in
-/// the first turns was twice that in the last ones.
+/// A broker that has just been started compiles its code, and takes the cores for it: on two of them the services' p50 after 15 s was
+/// still nearly twice that with a broker that had run for minutes.
 const FIRST: Schedule = Schedule { seconds: 45, ..SCHEDULE };
 
 /// What the services may add, in milliseconds.
