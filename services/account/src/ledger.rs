@@ -136,7 +136,7 @@ impl RecordBuffer {
             let _ = write!(trace, "{}", event.trace);
             event.envelope(time, &trace).encode_into(&mut self.0[count]);
             // An account's first event comes before whatever else is told of it.
-            self.0[count].is_first_of_key = event.version == 1;
+            self.0[count].is_first_of_key = event.event.event_type == EventType::Created;
             count += 1;
         }
         &self.0[..count]
