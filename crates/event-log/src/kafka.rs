@@ -14,6 +14,7 @@ mod client;
 mod group_reader;
 mod message;
 mod position;
+mod producers;
 mod properties;
 mod publisher;
 mod reader;

@@ -10,7 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
-use super::{KafkaSettings, group_reader, publisher, reader};
+use super::{KafkaSettings, group_reader, producers, reader};
 use crate::LogError;
 
 /// Whether TLS, and what else comes with OpenSSL, is in this build.
@@ -168,7 +168,7 @@ fn check_security(extra: &[(String, String)]) -> Result<(), String> {
 fn check_clients(settings: &KafkaSettings) -> Result<(), LogError> {
     let nowhere = KafkaSettings { brokers: String::new(), ..settings.clone() };
     let name = "tandem-check";
-    publisher::producer(&nowhere, name).map(drop)?;
+    producers::producer(&nowhere, name).map(drop)?;
     reader::consumer(&nowhere).map(drop)?;
     group_reader::consumer(&nowhere, name).map(drop)
 }

@@ -11,15 +11,9 @@
 //! publisher is opened, for the position has the partitions' ends with it. If they went back, the position counts no more:
 //! whoever publishes next sees that the log has nothing of what was published, and makes up for it.
 //!
-//! Two producers take turns. The brokers write a transaction's markers after they have answered its commit, and tell whoever
-//! begins another meanwhile to come again: librdkafka rests 20 ms then. The other producer has no transaction under way, so it
-//! begins at once. Transactions one behind the other take 2.7 ms that way instead of 5.2 (p99 11 instead of 24; both medians
-//! of three runs by turns). Never are two of them under way: what is fenced with one producer is fenced with both.
-//!
 //! The producers are polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a
 //! commit waits for it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,27 +23,14 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
-use super::client::{Events, create, log_error, partition_count, publish_error, time_left};
-use super::{KafkaSettings, position, topic};
+use super::client::{Events, log_error, partition_count, publish_error, time_left};
+use super::{KafkaSettings, position, producers, topic};
 use crate::{LogError, Publisher, Record};
 
 /// How long opening may take. A new transactional producer takes about half a second to get its id.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a batch may take until librdkafka has it, and a commit until the brokers have all.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
-/// `PUBLISH_TIMEOUT` for librdkafka: no record and no request waits longer.
-const PUBLISH_TIMEOUT_MS: &str = "10000";
-/// The longest pause between attempts to connect. A step of a transaction ends with an attempt, so with librdkafka's ten
-/// seconds a batch could take twice its time.
-const RECONNECT_BACKOFF_MAX_MS: &str = "500";
-/// The first pause before a request is tried again. A transaction that begins while the brokers still write the markers of
-/// the last one is told to try again; with librdkafka's 100 ms that is the slowest percent of all batches.
-const RETRY_BACKOFF_MS: &str = "5";
-/// When the brokers give up a transaction whose publisher died. It must be longer than a batch may take.
-const TRANSACTION_TIMEOUT_MS: &str = "15000";
-/// How many records, and KiB of them, the brokers may be behind; one more waits.
-const MAX_UNDELIVERED: &str = "100000";
-const MAX_UNDELIVERED_KIB: &str = "262144";
 /// How long a transaction goes on, for whatever more there is to publish. Those who read committed wait so much longer; Kafka
 /// Streams, too, commits at this interval where it is exactly-once. With 20 ms, and a fetch of the card closer's for each record, two
 /// cores with the brokers on them took half as long again from commit to view (p50, at 1,000 events a second).
@@ -114,7 +95,7 @@ impl KafkaPublisher {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
         let partitions = partition_count(&client, &settings.topic, deadline)?;
-        let producers = open_producers(settings, name, deadline)?;
+        let producers = producers::open(settings, name, deadline)?;
         let (group, kept) = position::kept(settings, name, (&producers, partitions), deadline)?;
         for partition in 0..partitions as i32 {
             let (_, end) = client
@@ -123,7 +104,7 @@ impl KafkaPublisher {
             producers.iter().for_each(|producer| producer.context().note_end(partition, end));
         }
         // A position in a topic that is shorter than it was then is that of one that was there before.
-        let total = known_ends(&producers).values().sum::<i64>();
+        let total = producers::known_ends(&producers).values().sum::<i64>();
         let position = kept.noted.filter(|noted| total >= noted.total.max(1)).map(|noted| noted.position);
         let next_check = Instant::now() + CHECK_INTERVAL;
         Ok(KafkaPublisher {
@@ -152,7 +133,7 @@ impl KafkaPublisher {
         if self.open.is_none() {
             let producer = self.producer();
             producer.begin_transaction().map_err(|error| publish_error(producer, "beginning a transaction", &error))?;
-            let total_before = known_ends(&self.producers).values().sum();
+            let total_before = producers::known_ends(&self.producers).values().sum();
             self.open = Some(Open { since: Instant::now(), position, total_before });
         }
         for record in records {
@@ -227,7 +208,7 @@ impl KafkaPublisher {
     /// time, such as where a partition ends that has no leader.
     fn is_lost(&self) -> bool {
         let deadline = Instant::now() + CHECK_TIMEOUT;
-        let ends = known_ends(&self.producers);
+        let ends = producers::known_ends(&self.producers);
         let is_shorter = |(partition, end): (&i32, &i64)| {
             let found = self.client.fetch_watermarks(&self.topic, *partition, time_left(deadline));
             found.is_ok_and(|(_, found)| found < *end)
@@ -355,55 +336,4 @@ impl Publisher for KafkaPublisher {
         self.forget_position();
         Err(LogError::Unavailable("the topic is gone, or was made anew".to_owned()))
     }
-}
-
-/// Both producers of the publisher called `name`, once both have fenced those before them.
-///
-/// One after the other, and the first is the first to publish. So of two publishers that are opened at once one has no first
-/// producer any more, and never comes to use its second. At the same time, one that is in the middle of its turns could be
-/// left its second after its position has been read.
-fn open_producers(
-    settings: &KafkaSettings,
-    name: &str,
-    deadline: Instant,
-) -> Result<[BaseProducer<Events>; 2], LogError> {
-    let open = |name: &str| {
-        let producer = producer(settings, name)?;
-        let fenced = producer.init_transactions(time_left(deadline));
-        fenced.map_err(|error| publish_error(&producer, "fencing earlier publishers", &error))?;
-        Ok(producer)
-    };
-    Ok([open(name)?, open(&format!("{name}-2"))?])
-}
-
-/// Below what no partition should end: what either producer knows of it.
-fn known_ends(producers: &[BaseProducer<Events>; 2]) -> BTreeMap<i32, i64> {
-    let [first, second] = producers.each_ref().map(|producer| producer.context().known_ends());
-    let mut ends = first;
-    for (partition, end) in second {
-        let known = ends.entry(partition).or_insert(end);
-        *known = end.max(*known);
-    }
-    ends
-}
-
-/// One of the producers. Nothing is asked of the brokers yet.
-pub(super) fn producer(settings: &KafkaSettings, name: &str) -> Result<BaseProducer<Events>, LogError> {
-    let tuning = [
-        ("linger.ms", "0"),
-        ("message.timeout.ms", PUBLISH_TIMEOUT_MS),
-        ("socket.timeout.ms", PUBLISH_TIMEOUT_MS),
-        ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
-        ("reconnect.backoff.max.ms", RECONNECT_BACKOFF_MAX_MS),
-        ("retry.backoff.ms", RETRY_BACKOFF_MS),
-        ("queue.buffering.max.messages", MAX_UNDELIVERED),
-        ("queue.buffering.max.kbytes", MAX_UNDELIVERED_KIB),
-    ];
-    let fixed = [
-        ("transactional.id", name),
-        ("enable.idempotence", "true"),
-        ("acks", "all"),
-        ("partitioner", "murmur2_random"),
-    ];
-    create(settings, "publisher", &tuning, &fixed)
 }
