@@ -38,7 +38,6 @@ fn fill_sqlite(path: &Path, events: u64) -> anyhow::Result<()> {
             insert.execute(params![account.micros() as i64, account.micros() as i64, event])?;
         }
     }
-    transaction.execute("UPDATE ledger SET last_outbox_sequence = ?", [MadeAccount(events).micros() as i64])?;
     transaction.commit()?;
     Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
 }

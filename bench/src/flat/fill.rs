@@ -57,14 +57,15 @@ fn fill_accounts(path: &Path, accounts: u64) -> anyhow::Result<String> {
     })?;
     let last = MadeAccount(accounts).micros() as i64;
     connection.execute(
-        "UPDATE ledger SET number_key = ?2, last_outbox_sequence = ?1, removed_outbox_sequence = ?1,
-             active = (SELECT count(*) FROM accounts WHERE status = 'ACTIVE'),
+        "UPDATE ledger SET number_key = ?2, removed_outbox_sequence = ?1,
              blocked = (SELECT count(*) FROM accounts WHERE status = 'BLOCKED'),
              deleted = (SELECT count(*) FROM accounts WHERE status = 'DELETED')",
         params![last, NUMBER_KEY],
     )?;
     connection.execute_batch(
-        "INSERT INTO active_blocks SELECT sequence / 64, count(*) FROM accounts WHERE status = 'ACTIVE' GROUP BY 1",
+        "INSERT INTO active_blocks
+         SELECT sequence / 64 AS block, sum(status <> 'ACTIVE') + (sequence / 64 = 0) AS inactive
+         FROM accounts GROUP BY block HAVING inactive < 64",
     )?;
     let database_id = connection.query_row("SELECT database_id FROM ledger", [], |row| row.get(0))?;
     finish(connection)?;
@@ -92,7 +93,7 @@ fn fill_cards(path: &Path, cards: u64) -> anyhow::Result<()> {
         }
         Ok(())
     })?;
-    connection.execute("UPDATE ledger SET cards = ?, number_key = ?", params![cards as i64, NUMBER_KEY])?;
+    connection.execute("UPDATE ledger SET number_key = ?", [NUMBER_KEY])?;
     finish(connection)
 }
 

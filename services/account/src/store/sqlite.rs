@@ -35,14 +35,20 @@ pub(crate) const SCHEMA: Schema = Schema {
         include_str!("sqlite-2.sql"),
         include_str!("sqlite-3.sql"),
         include_str!("sqlite-4.sql"),
+        include_str!("sqlite-5.sql"),
     ],
 };
 
 /// The columns of [`account_from_row`].
 const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";
 
-/// Accounts whose active ones are counted together, in `active_blocks`: as few as a page can well pass over for each of its own.
+/// Accounts of which it is known together whether any is active, by `active_blocks`: as few as a page can well pass over for each
+/// of its own.
 const ACCOUNTS_A_BLOCK: i64 = 64;
+
+/// The sequence of the last event there was.
+const LAST_EVENT: &str =
+    "SELECT max(removed_outbox_sequence, (SELECT coalesce(max(last_sequence), 0) FROM outbox)) FROM ledger";
 
 /// Where the account with the id ?2 can be, if there is one: where its id says, ?1, or where an older one is noted.
 const SEQUENCES: &str = "(?1, (SELECT sequence FROM older_ids WHERE id = ?2))";

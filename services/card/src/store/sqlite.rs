@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use numbering::{Numbering, TimeOrderedIds};
 use process::Clock;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params, params_from_iter};
 use uuid::Uuid;
 
 use super::{Page, PageRequest, Store};
@@ -24,11 +24,19 @@ use crate::quarantine::{self, QuarantinedRecord};
 const SCHEMA: Schema = Schema {
     application_id: 0x7443_7264, // "tCrd"
     owner: "card service",
-    migrations: &[include_str!("sqlite-1.sql"), include_str!("sqlite-2.sql"), include_str!("sqlite-3.sql")],
+    migrations: &[
+        include_str!("sqlite-1.sql"),
+        include_str!("sqlite-2.sql"),
+        include_str!("sqlite-3.sql"),
+        include_str!("sqlite-4.sql"),
+    ],
 };
 
 /// The columns of [`card_from_row`].
 const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
+
+/// The sequence of the last card, and so the number of all.
+const LAST_CARD: &str = "SELECT coalesce(max(sequence), 0) FROM cards";
 
 /// Where the card with the id ?2 can be, if there is one: where its id says, ?1, or where an older one is noted.
 const SEQUENCES: &str = "(?1, (SELECT sequence FROM older_ids WHERE id = ?2))";
@@ -56,14 +64,8 @@ struct Writer {
     numbering: CardNumbering,
     clock: Clock,
     ids: TimeOrderedIds,
-    counters: Counters,
-}
-
-/// What the next cards continue from: as of the last commit.
-#[derive(Debug, Clone, Copy)]
-struct Counters {
+    /// As of the last commit.
     last_sequence: u64,
-    cards: u64,
 }
 
 impl Writer {
@@ -73,12 +75,8 @@ impl Writer {
         numbering: CardNumbering,
         clock: Clock,
     ) -> rusqlite::Result<Self> {
-        let counters = connection.query_row(
-            "SELECT (SELECT coalesce(max(sequence), 0) FROM cards), cards FROM ledger",
-            [],
-            |row| Ok(Counters { last_sequence: row.get::<_, i64>(0)? as u64, cards: row.get::<_, i64>(1)? as u64 }),
-        )?;
-        Ok(Writer { connection, durability, numbering, clock, ids: TimeOrderedIds::new(), counters })
+        let last_sequence = connection.query_row(LAST_CARD, [], |row| row.get::<_, i64>(0))? as u64;
+        Ok(Writer { connection, durability, numbering, clock, ids: TimeOrderedIds::new(), last_sequence })
     }
 }
 
@@ -92,8 +90,8 @@ impl Committer for Writer {
         let (closed, cards) = (BTreeSet::new(), HashMap::new());
         let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
         if cfg!(feature = "bench-no-database") {
-            let (outcomes, changes) = batch.decide(commands, self.counters.last_sequence + 1..);
-            self.counters.last_sequence += changes.created.len() as u64;
+            let (outcomes, changes) = batch.decide(commands, self.last_sequence + 1..);
+            self.last_sequence += changes.created.len() as u64;
             return Ok(outcomes);
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -101,15 +99,15 @@ impl Committer for Writer {
         let closed = closed_accounts(&transaction, &named)?;
         let cards = cards_to_delete(&transaction, &self.numbering, &named)?;
         let batch = Batch { closed, cards, ..batch };
-        let (outcomes, changes) = batch.decide(commands, self.counters.last_sequence + 1..);
+        let (outcomes, changes) = batch.decide(commands, self.last_sequence + 1..);
         // Only refusals, or closing what is closed: nothing that would be worth a sync, unless it is to tell
         // whether the database takes transactions again.
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        let counters = write(&transaction, &self.numbering, (&outcomes, &changes), self.counters, now)?;
+        write(&transaction, &self.numbering, (&outcomes, &changes), now)?;
         self.durability.written(|| transaction.commit())?;
-        self.counters = counters;
+        self.last_sequence += changes.created.len() as u64;
         Ok(outcomes)
     }
 
@@ -154,17 +152,14 @@ fn where_card_is<'a>(numbering: &CardNumbering, id: &'a Uuid) -> (i64, &'a [u8])
     (numbering.0.sequence_of_id(*id) as i64, id.as_bytes())
 }
 
-/// Writes `changes` and returns what the next cards continue from once they are committed.
+/// Writes `changes`, which came with `outcomes`.
 fn write(
     transaction: &Transaction<'_>,
     numbering: &CardNumbering,
     (outcomes, changes): (&[Outcome], &Changes),
-    mut counters: Counters,
     now: Timestamp,
-) -> rusqlite::Result<Counters> {
+) -> rusqlite::Result<()> {
     for (sequence, card) in changes.created(outcomes) {
-        counters.last_sequence = sequence;
-        counters.cards += 1;
         transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?)")?.execute(params![
             sequence as i64,
             card.id.as_bytes(),
@@ -196,8 +191,10 @@ fn write(
         delete.execute([account_id.0.as_bytes()])?;
     }
     quarantine(transaction, &changes.quarantined, now)?;
-    transaction.prepare_cached("UPDATE ledger SET cards = ?")?.execute([counters.cards as i64])?;
-    Ok(counters)
+    if changes.is_empty() {
+        transaction.execute("UPDATE ledger SET probes = probes + 1", [])?;
+    }
+    Ok(())
 }
 
 /// Keeps `records`, as far as there is room.
@@ -280,11 +277,11 @@ fn page(connection: &Connection, numbering: &CardNumbering, request: PageRequest
     let parameters = params![before, request.limit as i64 + 1, account];
     let rows = statement.query_map(parameters, |row| card_from_row(row, numbering))?;
     let cards = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let total = match account {
-        None => "SELECT cards FROM ledger WHERE ?1 IS NULL",
-        Some(_) => "SELECT cards FROM cards_by_account WHERE account_id = ?1 AND sequence = 0",
-    };
-    let total = connection.prepare_cached(total)?.query_row([account], |row| row.get::<_, i64>(0)).optional()?;
+    let mut total = connection.prepare_cached(match account {
+        None => LAST_CARD,
+        Some(_) => "SELECT cards FROM cards_by_account WHERE account_id = ? AND sequence = 0",
+    })?;
+    let total = total.query_row(params_from_iter(account), |row| row.get::<_, i64>(0)).optional()?;
     Ok(Some(request.page(cards, total.unwrap_or(0) as u64)))
 }
 
@@ -307,6 +304,24 @@ fn card_from_row(row: &Row<'_>, numbering: &CardNumbering) -> rusqlite::Result<C
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_written_where_nothing_changes_unless_it_is_to_tell_whether_it_can_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SqliteFile::open(&folder.path().join("card.db"), &SCHEMA).unwrap();
+        let (connection, durability) = file.group_writer().unwrap();
+        let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
+        let mut writer = Writer::open(connection, durability, numbering, Clock::system()).unwrap();
+        let reader = file.reader().unwrap();
+        // It changes when another connection has written a page.
+        let version = || reader.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();
+        let mut before = version();
+        for (is_failing, is_written) in [(false, false), (true, true), (true, true)] {
+            assert_eq!(writer.commit(Vec::new(), is_failing).unwrap().len(), 0);
+            assert_eq!(version() != before, is_written);
+            before = version();
+        }
+    }
 
     #[test]
     fn an_account_of_an_older_file_is_closed_and_others_keep_their_cards() {

@@ -10,7 +10,7 @@ use event_log::Record;
 use rusqlite::{Connection, params};
 
 use super::event_bytes::from_bytes;
-use super::{COLUMNS, account_from_row, invalid, timestamp};
+use super::{COLUMNS, LAST_EVENT, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{OutboxEvent, RecordBuffer, TraceSpan};
 use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
@@ -131,10 +131,8 @@ impl Outbox for SqliteOutbox {
 
     fn accounts_after(&mut self, sequence: u64, limit: usize) -> Result<AccountPage, StoreError> {
         // One statement, so all of it is of one moment.
-        let sql = format!(
-            "SELECT {COLUMNS}, (SELECT last_outbox_sequence FROM ledger) FROM accounts WHERE sequence > ?
-             ORDER BY sequence LIMIT ?"
-        );
+        let sql =
+            format!("SELECT {COLUMNS}, ({LAST_EVENT}) FROM accounts WHERE sequence > ? ORDER BY sequence LIMIT ?");
         let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query(params![sequence as i64, limit as i64])?;
         let (mut page, span) = (AccountPage::default(), TraceSpan::new());

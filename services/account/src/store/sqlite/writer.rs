@@ -12,7 +12,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
 use super::event_bytes::to_bytes;
 use super::outbox::{PublishedPosition, remove_published};
-use super::{ACCOUNTS_A_BLOCK, account_by_id};
+use super::{ACCOUNTS_A_BLOCK, LAST_EVENT, account_by_id};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{self, Batch, Changes, Command, Outcome};
 use crate::outbox::OutboxSignal;
@@ -42,8 +42,6 @@ pub(super) struct Writer {
 struct Counters {
     last_account_sequence: u64,
     last_outbox_sequence: u64,
-    /// By [`AccountStatus`].
-    totals: [i64; 3],
 }
 
 /// An account that was there before the transaction.
@@ -61,18 +59,11 @@ impl Writer {
         recent: RecentEvents,
         published: PublishedPosition,
     ) -> rusqlite::Result<Self> {
-        let counters = connection.query_row(
-            "SELECT (SELECT coalesce(max(sequence), 0) FROM accounts), last_outbox_sequence, active, blocked, deleted
-             FROM ledger",
-            [],
-            |row| {
-                Ok(Counters {
-                    last_account_sequence: row.get::<_, i64>(0)? as u64,
-                    last_outbox_sequence: row.get::<_, i64>(1)? as u64,
-                    totals: [row.get(2)?, row.get(3)?, row.get(4)?],
-                })
-            },
-        )?;
+        let counter = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let counters = Counters {
+            last_account_sequence: counter("SELECT coalesce(max(sequence), 0) FROM accounts")? as u64,
+            last_outbox_sequence: counter(LAST_EVENT)? as u64,
+        };
         Ok(Writer {
             connection,
             durability,
@@ -164,12 +155,15 @@ fn write(
     mut counters: Counters,
     now: Timestamp,
 ) -> rusqlite::Result<Counters> {
-    // How many more active accounts each block has.
+    // How many more inactive accounts each block has.
     let mut blocks = BTreeMap::<i64, i64>::new();
     let mut insert = transaction.prepare_cached("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
     for (sequence, account) in changes.created(outcomes) {
         counters.last_account_sequence = sequence;
-        *blocks.entry(sequence as i64 / ACCOUNTS_A_BLOCK).or_default() += 1;
+        if sequence as i64 % ACCOUNTS_A_BLOCK == 0 || sequence == 1 {
+            let block = sequence as i64 / ACCOUNTS_A_BLOCK;
+            transaction.prepare_cached("INSERT INTO active_blocks VALUES (?1, ?1 = 0)")?.execute([block])?;
+        }
         insert.execute(params![
             sequence as i64,
             account.id.0.as_bytes(),
@@ -184,7 +178,7 @@ fn write(
     for account in &changes.updated {
         let Some(Known { sequence, was_active }) = known.get(&account.id) else { continue };
         let is_active = account.status == AccountStatus::Active;
-        *blocks.entry(sequence / ACCOUNTS_A_BLOCK).or_default() += i64::from(is_active) - i64::from(*was_active);
+        *blocks.entry(sequence / ACCOUNTS_A_BLOCK).or_default() += i64::from(*was_active) - i64::from(is_active);
         let mut update = transaction.prepare_cached(
             "UPDATE accounts SET beholder_name = ?, country_code = ?, status = ?, version = ?, updated_at = ? WHERE sequence = ?",
         )?;
@@ -197,7 +191,7 @@ fn write(
             sequence,
         ])?;
     }
-    count_active(transaction, &blocks)?;
+    count_inactive(transaction, &blocks)?;
     if !changes.events.is_empty() {
         let count = changes.events.len() as u64;
         let first = u64::try_from(now.as_microsecond()).unwrap_or(0).max(counters.last_outbox_sequence + 1);
@@ -209,26 +203,57 @@ fn write(
             to_bytes(&changes.events),
         ])?;
     }
-    for (total, change) in counters.totals.iter_mut().zip(changes.totals) {
-        *total += change;
+    let [_, blocked, deleted] = changes.totals;
+    if (blocked, deleted) != (0, 0) {
+        transaction
+            .prepare_cached("UPDATE ledger SET blocked = blocked + ?, deleted = deleted + ?")?
+            .execute([blocked, deleted])?;
     }
-    let [active, blocked, deleted] = counters.totals;
-    transaction
-        .prepare_cached("UPDATE ledger SET active = ?, blocked = ?, deleted = ?, last_outbox_sequence = ?")?
-        .execute(params![active, blocked, deleted, counters.last_outbox_sequence as i64])?;
+    if changes.is_empty() {
+        transaction.execute("UPDATE ledger SET probes = probes + 1", [])?;
+    }
     Ok(counters)
 }
 
-/// Adds to the blocks' counts of active accounts. A block that is left without one is no block that a page looks at.
-fn count_active(transaction: &Transaction<'_>, blocks: &BTreeMap<i64, i64>) -> rusqlite::Result<()> {
+/// Adds to the blocks' counts of accounts that are not active. A block of which none is active is no block that a page looks at.
+fn count_inactive(transaction: &Transaction<'_>, blocks: &BTreeMap<i64, i64>) -> rusqlite::Result<()> {
     for (block, change) in blocks.iter().filter(|(_, change)| **change != 0) {
         let mut count = transaction.prepare_cached(
-            "INSERT INTO active_blocks VALUES (?, ?) ON CONFLICT (block) DO UPDATE SET active = active + excluded.active",
+            "INSERT INTO active_blocks VALUES (?1, ?3 + ?2) ON CONFLICT (block) DO UPDATE SET inactive = inactive + ?2",
         )?;
-        count.execute([block, change])?;
-        if *change < 0 {
-            transaction.prepare_cached("DELETE FROM active_blocks WHERE block = ? AND active = 0")?.execute([block])?;
-        }
+        count.execute([*block, *change, ACCOUNTS_A_BLOCK])?;
+        transaction
+            .prepare_cached("DELETE FROM active_blocks WHERE block = ? AND inactive = ?")?
+            .execute([*block, ACCOUNTS_A_BLOCK])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use database::sqlite::SqliteFile;
+    use numbering::Numbering;
+
+    use super::super::SCHEMA;
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_where_nothing_changes_unless_it_is_to_tell_whether_it_can_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SqliteFile::open(&folder.path().join("account.db"), &SCHEMA).unwrap();
+        let numbering = AccountNumbering(Numbering::decimal([3; 16]));
+        let (signal, _wait) = OutboxSignal::channel();
+        let (recent, published) = (RecentEvents::default(), PublishedPosition::default());
+        let connection = file.group_writer().unwrap();
+        let mut writer = Writer::open(connection, numbering, Clock::system(), signal, recent, published).unwrap();
+        let reader = file.reader().unwrap();
+        // It changes when another connection has written a page.
+        let version = || reader.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();
+        let mut before = version();
+        for (is_failing, is_written) in [(false, false), (true, true), (true, true)] {
+            assert_eq!(writer.commit(Vec::new(), is_failing).unwrap().len(), 0);
+            assert_eq!(version() != before, is_written);
+            before = version();
+        }
+    }
 }
