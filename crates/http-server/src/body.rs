@@ -5,6 +5,9 @@
 //! is an error, not a silent nothing.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
@@ -69,7 +72,15 @@ async fn read(mut body: Body, expects_continue: bool) -> Result<Bytes, ApiError>
         }
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_READ_TIMEOUT, collect(&mut body)).await {
+    let collected = {
+        let mut collecting = pin!(collect(&mut body));
+        match poll_fn(|context| Poll::Ready(collecting.as_mut().poll(context))).await {
+            // Nearly always it came with the head, and there is nothing to time.
+            Poll::Ready(collected) => Ok(collected),
+            Poll::Pending => tokio::time::timeout(BODY_READ_TIMEOUT, collecting).await,
+        }
+    };
+    match collected {
         Ok(Some(result)) => result,
         Ok(None) => {
             discard(&mut body).await;

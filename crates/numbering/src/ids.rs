@@ -8,7 +8,10 @@ use uuid::Uuid;
 use crate::Numbering;
 
 /// The bits of an id behind its time, version and variant (RFC 9562, 5.7).
-pub(crate) const RANDOM_BITS: u32 = 62;
+const RANDOM_BITS: u32 = 62;
+
+/// All of them.
+pub(crate) const RANDOM: u64 = (1 << RANDOM_BITS) - 1;
 
 /// Makes UUIDs of version 7. Those of one moment are in order too, so that they land on warm pages of an index.
 ///
@@ -57,8 +60,6 @@ fn id(time: u64, random: u64) -> Uuid {
 pub(crate) fn random_part(id: Uuid) -> u64 {
     id.as_u64_pair().1 & RANDOM
 }
-
-const RANDOM: u64 = (1 << RANDOM_BITS) - 1;
 
 #[cfg(test)]
 mod tests {

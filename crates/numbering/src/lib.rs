@@ -9,6 +9,8 @@
 
 mod ids;
 
+use std::fmt::Write;
+
 use siphasher::sip::SipHasher24;
 use uuid::Uuid;
 
@@ -41,16 +43,17 @@ impl Numbering {
         Numbering { hasher: SipHasher24::new_with_key(&key), radix: 16 }
     }
 
-    /// The digits for `sequence`: eight or more.
-    pub fn digits(&self, sequence: u64) -> String {
+    /// Appends the digits for `sequence`, eight or more, to `text`.
+    pub fn push_digits(&self, sequence: u64, text: &mut String) {
         let mut length = MIN_DIGITS;
-        while u128::from(sequence) >= self.range(length).1 {
+        while sequence > self.range(length).1 {
             length += 1;
         }
-        let (first, end) = self.range(length);
-        let number = first + self.permute(u128::from(sequence) - first, end - first, length);
+        let (first, last) = self.range(length);
+        let number = first + self.permute(sequence - first, last - first, length);
         let width = length as usize;
-        if self.radix == 16 { format!("{number:0width$x}") } else { format!("{number:0width$}") }
+        // Writing to a string does not fail.
+        let _ = if self.radix == 16 { write!(text, "{number:0width$x}") } else { write!(text, "{number:0width$}") };
     }
 
     /// The sequence whose digits these are; `None` if no sequence has them.
@@ -60,60 +63,47 @@ impl Numbering {
         if !canonical || !(MIN_DIGITS..=20).contains(&length) {
             return None;
         }
-        let number = u128::from_str_radix(digits, self.radix).ok()?;
-        let (first, end) = self.range(length);
-        if !(first..end).contains(&number) {
+        let number = u64::from_str_radix(digits, self.radix).ok()?;
+        let (first, last) = self.range(length);
+        if !(first..=last).contains(&number) {
             return None;
         }
-        u64::try_from(first + self.permute_back(number - first, end - first, length)).ok()
+        Some(first + self.permute_back(number - first, last - first, length))
     }
 
     /// The sequence that [`TimeOrderedIds::next_of`] made this id of, if it did: whoever looks a row up by it compares the
     /// row's id.
     pub fn sequence_of_id(&self, id: Uuid) -> u64 {
-        self.permute_back(u128::from(ids::random_part(id)), 1 << ids::RANDOM_BITS, ID_LENGTH) as u64
+        self.permute_back(ids::random_part(id), ids::RANDOM, ID_LENGTH)
     }
 
-    /// What an id has of `sequence`, in [`ids::RANDOM_BITS`].
+    /// What an id has of `sequence`, in [`ids::RANDOM`].
     fn permuted_for_id(&self, sequence: u64) -> u64 {
-        self.permute(u128::from(sequence), 1 << ids::RANDOM_BITS, ID_LENGTH) as u64
+        self.permute(sequence, ids::RANDOM, ID_LENGTH)
     }
 
-    /// The numbers of `length` digits, and the sequences that have them: from the first to before the second. The
-    /// shortest may begin with zeros, the longer ones may not, so that none of them is written twice.
-    fn range(&self, length: u32) -> (u128, u128) {
-        let power = |digits| u128::from(self.radix).pow(digits);
-        (if length == MIN_DIGITS { 0 } else { power(length - 1) }, power(length))
+    /// The first and the last number of `length` digits, and the sequences that have them. The shortest may begin with zeros, the
+    /// longer ones may not, so that none of them is written twice.
+    fn range(&self, length: u32) -> (u64, u64) {
+        let radix = u64::from(self.radix);
+        let last = radix.checked_pow(length).map_or(u64::MAX, |count| count - 1);
+        (if length == MIN_DIGITS { 0 } else { radix.saturating_pow(length - 1) }, last)
     }
 
-    fn permute(&self, value: u128, size: u128, length: u32) -> u128 {
-        self.walk(value, size, |half_bits, left, right| {
+    /// Permutes the numbers up to `last`.
+    fn permute(&self, value: u64, last: u64, length: u32) -> u64 {
+        walk(value, last, |half_bits, left, right| {
             (0..ROUNDS)
                 .fold((left, right), |(left, right), round| (right, left ^ self.round(length, round, right, half_bits)))
         })
     }
 
-    fn permute_back(&self, value: u128, size: u128, length: u32) -> u128 {
-        self.walk(value, size, |half_bits, left, right| {
+    fn permute_back(&self, value: u64, last: u64, length: u32) -> u64 {
+        walk(value, last, |half_bits, left, right| {
             (0..ROUNDS)
                 .rev()
                 .fold((left, right), |(left, right), round| (right ^ self.round(length, round, left, half_bits), left))
         })
-    }
-
-    /// Applies `network` over the smallest even number of bits that holds `size` values, again until the result is one
-    /// of them: fewer than four times on average.
-    fn walk(&self, value: u128, size: u128, network: impl Fn(u32, u64, u64) -> (u64, u64)) -> u128 {
-        let half_bits = (128 - (size - 1).leading_zeros()).div_ceil(2);
-        let mask = (1u128 << half_bits) - 1;
-        let mut value = value;
-        loop {
-            let (left, right) = network(half_bits, (value >> half_bits) as u64, (value & mask) as u64);
-            value = u128::from(left) << half_bits | u128::from(right);
-            if value < size {
-                return value;
-            }
-        }
     }
 
     fn round(&self, length: u32, round: u8, half: u64, half_bits: u32) -> u64 {
@@ -124,6 +114,19 @@ impl Numbering {
     }
 }
 
+/// Applies `network` over the smallest even number of bits that holds the values up to `last`, again until the result is one of
+/// them: fewer than four times on average.
+fn walk(mut value: u64, last: u64, network: impl Fn(u32, u64, u64) -> (u64, u64)) -> u64 {
+    let half_bits = (u64::BITS - last.leading_zeros()).div_ceil(2);
+    loop {
+        let (left, right) = network(half_bits, value >> half_bits, value & ((1 << half_bits) - 1));
+        value = left << half_bits | right;
+        if value <= last {
+            return value;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -131,6 +134,14 @@ mod tests {
     use super::*;
 
     const KEY: [u8; 16] = *b"sixteen byte key";
+
+    impl Numbering {
+        fn digits(&self, sequence: u64) -> String {
+            let mut digits = String::new();
+            self.push_digits(sequence, &mut digits);
+            digits
+        }
+    }
 
     #[test]
     fn every_number_leads_back_to_its_sequence_and_to_no_other() {
@@ -173,8 +184,16 @@ mod tests {
     #[test]
     fn what_is_no_number_has_no_sequence() {
         let numbering = Numbering::decimal(KEY);
-        for digits in ["", "1234567", "+1234567", "012345678", "abcdefgh", "１２３４５６７８", "123456789012345678901"]
-        {
+        for digits in [
+            "",
+            "1234567",
+            "+1234567",
+            "012345678",
+            "abcdefgh",
+            "１２３４５６７８",
+            "99999999999999999999",
+            "123456789012345678901",
+        ] {
             assert_eq!(numbering.sequence(digits), None, "{digits}");
         }
         assert_eq!(Numbering::hexadecimal(KEY).sequence("ABCDEF01"), None, "upper case is no card number");

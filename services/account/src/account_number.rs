@@ -11,7 +11,9 @@ pub(crate) struct AccountNumbering(pub(crate) Numbering);
 
 impl AccountNumbering {
     pub(crate) fn number(&self, sequence: u64) -> String {
-        format!("{NUMBER_PREFIX}{}", self.0.digits(sequence))
+        let mut number = NUMBER_PREFIX.to_owned();
+        self.0.push_digits(sequence, &mut number);
+        number
     }
 
     pub(crate) fn sequence(&self, number: &str) -> Option<u64> {

@@ -9,7 +9,9 @@ pub(crate) struct CardNumbering(pub(crate) Numbering);
 
 impl CardNumbering {
     pub(crate) fn number(&self, country: CountryCode, sequence: u64) -> String {
-        format!("{country}-{}", self.0.digits(sequence))
+        let mut number = format!("{country}-");
+        self.0.push_digits(sequence, &mut number);
+        number
     }
 
     pub(crate) fn parse(&self, number: &str) -> Option<(CountryCode, u64)> {

@@ -157,7 +157,8 @@ fn write(
 ) -> rusqlite::Result<Counters> {
     // How many more inactive accounts each block has.
     let mut blocks = BTreeMap::<i64, i64>::new();
-    let mut insert = transaction.prepare_cached("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
+    // Every new account is active, and of version 1.
+    let mut insert = transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, ?5, ?5)")?;
     for (sequence, account) in changes.created(outcomes) {
         counters.last_account_sequence = sequence;
         if sequence as i64 % ACCOUNTS_A_BLOCK == 0 || sequence == 1 {
@@ -169,10 +170,7 @@ fn write(
             account.id.0.as_bytes(),
             account.beholder_name.as_str(),
             account.country_code.as_str(),
-            account.status.as_str(),
-            account.version,
             account.created_at.as_microsecond(),
-            account.updated_at.as_microsecond(),
         ])?;
     }
     for account in &changes.updated {
