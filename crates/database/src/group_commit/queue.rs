@@ -8,6 +8,7 @@
 //! a second.
 
 use std::collections::VecDeque;
+use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,7 @@ pub(super) struct Queue<W> {
 }
 
 struct State<W> {
-    waiting: VecDeque<W>,
+    waiting: Vec<W>,
     /// How many commands each transaction has that is committed and not synced.
     unsynced: VecDeque<usize>,
     /// How many were inside at once lately: waiting, or in those transactions.
@@ -55,7 +56,7 @@ pub(super) enum Taken<W> {
 
 impl<W> Queue<W> {
     pub(super) fn new() -> Self {
-        let state = State { waiting: VecDeque::new(), unsynced: VecDeque::new(), crowd: 0, is_stopping: false };
+        let state = State { waiting: Vec::new(), unsynced: VecDeque::new(), crowd: 0, is_stopping: false };
         Queue { state: Mutex::new(state), ready: Condvar::new() }
     }
 
@@ -65,10 +66,12 @@ impl<W> Queue<W> {
         match state.waiting.len() {
             _ if state.is_stopping => return Err(StoreError::Stopping),
             MAX_QUEUED.. => return Err(StoreError::Overloaded),
-            _ => state.waiting.push_back(command),
+            _ => state.waiting.push(command),
         }
         // It looks at the first one, which sets the clock, and at the one that makes it enough.
-        if state.waiting.len() == state.enough() || state.waiting.len() == 1 && state.unsynced.is_empty() {
+        let is_awaited = state.waiting.len() == state.enough() || state.waiting.len() == 1 && state.unsynced.is_empty();
+        drop(state); // whoever is woken wants it
+        if is_awaited {
             self.ready.notify_one();
         }
         Ok(())
@@ -99,7 +102,10 @@ impl<W> Queue<W> {
         match count {
             0 if state.is_stopping => Taken::Stopped,
             0 => Taken::Nothing,
-            _ => Taken::Batch(state.waiting.drain(..count).collect()),
+            _ => {
+                let rest = state.waiting.split_off(count);
+                Taken::Batch(mem::replace(&mut state.waiting, rest))
+            }
         }
     }
 
@@ -113,7 +119,10 @@ impl<W> Queue<W> {
         let mut state = self.state();
         state.unsynced.pop_front();
         // Also if they are few, where it is the clock now that ends the wait for more.
-        if state.waiting.len() >= state.enough() || state.unsynced.is_empty() && !state.waiting.is_empty() {
+        let is_awaited =
+            state.waiting.len() >= state.enough() || state.unsynced.is_empty() && !state.waiting.is_empty();
+        drop(state);
+        if is_awaited {
             self.ready.notify_one();
         }
     }
