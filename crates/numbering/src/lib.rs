@@ -19,6 +19,9 @@ pub use ids::TimeOrderedIds;
 /// The digits of the shortest numbers, as many as the seed's have.
 const MIN_DIGITS: u32 = 8;
 
+/// The digits of the longest numbers.
+pub const MAX_DIGITS: usize = 20;
+
 /// Stands in a round for the number of digits, where an id is permuted: no number has so many.
 const ID_LENGTH: u32 = 255;
 
@@ -59,10 +62,10 @@ impl Numbering {
     /// The sequence whose digits these are; `None` if no sequence has them.
     pub fn sequence(&self, digits: &str) -> Option<u64> {
         let canonical = digits.bytes().all(|b| b.is_ascii_digit() || (self.radix == 16 && matches!(b, b'a'..=b'f')));
-        let length = u32::try_from(digits.len()).ok()?;
-        if !canonical || !(MIN_DIGITS..=20).contains(&length) {
+        if !canonical || !(MIN_DIGITS as usize..=MAX_DIGITS).contains(&digits.len()) {
             return None;
         }
+        let length = digits.len() as u32;
         let number = u64::from_str_radix(digits, self.radix).ok()?;
         let (first, last) = self.range(length);
         if !(first..=last).contains(&number) {

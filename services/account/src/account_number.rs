@@ -1,6 +1,6 @@
 //! Account numbers.
 
-use numbering::Numbering;
+use numbering::{MAX_DIGITS, Numbering};
 
 /// What stands before the digits of an account number, as in the seed.
 const NUMBER_PREFIX: &str = "ACC-";
@@ -11,7 +11,8 @@ pub(crate) struct AccountNumbering(pub(crate) Numbering);
 
 impl AccountNumbering {
     pub(crate) fn number(&self, sequence: u64) -> String {
-        let mut number = NUMBER_PREFIX.to_owned();
+        let mut number = String::with_capacity(NUMBER_PREFIX.len() + MAX_DIGITS);
+        number.push_str(NUMBER_PREFIX);
         self.0.push_digits(sequence, &mut number);
         number
     }

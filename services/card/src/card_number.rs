@@ -1,7 +1,7 @@
 //! Card numbers.
 
 use country_code::CountryCode;
-use numbering::Numbering;
+use numbering::{MAX_DIGITS, Numbering};
 
 /// Card numbers from countries and sequences, and back.
 #[derive(Clone)]
@@ -9,7 +9,9 @@ pub(crate) struct CardNumbering(pub(crate) Numbering);
 
 impl CardNumbering {
     pub(crate) fn number(&self, country: CountryCode, sequence: u64) -> String {
-        let mut number = format!("{country}-");
+        let country = country.as_str();
+        let mut number = String::with_capacity(country.len() + 1 + MAX_DIGITS);
+        number.extend([country, "-"]);
         self.0.push_digits(sequence, &mut number);
         number
     }
