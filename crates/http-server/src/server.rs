@@ -74,7 +74,7 @@ pub async fn serve_with(listener: TcpListener, router: Router, shutdown: Cancell
         .half_close(true); // a peer that has said all it has to say still wants its answer
     let permits = Arc::new(Semaphore::new(settings.max_connections));
     let abort = CancellationToken::new();
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(keep_a_timer(settings.header_read_timeout / 4)));
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(keep_a_timer(settings.header_read_timeout / 2)));
 
     while let Some((stream, permit)) = next_connection(&listener, &permits, &shutdown).await {
         let (http, router) = (http.clone(), router.clone());
@@ -97,7 +97,7 @@ pub async fn serve_with(listener: TcpListener, router: Router, shutdown: Cancell
     }
 }
 
-/// Has a timer at every moment, which ends in `period` at most: sooner than any connection's.
+/// Has a timer at every moment, which ends in `period` at most: well before the time for a head that a connection begins to wait for.
 ///
 /// While all connections wait for their handlers none of them has a timer. The next one would be the earliest of all then, and
 /// tokio wakes the thread that waits for sockets to tell it: a system call for one `POST` in three, and 7 % of the processor

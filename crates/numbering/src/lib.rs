@@ -67,6 +67,7 @@ impl Numbering {
         }
         let length = digits.len() as u32;
         let number = u64::from_str_radix(digits, self.radix).ok()?;
+        u64::from(self.radix).checked_pow(length - 1)?; // longer ones are no sequence's
         let (first, last) = self.range(length);
         if !(first..=last).contains(&number) {
             return None;
@@ -199,7 +200,9 @@ mod tests {
         ] {
             assert_eq!(numbering.sequence(digits), None, "{digits}");
         }
-        assert_eq!(Numbering::hexadecimal(KEY).sequence("ABCDEF01"), None, "upper case is no card number");
+        for digits in ["ABCDEF01", "0ffffffffffffffff", "0000ffffffffffffffff"] {
+            assert_eq!(Numbering::hexadecimal(KEY).sequence(digits), None, "{digits}");
+        }
     }
 
     #[test]

@@ -111,8 +111,8 @@ pub(crate) struct Batch<'a> {
 
 impl Batch<'_> {
     /// Decides `commands` in order, each upon what those before it have changed. A command that breaks a rule changes
-    /// nothing. `sequences` has one for each creation, and what a refused one leaves is not used again; where it has none, whoever
-    /// knows them later fills in the numbers.
+    /// nothing. `sequences` has one for each creation, of which a refused one draws none; where it has none, whoever knows them later
+    /// fills in the numbers.
     pub(crate) fn decide(
         mut self,
         commands: Vec<Command>,

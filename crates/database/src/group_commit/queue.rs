@@ -70,7 +70,7 @@ impl<W> Queue<W> {
         }
         // It looks at the first one, which sets the clock, and at the one that makes it enough.
         let is_awaited = state.waiting.len() == state.enough() || state.waiting.len() == 1 && state.unsynced.is_empty();
-        drop(state); // whoever is woken wants it
+        drop(state); // whoever is woken wants the lock
         if is_awaited {
             self.ready.notify_one();
         }

@@ -1,5 +1,5 @@
 -- Version 5: a transaction that only creates accounts writes nothing but them and their events. What was counted beside them each
--- time follows from what is there, or is counted where an account ceases to be active, which is rare.
+-- time follows from what is there, or is counted where an account ceases or begins again to be active, which is rare.
 
 -- There are as many accounts as the last one's sequence says, and those that are not blocked or deleted are active. The last event
 -- is in the outbox, or was the last one to be removed from it.
@@ -12,8 +12,8 @@ ALTER TABLE ledger ADD COLUMN probes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE active_blocks RENAME TO older_blocks;
 
 CREATE TABLE active_blocks (
-    block    INTEGER PRIMARY KEY, -- accounts with sequences from 64 * block on
-    inactive INTEGER NOT NULL     -- how many of them are not active; a block of which all 64 are has no row. There is no sequence 0
+    block    INTEGER PRIMARY KEY, -- accounts with sequences from 64 * block on; the missing one with 0 counts as inactive
+    inactive INTEGER NOT NULL     -- how many of them are not active; a block of which all 64 are has no row
 ) STRICT;
 
 INSERT INTO active_blocks SELECT block, 64 - active FROM older_blocks;

@@ -42,8 +42,8 @@ pub(crate) const SCHEMA: Schema = Schema {
 /// The columns of [`account_from_row`].
 const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";
 
-/// Accounts of which it is known together whether any is active, by `active_blocks`: as few as a page can well pass over for each
-/// of its own.
+/// Accounts of which it is known together whether any can be active, by `active_blocks`: as few as a page can well pass over for
+/// each of its own.
 const ACCOUNTS_A_BLOCK: i64 = 64;
 
 /// The sequence of the last event there was.

@@ -35,7 +35,7 @@ const SCHEMA: Schema = Schema {
 /// The columns of [`card_from_row`].
 const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
 
-/// The sequence of the last card, and so the number of all.
+/// The sequence of the last card, and so the number of all: a sequence that is drawn is a card's.
 const LAST_CARD: &str = "SELECT coalesce(max(sequence), 0) FROM cards";
 
 /// Where the card with the id ?2 can be, if there is one: where its id says, ?1, or where an older one is noted.
@@ -107,7 +107,9 @@ impl Committer for Writer {
         }
         write(&transaction, &self.numbering, (&outcomes, &changes), now)?;
         self.durability.written(|| transaction.commit())?;
-        self.last_sequence += changes.created.len() as u64;
+        if let Some((sequence, _)) = changes.created.last() {
+            self.last_sequence = *sequence;
+        }
         Ok(outcomes)
     }
 

@@ -82,8 +82,8 @@ fn not_active_sql() -> String {
     )
 }
 
-/// The last `limit` active accounts before this sequence, from block to block: each that is looked at has one at least, and no
-/// more than [`ACCOUNTS_A_BLOCK`] to pass over.
+/// The last `limit` active accounts before this sequence, from block to block: each that is looked at has no more than
+/// [`ACCOUNTS_A_BLOCK`] to pass over, and one at least unless it is the last one of all.
 fn active_accounts(
     connection: &Connection,
     numbering: &AccountNumbering,
@@ -126,14 +126,11 @@ mod tests {
     use process::Clock;
     use uuid::Uuid;
 
-    use super::super::outbox::PublishedPosition;
     use super::super::writer::Writer;
     use super::super::{ACCOUNTS_A_BLOCK, SCHEMA};
     use super::*;
     use crate::account::Change;
     use crate::ledger::Command;
-    use crate::outbox::OutboxSignal;
-    use crate::store::recent_events::RecentEvents;
 
     const TRACE: http_server::TraceParent = http_server::TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
 
@@ -148,19 +145,60 @@ mod tests {
         }
     }
 
-    fn older_file(path: &std::path::Path) {
+    /// A file of version 2 with so many accounts.
+    fn older_file(path: &std::path::Path, count: u128, status_of: impl Fn(u128) -> AccountStatus) {
         let older = SqliteFile::open(path, &Schema { migrations: &SCHEMA.migrations[..2], ..SCHEMA }).unwrap();
         let connection = older.writer().unwrap();
         let mut totals = [0; 3];
-        for number in 1..=OLDER {
-            let status = older_status(number);
+        for number in 1..=count {
+            let status = status_of(number);
             totals[status as usize] += 1;
-            // In another order than that of their sequences.
-            let id = Uuid::from_u128(number * 7_919 % 1_009);
+            let id = older_id(number).0;
             let row = params![number as i64, id.as_bytes(), "John Doe", "US", status.as_str(), 1, 0, 0];
             connection.execute("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row).unwrap();
         }
         connection.execute("UPDATE ledger SET active = ?, blocked = ?, deleted = ?", totals).unwrap();
+    }
+
+    /// In another order than that of their sequences.
+    fn older_id(number: u128) -> AccountId {
+        AccountId(Uuid::from_u128(number * 7_919 % 1_009))
+    }
+
+    /// The ids of so many new accounts.
+    fn create(writer: &mut Writer, count: usize) -> Vec<AccountId> {
+        let create = |_| Command::Create {
+            beholder_name: "Jane Doe".parse().unwrap(),
+            country_code: "DE".parse().unwrap(),
+            trace: TRACE,
+        };
+        let created = writer.commit((0..count).map(create).collect(), false).unwrap();
+        created.into_iter().map(|account| account.unwrap().id).collect()
+    }
+
+    fn set_status(writer: &mut Writer, ids: impl IntoIterator<Item = AccountId>, status: AccountStatus) {
+        let change = Change::Update { beholder_name: None, country_code: None, status: Some(status) };
+        let change = |id| Command::Change { id, change: change.clone(), if_match: None, trace: TRACE };
+        writer.commit(ids.into_iter().map(change).collect(), false).unwrap();
+    }
+
+    /// Looks whether each status is listed as it is, and each block counted. Returns all accounts, the newest first.
+    fn check(connection: &Connection, numbering: &AccountNumbering, limits: &[usize]) -> Vec<Account> {
+        let accounts = all(connection, numbering, None, 7);
+        for status in AccountStatus::ALL {
+            let of_status: Vec<_> = accounts.iter().filter(|account| account.status == status).cloned().collect();
+            for limit in limits {
+                assert_eq!(all(connection, numbering, Some(status), *limit), of_status, "{status:?}");
+            }
+        }
+        let blocks = |sql| -> Vec<(i64, i64)> {
+            let mut statement = connection.prepare(sql).unwrap();
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
+        };
+        let counted = "SELECT sequence / 64 AS block, sum(status <> 'ACTIVE') + (sequence / 64 = 0) AS inactive
+                       FROM accounts GROUP BY block HAVING inactive < 64 ORDER BY block";
+        assert_eq!(blocks("SELECT block, inactive FROM active_blocks ORDER BY block"), blocks(counted));
+        accounts
     }
 
     /// Every account there is, as pages of `limit` give them.
@@ -186,40 +224,24 @@ mod tests {
     fn accounts_of_an_older_file_and_new_ones_are_found_changed_and_listed_alike() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("account.db");
-        older_file(&path);
+        older_file(&path, OLDER, older_status);
         let file = SqliteFile::open(&path, &SCHEMA).unwrap();
         let numbering = AccountNumbering(Numbering::decimal([3; 16]));
-        let (signal, _wait) = OutboxSignal::channel();
-        let (recent, published) = (RecentEvents::default(), PublishedPosition::default());
-        let mut writer =
-            Writer::open(file.group_writer().unwrap(), numbering.clone(), Clock::system(), signal, recent, published)
-                .unwrap();
-        let create = |_| Command::Create {
-            beholder_name: "Jane Doe".parse().unwrap(),
-            country_code: "DE".parse().unwrap(),
-            trace: TRACE,
-        };
-        let created = writer.commit((0..100).map(create).collect(), false).unwrap();
-        let new = created.into_iter().map(|account| account.unwrap().id);
-        // Old and new ones, some of which are what they are told to be; all of one block among them.
-        let older = (1..=OLDER).map(|number| AccountId(Uuid::from_u128(number * 7_919 % 1_009)));
-        let changed = new.step_by(3).chain(older.clone().take(64)).chain(older.step_by(5));
+        let mut writer = Writer::of(&file, &numbering, Clock::system());
+        let new = create(&mut writer, 100);
+        // Old and new ones, some of which are what they are told to be.
+        let older = (1..=OLDER).map(older_id);
+        let changed = new.into_iter().step_by(3).chain(older.clone().take(64)).chain(older.step_by(5));
         for (turn, id) in changed.enumerate() {
-            let status = AccountStatus::ALL[turn % 2];
-            let change = Change::Update { beholder_name: None, country_code: None, status: Some(status) };
             // Deleted ones refuse.
-            let outcomes = writer.commit(vec![Command::Change { id, change, if_match: None, trace: TRACE }], false);
-            assert_eq!(outcomes.unwrap().len(), 1);
+            set_status(&mut writer, [id], AccountStatus::ALL[turn % 2]);
         }
         let connection = file.reader().unwrap();
-        let accounts = all(&connection, &numbering, None, 7);
+        let accounts = check(&connection, &numbering, &[1, 50, 200]);
         assert_eq!(accounts.len() as u128, OLDER + 100);
         for status in AccountStatus::ALL {
-            let of_status: Vec<_> = accounts.iter().filter(|account| account.status == status).cloned().collect();
-            assert!(of_status.len() > 50, "{status:?}: {}", of_status.len());
-            for limit in [1, 50, 200] {
-                assert_eq!(all(&connection, &numbering, Some(status), limit), of_status, "{status:?}");
-            }
+            let count = accounts.iter().filter(|account| account.status == status).count();
+            assert!(count > 50, "{status:?}: {count}");
         }
         for account in &accounts {
             assert_eq!(account_by_id(&connection, &numbering, account.id).unwrap().unwrap().1, *account);
@@ -228,11 +250,34 @@ mod tests {
         let plan = format!("EXPLAIN QUERY PLAN {}", not_active_sql());
         let plan: String = connection.query_row(&plan, params![9, 9, "BLOCKED"], |row| row.get(3)).unwrap();
         assert!(plan.contains("USING COVERING INDEX accounts_not_active (status=? AND sequence<?)"), "{plan}");
-        let blocks = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
-        let wrong = "SELECT count(*) FROM active_blocks WHERE inactive <> (block = 0) + (SELECT count(*) FROM accounts
-                     WHERE sequence / 64 = block AND status <> 'ACTIVE')";
-        assert_eq!(blocks(wrong), 0);
-        let without_a_row = "SELECT count(DISTINCT sequence / 64) - (SELECT count(*) FROM active_blocks) FROM accounts";
-        assert_eq!(blocks(without_a_row), 1, "that of deleted ones alone");
+    }
+
+    #[test]
+    fn blocks_are_counted_where_accounts_end_in_an_older_file_and_where_none_or_all_of_them_are_active() {
+        for (older, status) in [0, 1, 62, 63, 64, 100, 127, 128]
+            .into_iter()
+            .flat_map(|older| [AccountStatus::Active, AccountStatus::Blocked].map(|status| (older, status)))
+        {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("account.db");
+            older_file(&path, older, |_| status);
+            let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+            let numbering = AccountNumbering(Numbering::decimal([3; 16]));
+            let connection = file.reader().unwrap();
+            assert_eq!(check(&connection, &numbering, &[50]).len() as u128, older);
+            let mut writer = Writer::of(&file, &numbering, Clock::system());
+            create(&mut writer, 200);
+            let mut ids: Vec<_> = check(&connection, &numbering, &[50]).iter().map(|account| account.id).collect();
+            ids.reverse();
+            // From the first account on, all of blocks in one transaction, and the last of one by itself.
+            for end in [62, 63, 127, 190, 191] {
+                set_status(&mut writer, ids[..end].iter().copied(), AccountStatus::Blocked);
+                check(&connection, &numbering, &[50]);
+            }
+            set_status(&mut writer, [ids[100]], AccountStatus::Active);
+            check(&connection, &numbering, &[50]);
+            set_status(&mut writer, ids, AccountStatus::Active);
+            check(&connection, &numbering, &[50]);
+        }
     }
 }

@@ -163,6 +163,7 @@ fn write(
         counters.last_account_sequence = sequence;
         if sequence as i64 % ACCOUNTS_A_BLOCK == 0 || sequence == 1 {
             let block = sequence as i64 / ACCOUNTS_A_BLOCK;
+            // What would have sequence 0 counts as inactive.
             transaction.prepare_cached("INSERT INTO active_blocks VALUES (?1, ?1 = 0)")?.execute([block])?;
         }
         insert.execute(params![
@@ -213,7 +214,7 @@ fn write(
     Ok(counters)
 }
 
-/// Adds to the blocks' counts of accounts that are not active. A block of which none is active is no block that a page looks at.
+/// Adds to the blocks' counts of accounts that are not active. A full block of which none is active is none that a page looks at.
 fn count_inactive(transaction: &Transaction<'_>, blocks: &BTreeMap<i64, i64>) -> rusqlite::Result<()> {
     for (block, change) in blocks.iter().filter(|(_, change)| **change != 0) {
         let mut count = transaction.prepare_cached(
@@ -230,20 +231,48 @@ fn count_inactive(transaction: &Transaction<'_>, blocks: &BTreeMap<i64, i64>) ->
 #[cfg(test)]
 mod tests {
     use database::sqlite::SqliteFile;
+    use http_server::TraceParent;
     use numbering::Numbering;
 
     use super::super::SCHEMA;
     use super::*;
 
+    impl Writer {
+        /// One of the accounts in `file`, with a relay that does nothing.
+        pub(in super::super) fn of(file: &SqliteFile, numbering: &AccountNumbering, clock: Clock) -> Writer {
+            let (signal, _wait) = OutboxSignal::channel();
+            let (recent, published) = (RecentEvents::default(), PublishedPosition::default());
+            Writer::open(file.group_writer().unwrap(), numbering.clone(), clock, signal, recent, published).unwrap()
+        }
+    }
+
+    const KEY: [u8; 16] = [3; 16];
+
+    #[test]
+    fn an_event_comes_behind_those_that_have_left_the_outbox_whatever_the_clock_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SqliteFile::open(&folder.path().join("account.db"), &SCHEMA).unwrap();
+        let clock = Clock::fixed(1_764_066_600_000_000);
+        let mut numbers = Vec::new();
+        for _ in 0..3 {
+            let mut writer = Writer::of(&file, &AccountNumbering(Numbering::decimal(KEY)), clock.clone());
+            let (beholder_name, country_code) = ("Jane Doe".parse().unwrap(), "DE".parse().unwrap());
+            let trace = TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
+            writer.commit(vec![Command::Create { beholder_name, country_code, trace }], false).unwrap();
+            let number = "SELECT max(last_sequence) FROM outbox";
+            let number = writer.connection.query_row(number, [], |row| row.get::<_, i64>(0)).unwrap();
+            numbers.push(number);
+            remove_published(&writer.connection, number as u64).unwrap();
+            clock.advance_micros(-60_000_000);
+        }
+        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    }
+
     #[test]
     fn nothing_is_written_where_nothing_changes_unless_it_is_to_tell_whether_it_can_be() {
         let folder = tempfile::tempdir().unwrap();
         let file = SqliteFile::open(&folder.path().join("account.db"), &SCHEMA).unwrap();
-        let numbering = AccountNumbering(Numbering::decimal([3; 16]));
-        let (signal, _wait) = OutboxSignal::channel();
-        let (recent, published) = (RecentEvents::default(), PublishedPosition::default());
-        let connection = file.group_writer().unwrap();
-        let mut writer = Writer::open(connection, numbering, Clock::system(), signal, recent, published).unwrap();
+        let mut writer = Writer::of(&file, &AccountNumbering(Numbering::decimal(KEY)), Clock::system());
         let reader = file.reader().unwrap();
         // It changes when another connection has written a page.
         let version = || reader.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();
