@@ -73,7 +73,11 @@ impl AccountStatus {
 
     /// The status written so, upper case only.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == text)
+        Self::parse_bytes(text.as_bytes())
+    }
+
+    pub(crate) fn parse_bytes(text: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str().as_bytes() == text)
     }
 }
 
@@ -108,6 +112,10 @@ impl EventType {
 
     /// The type written so.
     pub fn parse(text: &str) -> Option<Self> {
-        [EventType::Created, EventType::StatusChanged].into_iter().find(|kind| kind.as_str() == text)
+        Self::parse_bytes(text.as_bytes())
+    }
+
+    pub(crate) fn parse_bytes(text: &[u8]) -> Option<Self> {
+        [EventType::Created, EventType::StatusChanged].into_iter().find(|kind| kind.as_str().as_bytes() == text)
     }
 }

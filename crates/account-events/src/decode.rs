@@ -116,11 +116,10 @@ fn as_written(value: &[u8]) -> Option<(AccountEvent, &[u8])> {
     let (event_type, rest) = rest.split_at_checked(rest.iter().position(|byte| *byte == b'"')?)?;
     let (id, rest) = rest.strip_prefix(br#"","account_id":""#)?.split_at_checked(ACCOUNT_ID_BYTES)?;
     let status = rest.strip_prefix(br#"","status":""#)?.strip_suffix(br#""}"#)?;
-    let text = |bytes| std::str::from_utf8(bytes).ok();
     let event = AccountEvent {
-        event_type: EventType::parse(text(event_type)?)?,
+        event_type: EventType::parse_bytes(event_type)?,
         account_id: AccountId(uuid::Uuid::try_parse_ascii(id).ok()?),
-        status: AccountStatus::parse(text(status)?)?,
+        status: AccountStatus::parse_bytes(status)?,
         version: None,
     };
     Some((event, id))
