@@ -221,9 +221,11 @@ fn count_inactive(transaction: &Transaction<'_>, blocks: &BTreeMap<i64, i64>) ->
             "INSERT INTO active_blocks VALUES (?1, ?3 + ?2) ON CONFLICT (block) DO UPDATE SET inactive = inactive + ?2",
         )?;
         count.execute([*block, *change, ACCOUNTS_A_BLOCK])?;
-        transaction
-            .prepare_cached("DELETE FROM active_blocks WHERE block = ? AND inactive = ?")?
-            .execute([*block, ACCOUNTS_A_BLOCK])?;
+        if *change > 0 {
+            transaction
+                .prepare_cached("DELETE FROM active_blocks WHERE block = ? AND inactive = ?")?
+                .execute([*block, ACCOUNTS_A_BLOCK])?;
+        }
     }
     Ok(())
 }
