@@ -43,6 +43,11 @@ struct Options {
     #[arg(long, hide = true, value_name = "ACCOUNTS")]
     fill_view: Option<u64>,
 
+    /// Starts the card service in a folder, on an embedded log's file or the brokers and topic of one, for the part that measures
+    /// such starts
+    #[arg(long, hide = true, num_args = 2, value_names = ["FOLDER", "LOG"])]
+    start: Option<Vec<String>>,
+
     /// What to measure; all of it if nothing is named
     parts: Vec<Part>,
 }
@@ -73,9 +78,12 @@ enum Part {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Options { quick, fill_view, parts } = Options::parse();
+    let Options { quick, fill_view, start, parts } = Options::parse();
     if let Some(accounts) = fill_view {
         return memory::fill_view(accounts);
+    }
+    if let Some([folder, log]) = start.as_deref() {
+        return replay::start(folder.as_ref(), log);
     }
     let parts = if parts.is_empty() { Part::value_variants() } else { &parts };
     let mut all = Vec::new();

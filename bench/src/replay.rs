@@ -3,19 +3,22 @@
 //! The log holds a record of each of its accounts, as the account service makes them. The card closers' group has
 //! read it before, as at any start but a group's first, so it is the feed that is measured. On Kafka it takes turns with a loop
 //! of librdkafka that reads the same topic and throws everything away, tuned as the feed's reader is. Each start is followed
-//! by another one after a graceful stop.
+//! by another one after a graceful stop. Each is that of a process of its own: memory that one start has given back would be there
+//! for the next one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use card_service::{Config, DEFAULT_GROUP};
 use database::DatabaseUrl;
-use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Record};
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, KafkaLog, KafkaSettings, Record};
 use process::Clock;
 use rdkafka::producer::{BaseProducer, Producer};
-use test_harness::InProcess;
+use serde_json::{Value, json};
+use test_harness::{InProcess, make_topic_that_deletes};
 
 use crate::accounts::MadeAccount;
 use crate::figure::{Figure, Unit};
@@ -36,7 +39,10 @@ const BATCH: usize = 50_000;
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// How often a service that starts is asked whether it is ready.
-const READY_PAUSE: Duration = Duration::from_millis(10);
+const READY_PAUSE: Duration = Duration::from_millis(1);
+
+/// What tells a log in Kafka from a file.
+const KAFKA: &str = "kafka:";
 
 /// How long the brokers may take for anything.
 const KAFKA_TIMEOUT: Duration = Duration::from_secs(60);
@@ -58,12 +64,8 @@ struct Starts {
 fn embedded(records: u64, rounds: usize) -> anyhow::Result<Vec<Figure>> {
     println!("filling an embedded log with {records} records");
     let folder = tempfile::tempdir()?;
-    // No key is there twice: there is nothing to compact, and looking for it would only disturb.
-    let settings = EmbeddedSettings {
-        compaction_min_records: u64::MAX,
-        ..EmbeddedSettings::at(folder.path().join("event-log.db"))
-    };
-    let log = EmbeddedLog::open(settings.clone())?;
+    let path = folder.path().join("event-log.db");
+    let log = EmbeddedLog::open(uncompacted(&path))?;
     let mut publisher = log.publisher("bench")?;
     each_batch(records, |batch, published| Ok(publisher.publish(batch, published)?))?;
     read_as_group(&log, records)?;
@@ -72,7 +74,7 @@ fn embedded(records: u64, rounds: usize) -> anyhow::Result<Vec<Figure>> {
     let mut starts = Vec::new();
     for round in 1..=rounds {
         println!("replaying {records} records of the embedded log: turn {round} of {rounds}");
-        starts.push(start_twice(records, || Ok(Arc::new(EmbeddedLog::open(settings.clone())?)))?);
+        starts.push(start_twice(records, &path.to_string_lossy())?);
     }
     let what = format!("replay of {records} records until ready, embedded log");
     let replay = Turns(&starts).figure(what, Unit::PerSecond, |starts| records as f64 / starts.full);
@@ -82,17 +84,19 @@ fn embedded(records: u64, rounds: usize) -> anyhow::Result<Vec<Figure>> {
 fn kafka(records: u64, rounds: usize) -> anyhow::Result<Vec<Figure>> {
     let servers = Servers::up()?;
     println!("filling a topic with {records} records");
-    let log = Arc::new(servers.topic("replay")?);
     let topic = servers.topic_name("replay");
+    // It is not compacted either: that would take one of two processors while the first turns last.
+    make_topic_that_deletes(&servers.brokers, &topic);
+    let log = servers.topic("replay")?;
     fill_topic(&servers.brokers, &topic, records)?;
-    read_as_group(log.as_ref(), records)?;
+    read_as_group(&log, records)?;
 
     let mut turns = Vec::new();
     for round in 1..=rounds {
         println!(
             "replaying {records} records of Kafka, and reading them with bare librdkafka: turn {round} of {rounds}"
         );
-        let ours = start_twice(records, || Ok(Arc::clone(&log)))?;
+        let ours = start_twice(records, &format!("{KAFKA}{}/{topic}", servers.brokers))?;
         turns.push((ours, read_and_discard(&servers.brokers, &topic, records)?));
     }
     let replay = Turns(&turns)
@@ -158,17 +162,26 @@ fn read_as_group(log: &dyn EventLog, records: u64) -> anyhow::Result<()> {
 }
 
 /// Starts the card service on a log that it has not read, and once more when it was stopped.
-fn start_twice<L: EventLog>(records: u64, open: impl Fn() -> anyhow::Result<Arc<L>>) -> anyhow::Result<Starts> {
+fn start_twice(records: u64, log: &str) -> anyhow::Result<Starts> {
     let folder = tempfile::tempdir()?;
-    let start = || start_until_ready(folder.path(), records, &open);
+    let start = || {
+        let output = Command::new(std::env::current_exe()?).arg("--start").arg(folder.path()).arg(log).output()?;
+        ensure!(
+            output.status.success(),
+            "the card service was not started: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let started: Value = serde_json::from_slice(&output.stdout)?;
+        let accounts = &started["accounts"];
+        ensure!(*accounts == records, "the view holds {accounts} of {records} accounts");
+        started["seconds"].as_f64().context("it does not say how long it took")
+    };
     Ok(Starts { full: start()?, again: start()? })
 }
 
-fn start_until_ready<L: EventLog>(
-    folder: &Path,
-    records: u64,
-    open: impl Fn() -> anyhow::Result<Arc<L>>,
-) -> anyhow::Result<f64> {
+/// Starts the card service with its files in `folder`, prints how long it takes until it is ready and how many accounts it has then,
+/// and stops it. The log is an embedded one's file, or [`KAFKA`], brokers, a slash and a topic.
+pub(crate) fn start(folder: &Path, log: &str) -> anyhow::Result<()> {
     let config = Config {
         database: DatabaseUrl::Sqlite(folder.join("card.db")),
         data_dir: folder.to_owned(),
@@ -178,17 +191,27 @@ fn start_until_ready<L: EventLog>(
         clock: Clock::system(),
     };
     let started = Instant::now();
-    let log = open()?;
+    let log: Arc<dyn EventLog> = match log.strip_prefix(KAFKA).and_then(|topic| topic.split_once('/')) {
+        Some((brokers, topic)) => Arc::new(KafkaLog::open(KafkaSettings {
+            brokers: brokers.to_owned(),
+            topic: topic.to_owned(),
+            extra: Vec::new(),
+        })?),
+        None => Arc::new(EmbeddedLog::open(uncompacted(log))?),
+    };
     let mut service = InProcess::start(|listener, shutdown| card_service::run(config, listener, log, shutdown));
     while service.http().get("/readyz").status != 200 {
         ensure!(started.elapsed() < DEADLINE, "the card service was not ready in time");
         std::thread::park_timeout(READY_PAUSE);
     }
     let seconds = started.elapsed().as_secs_f64();
-    let accounts = &service.http().get("/readyz").body["view"]["accounts"];
-    ensure!(*accounts == records, "the view holds {accounts} of {records} accounts");
-    service.stop()?;
-    Ok(seconds)
+    println!("{}", json!({"seconds": seconds, "accounts": service.http().get("/readyz").body["view"]["accounts"]}));
+    service.stop()
+}
+
+/// No key is there twice: there is nothing to compact, and looking for it would only disturb.
+fn uncompacted(path: impl Into<PathBuf>) -> EmbeddedSettings {
+    EmbeddedSettings { compaction_min_records: u64::MAX, ..EmbeddedSettings::at(path) }
 }
 
 /// How long bare librdkafka takes to hand over the whole topic, in seconds.

@@ -20,6 +20,10 @@ use crate::LogError;
 const TAKEOVERS: [RDKafkaErrorCode; 3] =
     [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
 
+/// How all clients are tuned. librdkafka rests half of the first pause between attempts to connect also before it connects to one
+/// broker more, such as the first it was told of: with 20 ms instead of its 100 a start with a checkpoint takes half as long.
+const TUNING: [(&str, &str); 2] = [("client.id", "tandem"), ("reconnect.backoff.ms", "20")];
+
 /// How many events of a client that is not polled are dropped in one go. Beyond that the next call goes on.
 const EVENTS_DROPPED_A_CALL: usize = 10_000;
 /// How long to listen for them each time. A poll that does not wait ends at the first line for the log.
@@ -169,7 +173,7 @@ pub(super) fn create<T: FromClientConfigAndContext<Events>>(
 ) -> Result<T, LogError> {
     let mut config = ClientConfig::new();
     let extra = settings.extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let tuned = [("client.id", "tandem")].into_iter().chain(tuning.iter().copied());
+    let tuned = TUNING.into_iter().chain(tuning.iter().copied());
     let fixed = [("bootstrap.servers", settings.brokers.as_str())].into_iter().chain(fixed.iter().copied());
     for (name, value) in tuned.chain(extra).chain(fixed) {
         config.set(canonical(name), value);

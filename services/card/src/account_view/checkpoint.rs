@@ -12,16 +12,14 @@
 //! event tells of a row that is already committed.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::panic::resume_unwind;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use account_events::{AccountId, AccountStatus, DECODE_VERSION};
 
 use super::gathered::Gathered;
-use super::shard::{SEGMENT_BYTES, Shard, from_words};
-use super::{AccountView, SHARD_COUNT, ViewWriter, place, unpack};
+use super::shard::{Counted, SEGMENT_BYTES, Shard, from_words};
+use super::{AccountView, SHARD_COUNT, ViewWriter, on_two_threads, place, unpack};
 use crate::log_samples::{Mark, Reached, SAMPLES, Sample};
 
 /// Whose file it is, and the version of what follows. Another place for an id, or another state for a
@@ -60,12 +58,6 @@ pub(crate) struct Checkpoint {
     pub(crate) mark: Mark,
     seeds: [u64; 2],
     shards: Vec<Counted>,
-}
-
-/// A shard, and how many of its accounts have each status.
-struct Counted {
-    shard: Shard,
-    by_status: [u64; AccountStatus::ALL.len()],
 }
 
 /// Writes the view, which knows at least what the log has before `mark`, as long as it may `go_on`. Returns whether it is
@@ -119,7 +111,7 @@ fn read_shards(
     seeds: [u64; 2],
 ) -> Result<Vec<Counted>, Unusable> {
     let left = Mutex::new((0..SHARD_COUNT, blocks, input));
-    let read_some = || {
+    let read_some = || -> Result<Vec<_>, Unusable> {
         let (mut bytes, mut shards) = (Vec::new(), Vec::with_capacity(SHARD_COUNT));
         loop {
             let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,13 +126,8 @@ fn read_shards(
             shards.push((number, Counted::of(shard)));
         }
     };
-    let (mine, others) = thread::scope(|scope| {
-        let thread = thread::Builder::new().name("view-loader".to_owned()).spawn_scoped(scope, read_some);
-        (read_some(), thread.map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))))
-    });
-    let mut shards = mine?;
-    // Where there was no other thread, this one has read them all.
-    shards.extend(others.unwrap_or_else(|_| Ok(Vec::new()))?);
+    let read = on_two_threads("view-loader", read_some);
+    let mut shards: Vec<_> = read.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
     shards.sort_by_key(|(number, _)| *number);
     Ok(shards.into_iter().map(|(_, shard)| shard).collect())
 }
@@ -175,14 +162,6 @@ fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<([u64; 2], Mark)>
         mark.0.insert(partition, Reached { position, samples });
     }
     (layout == LAYOUT && words.next().is_none()).then_some((seeds, mark))
-}
-
-impl Counted {
-    fn of(shard: Shard) -> Self {
-        let mut by_status = [0; AccountStatus::ALL.len()];
-        shard.accounts().for_each(|(_, state)| by_status[unpack(state).status as usize] += 1);
-        Counted { shard, by_status }
-    }
 }
 
 /// One block after the other.
@@ -252,17 +231,9 @@ impl ViewWriter {
     }
 
     fn replace(&mut self, shards: Vec<Counted>) {
-        let mut by_status = [0; AccountStatus::ALL.len()];
-        for (number, Counted { shard, by_status: counts }) in shards.into_iter().enumerate() {
-            self.taken[number] = counts.iter().sum::<u64>() as usize;
-            by_status.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-            self.put(number, shard);
-        }
         let counts = &self.table.counts;
-        counts.accounts.store(by_status.iter().sum(), Ordering::Relaxed);
-        for (count, value) in counts.by_status.iter().zip(by_status) {
-            count.store(value, Ordering::Relaxed);
-        }
+        counts.by_status.iter().chain([&counts.accounts]).for_each(|count| count.store(0, Ordering::Relaxed));
+        shards.into_iter().enumerate().for_each(|(number, shard)| self.fill(number, shard));
     }
 
     /// Hands the deleted accounts of one shard to `close`, `at_once` at a time. `None` if there is no shard of this number, or no

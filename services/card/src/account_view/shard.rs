@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use account_events::AccountId;
+use account_events::{AccountId, AccountStatus};
+
+use super::{merge, unpack};
 
 /// The slots of a segment.
 const SEGMENT_SLOTS: usize = 64;
@@ -28,6 +30,15 @@ enum Segments {
     Together(Box<[Segment]>),
 }
 
+/// An account, and a state that it was told to have.
+pub(super) type Told = ([u32; 4], u32);
+
+/// A shard, and how many of its accounts have each status.
+pub(super) struct Counted {
+    pub(super) shard: Shard,
+    pub(super) by_status: [u64; AccountStatus::ALL.len()],
+}
+
 /// `[id, id, id, id, state]`; the state is 0 while it is free.
 type Slot = [AtomicU32; 5];
 
@@ -47,7 +58,7 @@ impl Shard {
 
     /// One that has room for `accounts` and lies in one piece, as large as if they had been added one by one; for `phase` see
     /// [`larger`].
-    pub(super) fn with_room(accounts: usize, phase: f64) -> Self {
+    fn with_room(accounts: usize, phase: f64) -> Self {
         let mut count = 0;
         while exceeds_load(accounts, count) {
             count = larger(count, phase);
@@ -198,6 +209,27 @@ impl Shard {
             grown.take(grown.free_slot(place(from_words(id))), id, state);
         }
         grown
+    }
+}
+
+impl Counted {
+    pub(super) fn of(shard: Shard) -> Self {
+        let mut by_status = [0; AccountStatus::ALL.len()];
+        shard.accounts().for_each(|(_, state)| by_status[unpack(state).status as usize] += 1);
+        Counted { shard, by_status }
+    }
+
+    /// One of all these accounts, where those of one follow each other; for `phase` see [`larger`].
+    pub(super) fn of_states(states: &[Told], phase: f64, place: impl Fn(AccountId) -> u32) -> Self {
+        let accounts = || states.chunk_by(|(id, _), (next, _)| id == next);
+        let shard = Shard::with_room(accounts().count(), phase);
+        for told in accounts() {
+            let state = told.iter().map(|(_, state)| *state).reduce(merge);
+            if let (Some((id, _)), Some(state)) = (told.first(), state) {
+                shard.take(shard.free_slot(place(from_words(*id))), *id, state);
+            }
+        }
+        Counted::of(shard)
     }
 }
 
