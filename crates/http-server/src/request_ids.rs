@@ -86,19 +86,18 @@ impl TraceParent {
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(self.trace_id, &mut text[3..35]);
-        write_hex(u128::from(self.parent_id), &mut text[36..52]);
-        write_hex(u128::from(self.flags), &mut text[53..]);
+        write_hex(&self.trace_id.to_be_bytes(), &mut text[3..35]);
+        write_hex(&self.parent_id.to_be_bytes(), &mut text[36..52]);
+        write_hex(&[self.flags], &mut text[53..]);
         f.write_str(str::from_utf8(&text).unwrap_or_default()) // always ASCII
     }
 }
 
-/// Writes as many of the last digits of `number` as there is room for. It is done twice for every request that writes; the
-/// formatter takes twice as long.
-fn write_hex(mut number: u128, digits: &mut [u8]) {
-    for digit in digits.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[(number & 0xf) as usize];
-        number >>= 4;
+/// Writes two digits for each byte. It is done twice for every request that writes; the formatter takes twice as long.
+fn write_hex(bytes: &[u8], digits: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (byte, digits) in bytes.iter().zip(digits.as_chunks_mut().0) {
+        *digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]];
     }
 }
 
