@@ -6,10 +6,18 @@ use crate::kafka::KafkaHeaders;
 
 /// Named values beside a record's key and value, owned. Names may repeat; the last one counts.
 ///
-/// They stand in one piece of memory, for each one the name's length and the value's length (32 bits, little endian), then
-/// the name and the value. So a record costs no allocation a header, and this is also how the embedded log stores them.
+/// They stand in one piece of memory, for each one a byte for its name (its place in [`KNOWN_NAMES`], or [`OTHER_NAME`] with the
+/// name's [length](push_length) and the name), the value's length and the value. So a record costs no allocation a header, and this is
+/// also how the embedded log stores them.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct HeaderList(Vec<u8>);
+
+/// Names that CloudEvents and W3C give, which stand in nearly every record. Files depend on their places: others may only follow.
+const KNOWN_NAMES: [&str; 8] =
+    ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "ce_sequence", "traceparent"];
+
+/// What stands for all other names.
+const OTHER_NAME: u8 = u8::MAX;
 
 impl HeaderList {
     /// None yet, with room for about so many bytes of names and values.
@@ -23,9 +31,15 @@ impl HeaderList {
     }
 
     fn push_bytes(&mut self, name: &[u8], value: &[u8]) {
-        self.0.extend_from_slice(&(name.len() as u32).to_le_bytes());
-        self.0.extend_from_slice(&(value.len() as u32).to_le_bytes());
-        self.0.extend_from_slice(name);
+        match KNOWN_NAMES.iter().position(|known| known.as_bytes() == name) {
+            Some(place) => self.0.push(place as u8),
+            None => {
+                self.0.push(OTHER_NAME);
+                push_length(&mut self.0, Some(name.len()));
+                self.0.extend_from_slice(name);
+            }
+        }
+        push_length(&mut self.0, Some(value.len()));
         self.0.extend_from_slice(value);
     }
 
@@ -42,7 +56,7 @@ impl HeaderList {
     /// All of them in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         // A name that came from elsewhere and is not UTF-8 has none that a record could be written with.
-        EncodedHeaders(&self.0).map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
+        EncodedHeaders::new(&self.0).map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
     }
 
     /// Whether there is none.
@@ -95,7 +109,8 @@ impl Record {
     /// How long key, value and headers are together.
     pub(crate) fn bytes(&self) -> usize {
         let length = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
-        length(&self.key) + length(&self.value) + self.headers.as_encoded().len()
+        let headers = EncodedHeaders::new(self.headers.as_encoded()).map(|(name, value)| name.len() + value.len());
+        length(&self.key) + length(&self.value) + headers.sum::<usize>()
     }
 }
 
@@ -121,6 +136,9 @@ pub enum Headers<'a> {
     Empty,
     /// As published, and as the embedded log stores them.
     Encoded(&'a [u8]),
+    /// As the embedded log's layouts before this one stored them: for each one the name's length and the value's length (32 bits,
+    /// little endian), then the name and the value.
+    Wide(&'a [u8]),
     /// As librdkafka holds them.
     Kafka(KafkaHeaders<'a>),
 }
@@ -128,33 +146,34 @@ pub enum Headers<'a> {
 impl<'a> Headers<'a> {
     /// The value of the last header called `name`.
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
-        match self {
-            Headers::Empty => None,
-            Headers::Encoded(bytes) => {
-                EncodedHeaders(bytes).filter(|(other, _)| *other == name.as_bytes()).last().map(|(_, value)| value)
-            }
-            Headers::Kafka(headers) => headers.iter().rev().find(|(other, _)| *other == name).map(|(_, value)| value),
-        }
-    }
-
-    /// As the embedded log keeps them, if it is its record.
-    pub(crate) fn as_encoded(self) -> &'a [u8] {
-        match self {
-            Headers::Encoded(bytes) => bytes,
-            Headers::Empty | Headers::Kafka(_) => &[],
+        match self.encoded() {
+            Ok(headers) => headers.filter(|(other, _)| *other == name.as_bytes()).last().map(|(_, value)| value),
+            Err(headers) => headers.iter().rev().find(|(other, _)| *other == name).map(|(_, value)| value),
         }
     }
 
     /// All of them, owned.
     pub fn to_list(self) -> HeaderList {
         match self {
-            Headers::Empty => HeaderList::default(),
-            Headers::Encoded(bytes) => {
-                let mut list = HeaderList::with_capacity(bytes.len());
-                EncodedHeaders(bytes).for_each(|(name, value)| list.push_bytes(name, value));
-                list
-            }
-            Headers::Kafka(headers) => headers.iter().collect(),
+            Headers::Encoded(bytes) => HeaderList(bytes.to_vec()),
+            headers => match headers.encoded() {
+                Ok(headers) => {
+                    let mut list = HeaderList::default();
+                    headers.for_each(|(name, value)| list.push_bytes(name, value));
+                    list
+                }
+                Err(headers) => headers.iter().collect(),
+            },
+        }
+    }
+
+    /// Those of the embedded log, or else Kafka's.
+    fn encoded(self) -> Result<EncodedHeaders<'a>, KafkaHeaders<'a>> {
+        match self {
+            Headers::Empty => Ok(EncodedHeaders::new(&[])),
+            Headers::Encoded(bytes) => Ok(EncodedHeaders::new(bytes)),
+            Headers::Wide(bytes) => Ok(EncodedHeaders { bytes, is_wide: true }),
+            Headers::Kafka(headers) => Err(headers),
         }
     }
 }
@@ -179,18 +198,76 @@ impl RecordRef<'_> {
 
 /// Walks over encoded headers. It ends at the first one that is cut short: records are checked before they are handed
 /// out, so this is never seen, and it is not worth a panic.
-struct EncodedHeaders<'a>(&'a [u8]);
+struct EncodedHeaders<'a> {
+    bytes: &'a [u8],
+    is_wide: bool,
+}
+
+impl<'a> EncodedHeaders<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        EncodedHeaders { bytes, is_wide: false }
+    }
+
+    fn split(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (part, rest) = self.bytes.split_at_checked(length)?;
+        self.bytes = rest;
+        Some(part)
+    }
+}
 
 impl<'a> Iterator for EncodedHeaders<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (name_length, rest) = self.0.split_first_chunk::<4>()?;
-        let (value_length, rest) = rest.split_first_chunk::<4>()?;
-        let (name, rest) = rest.split_at_checked(u32::from_le_bytes(*name_length) as usize)?;
-        let (value, rest) = rest.split_at_checked(u32::from_le_bytes(*value_length) as usize)?;
-        self.0 = rest;
-        Some((name, value))
+        if self.is_wide {
+            let (name_length, rest) = self.bytes.split_first_chunk::<4>()?;
+            let (value_length, rest) = rest.split_first_chunk::<4>()?;
+            self.bytes = rest;
+            let [name, value] = [name_length, value_length].map(|length| u32::from_le_bytes(*length) as usize);
+            return Some((self.split(name)?, self.split(value)?));
+        }
+        let name = match self.split(1)? {
+            [OTHER_NAME] => {
+                let length = split_length(&mut self.bytes)??;
+                self.split(length)?
+            }
+            place => KNOWN_NAMES.get(usize::from(place[0]))?.as_bytes(),
+        };
+        let length = split_length(&mut self.bytes)??;
+        Some((name, self.split(length)?))
+    }
+}
+
+/// What stands for the length of a part that is not there.
+const MISSING: u8 = u8::MAX;
+
+/// What a length begins with that needs more than a byte: 32 bits follow, little endian.
+const LONG: u8 = u8::MAX - 1;
+
+/// Adds a length, which takes one byte if it is less than [`LONG`]; `None` is that of a part that is not there.
+pub(crate) fn push_length(bytes: &mut Vec<u8>, length: Option<usize>) {
+    match length {
+        None => bytes.push(MISSING),
+        Some(length) if length < usize::from(LONG) => bytes.push(length as u8),
+        Some(length) => {
+            bytes.push(LONG);
+            bytes.extend_from_slice(&(length as u32).to_le_bytes());
+        }
+    }
+}
+
+/// Takes a length from the front; `None` if it is cut short.
+pub(crate) fn split_length(bytes: &mut &[u8]) -> Option<Option<usize>> {
+    let (first, rest) = bytes.split_first()?;
+    *bytes = rest;
+    match *first {
+        MISSING => Some(None),
+        LONG => {
+            let (length, rest) = bytes.split_first_chunk()?;
+            *bytes = rest;
+            Some(Some(u32::from_le_bytes(*length) as usize))
+        }
+        length => Some(Some(usize::from(length))),
     }
 }
 
@@ -200,22 +277,36 @@ mod tests {
 
     #[test]
     fn headers_read_as_they_were_written_and_the_last_of_a_name_counts() {
-        let written: [(&str, &[u8]); 4] = [("a", b"1"), ("b", b""), ("a", &[0, 255, 7]), ("", b"no name")];
+        let written: [(&str, &[u8]); 6] =
+            [("a", b"1"), ("ce_id", b"2"), ("b", b""), ("a", &[0, 255, 7]), ("ce_id", b"3"), ("", b"no name")];
         let list: HeaderList = written.into_iter().collect();
         assert!(list.iter().eq(written));
         assert_eq!(list.as_headers().to_list(), list);
         assert_eq!(
-            ["a", "b", "", "c"].map(|name| list.get(name)),
-            [Some(&[0, 255, 7][..]), Some(&b""[..]), Some(&b"no name"[..]), None]
+            ["a", "b", "", "c", "ce_id", "ce_time"].map(|name| list.get(name)),
+            [Some(&[0, 255, 7][..]), Some(&b""[..]), Some(&b"no name"[..]), None, Some(&b"3"[..]), None]
         );
     }
 
     #[test]
+    fn headers_are_encoded_as_they_lie_in_files() {
+        let list: HeaderList = [("ce_specversion", "1.0"), ("other", "x"), ("traceparent", "")].into_iter().collect();
+        assert_eq!(list.as_encoded(), b"\x00\x031.0\xff\x05other\x01x\x07\x00");
+        for length in [0, 1, 253, 254, 255, 256, 100_000] {
+            let (name, value) = ("n".repeat(length), vec![7; length]);
+            let list: HeaderList = [(&*name, &*value), ("ce_type", b"behind")].into_iter().collect();
+            assert!(list.iter().eq([(&*name, &*value), ("ce_type", b"behind")]), "{length}");
+        }
+    }
+
+    #[test]
     fn encoded_headers_cut_anywhere_do_not_panic() {
-        let list: HeaderList = [("name", "value"), ("other", "more")].into_iter().collect();
+        let list: HeaderList = [("name", &*"v".repeat(300)), ("ce_id", "more")].into_iter().collect();
         let bytes = list.as_encoded();
         for length in 0..bytes.len() {
             assert!(HeaderList(bytes[..length].to_vec()).iter().count() < 2);
         }
+        // A name of a version to come.
+        assert_eq!(HeaderList(vec![KNOWN_NAMES.len() as u8, 0]).iter().count(), 0);
     }
 }

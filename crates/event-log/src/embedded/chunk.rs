@@ -1,17 +1,18 @@
 //! Chunks: the records that lie together in one row of the file, as Kafka keeps record batches. A row a record costs a
 //! publisher, and whoever reads a long log, about as much again as all else that is done with a record.
 //!
-//! A record in a chunk is its offset (64 bits), the lengths of key, value and headers (32 bits each, little endian; one that
-//! is missing has [`MISSING`]), and the three behind each other.
+//! A record in a chunk is its offset (64 bits, little endian), the [lengths](push_length) of key, value and headers, and the three
+//! behind each other. In a wide chunk, of the layout before this one, the lengths have 32 bits each, little endian, and one that is
+//! missing has [`WIDE_MISSING`].
 
 use crate::Record;
-use crate::record::{Headers, RecordRef};
+use crate::record::{Headers, RecordRef, push_length, split_length};
 
 /// A chunk takes no more records once it has so many bytes: few enough to be read for the sake of one record.
 const FULL_BYTES: usize = 32 << 10;
 
-/// The length of a part that is not there.
-const MISSING: u32 = u32::MAX;
+/// The length of a part that is not there, in a wide chunk.
+const WIDE_MISSING: u32 = u32::MAX;
 
 /// A chunk as the file has it, its checksum already compared, or as a [`Piece`] has it.
 pub(super) struct Chunk<'a> {
@@ -21,12 +22,20 @@ pub(super) struct Chunk<'a> {
     /// The offset of its last record.
     pub(super) last: u64,
     pub(super) bytes: &'a [u8],
+    is_wide: bool,
 }
 
 impl<'a> Chunk<'a> {
+    /// The chunk of a row; `None` if its checksum says that it is not what was written.
+    pub(super) fn checked(partition: u32, (first, last): (u64, u64), sum: i64, bytes: &'a [u8]) -> Option<Self> {
+        let is_wide = [false, true].into_iter().find(|is_wide| sum == checksum(*is_wide, first, last, bytes))?;
+        Some(Chunk { partition, first, last, bytes, is_wide })
+    }
+
     /// Its records in the order of their offsets; `None` in place of one that is cut short.
     pub(super) fn records(&self) -> impl Iterator<Item = Option<RecordRef<'a>>> {
         let (partition, mut rest) = (self.partition, self.bytes);
+        let split_record = if self.is_wide { split_wide_record } else { split_record };
         std::iter::from_fn(move || {
             if rest.is_empty() {
                 return None;
@@ -41,12 +50,29 @@ impl<'a> Chunk<'a> {
 }
 
 fn split_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>> {
+    let (offset, mut parts) = rest.split_first_chunk::<8>()?;
+    let mut length = || split_length(&mut parts);
+    let (key, value, headers) = (length()?, length()?, length()?);
+    let mut part = |length: Option<usize>| match length {
+        None => Some(None),
+        Some(length) => {
+            let (part, behind) = parts.split_at_checked(length)?;
+            parts = behind;
+            Some(Some(part))
+        }
+    };
+    let (key, value, headers) = (part(key)?, part(value)?, part(headers)?.unwrap_or_default());
+    *rest = parts;
+    Some(RecordRef { partition, offset: u64::from_le_bytes(*offset), key, value, headers: Headers::Encoded(headers) })
+}
+
+fn split_wide_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>> {
     let (offset, lengths) = rest.split_first_chunk::<8>()?;
     let (key_bytes, lengths) = lengths.split_first_chunk::<4>()?;
     let (value_bytes, lengths) = lengths.split_first_chunk::<4>()?;
     let (headers_bytes, mut parts) = lengths.split_first_chunk::<4>()?;
     let mut part = |length: &[u8; 4]| match u32::from_le_bytes(*length) {
-        MISSING => Some(None),
+        WIDE_MISSING => Some(None),
         length => {
             let (part, behind) = parts.split_at_checked(length as usize)?;
             parts = behind;
@@ -55,7 +81,7 @@ fn split_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>
     };
     let (key, value, headers) = (part(key_bytes)?, part(value_bytes)?, part(headers_bytes)?.unwrap_or_default());
     *rest = parts;
-    Some(RecordRef { partition, offset: u64::from_le_bytes(*offset), key, value, headers: Headers::Encoded(headers) })
+    Some(RecordRef { partition, offset: u64::from_le_bytes(*offset), key, value, headers: Headers::Wide(headers) })
 }
 
 /// Records of one batch that follow each other in a partition, in memory: laid out as they will lie in the file, so that they
@@ -71,7 +97,7 @@ pub(super) struct Piece {
 
 impl Piece {
     pub(super) fn as_chunk(&self) -> Chunk<'_> {
-        Chunk { partition: self.partition, first: self.first, last: self.last, bytes: &self.bytes }
+        Chunk { partition: self.partition, first: self.first, last: self.last, bytes: &self.bytes, is_wide: false }
     }
 
     /// How many records it has: their offsets have no gap.
@@ -98,7 +124,33 @@ impl ChunkBuilder {
     /// Adds `record`, which has this offset, behind those before it.
     pub(super) fn push_record(&mut self, offset: u64, record: &Record) {
         self.replacing += u64::from(record.key.is_some() && !record.is_first_of_key);
-        self.push(offset, record.key.as_deref(), record.value.as_deref(), record.headers.as_encoded());
+        self.push_parts(offset, record.key.as_deref(), record.value.as_deref(), record.headers.as_encoded());
+    }
+
+    /// Adds a record that was read, at its offset, behind those before it.
+    pub(super) fn push(&mut self, record: RecordRef<'_>) {
+        let rewritten;
+        let headers = match record.headers {
+            Headers::Encoded(headers) => headers,
+            headers => {
+                rewritten = headers.to_list();
+                rewritten.as_encoded()
+            }
+        };
+        self.push_parts(record.offset, record.key, record.value, headers);
+    }
+
+    fn push_parts(&mut self, offset: u64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[u8]) {
+        self.first.get_or_insert(offset);
+        self.last = offset;
+        self.count += 1;
+        self.bytes.extend_from_slice(&offset.to_le_bytes());
+        for part in [key, value, Some(headers)] {
+            push_length(&mut self.bytes, part.map(<[u8]>::len));
+        }
+        for part in [key.unwrap_or_default(), value.unwrap_or_default(), headers] {
+            self.bytes.extend_from_slice(part);
+        }
     }
 
     /// Adds the records of `piece` behind those before them.
@@ -107,21 +159,6 @@ impl ChunkBuilder {
         self.last = piece.last;
         self.count += piece.count() as i64;
         self.bytes.extend_from_slice(&piece.bytes);
-    }
-
-    /// Adds a record behind those before it.
-    pub(super) fn push(&mut self, offset: u64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[u8]) {
-        self.first.get_or_insert(offset);
-        self.last = offset;
-        self.count += 1;
-        self.bytes.extend_from_slice(&offset.to_le_bytes());
-        for part in [key, value, Some(headers)] {
-            let length = part.map_or(MISSING, |part| part.len() as u32);
-            self.bytes.extend_from_slice(&length.to_le_bytes());
-        }
-        for part in [key.unwrap_or_default(), value.unwrap_or_default(), headers] {
-            self.bytes.extend_from_slice(part);
-        }
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -140,7 +177,7 @@ impl ChunkBuilder {
     /// Its row: the first and the last offset, how many records, the checksum, the records; `None` if it has none.
     pub(super) fn row(&self) -> Option<(i64, i64, i64, i64, &[u8])> {
         let first = self.first?;
-        Some((first as i64, self.last as i64, self.count, checksum(first, self.last, &self.bytes), &self.bytes))
+        Some((first as i64, self.last as i64, self.count, checksum(false, first, self.last, &self.bytes), &self.bytes))
     }
 
     /// The records so far, which have no gap, as a piece of `partition`; `None` if there is none. It is empty then.
@@ -160,9 +197,12 @@ impl ChunkBuilder {
     }
 }
 
-/// What a row carries to show that it is whole.
-pub(super) fn checksum(first: u64, last: u64, bytes: &[u8]) -> i64 {
+/// What a row carries to show that it is whole, and how its records are laid out.
+fn checksum(is_wide: bool, first: u64, last: u64, bytes: &[u8]) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
+    if !is_wide {
+        hasher.update(b"3");
+    }
     hasher.update(&first.to_le_bytes());
     hasher.update(&last.to_le_bytes());
     hasher.update(bytes);

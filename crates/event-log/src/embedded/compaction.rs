@@ -253,7 +253,7 @@ impl Run {
                 self.removed += 1;
             } else {
                 self.kept += u64::from(record.offset < to);
-                self.left.push(record.offset, record.key, record.value, record.headers.as_encoded());
+                self.left.push(record);
             }
         }
         if self.count == 0 {

@@ -7,8 +7,8 @@ use super::chunk::ChunkBuilder;
 use super::storage::{Failure, unsigned};
 use super::upgrade::upgrade;
 
-/// The layout that this version writes. The one before had a row for each record.
-pub(super) const LAYOUT: i64 = 2;
+/// The layout that this version writes. The one before had wide chunks only, and the first a row for each record.
+pub(super) const LAYOUT: i64 = 3;
 
 /// What the file says when it is opened.
 pub(super) struct Contents {
@@ -36,7 +36,7 @@ pub(super) fn prepare(connection: &mut Connection, partition_count: u32) -> Resu
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (version, tables) {
         (0, 0) => create(connection, partition_count),
-        (1 | LAYOUT, _) => upgrade(connection, version),
+        (1..=LAYOUT, _) => upgrade(connection, version),
         (0, _) => Err(Failure::Refused("this is a database, but no event log".to_owned())),
         (other, _) => Err(Failure::Refused(format!(
             "a newer version wrote this event log (layout {other}; this version knows {LAYOUT})"

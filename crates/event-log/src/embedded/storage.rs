@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 
-use super::chunk::{Chunk, checksum};
+use super::chunk::Chunk;
 use super::layout::{self, Contents};
 use super::shared::CHECKPOINT_BYTES;
 use crate::LogError;
@@ -165,10 +165,7 @@ fn configure(connection: &Connection) -> Result<(), Failure> {
 fn checked<'a>(partition: u32, row: &'a Row<'_>) -> Result<Chunk<'a>, Failure> {
     let (first, last) = (unsigned(row, 0)?, unsigned(row, 1)?);
     let bytes = row.get_ref(3)?.as_blob().map_err(|_| garbled(partition, first))?;
-    if row.get::<_, i64>(2)? != checksum(first, last, bytes) {
-        return Err(garbled(partition, first));
-    }
-    Ok(Chunk { partition, first, last, bytes })
+    Chunk::checked(partition, (first, last), row.get(2)?, bytes).ok_or_else(|| garbled(partition, first))
 }
 
 /// What is told of records that are not what was written.

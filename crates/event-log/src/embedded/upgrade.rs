@@ -1,4 +1,5 @@
-//! From the layout before this one, which had a row for each record.
+//! From the layouts before this one. The first had a row for each record; the second had wide chunks only, which stay as they are until
+//! compaction puts their records into others.
 
 use std::hash::Hasher;
 
@@ -8,28 +9,29 @@ use siphasher::sip::SipHasher13;
 use super::chunk::ChunkBuilder;
 use super::layout::{LAYOUT, create_chunks, insert_and_clear, insert_chunk, load_partitions};
 use super::storage::{Failure, unsigned};
+use crate::record::{Headers, RecordRef};
 
 /// Records that are moved in one transaction.
 const MOVED_AT_ONCE: usize = 20_000;
 
-/// Moves the records of the older layout to chunks, a part of them with each transaction. If that is cut short, the next
-/// opening goes on: a table of the older layout that is there still has records to be moved.
+/// Moves the records of the first layout to chunks, a part of them with each transaction. If that is cut short, the next
+/// opening goes on: a table of that layout that is there still has records to be moved.
 pub(super) fn upgrade(connection: &mut Connection, version: i64) -> Result<(), Failure> {
     let older = |connection: &Connection| {
         let sql = r"SELECT substr(name, 9) FROM sqlite_schema WHERE name LIKE 'records\_%' ESCAPE '\' LIMIT 1";
         connection.query_row(sql, [], |row| row.get::<_, String>(0)).optional()
     };
-    if older(connection)?.is_none() {
+    if version == LAYOUT && older(connection)?.is_none() {
         return Ok(());
     }
     tracing::info!("bringing the event log's file up to date");
     let transaction = connection.transaction()?;
-    let partitions = load_partitions(&transaction)?;
-    // From here on the version before this one refuses the file.
-    if version != LAYOUT {
+    if version == 1 {
+        let partitions = load_partitions(&transaction)?;
         partitions.iter().try_for_each(|(partition, ..)| create_chunks(&transaction, *partition))?;
-        transaction.pragma_update(None, "user_version", LAYOUT)?;
     }
+    // From here on the versions before this one refuse the file.
+    transaction.pragma_update(None, "user_version", LAYOUT)?;
     transaction.commit()?;
     while let Some(partition) = older(connection)? {
         while move_records(connection, &partition)? {
@@ -61,7 +63,7 @@ fn move_records(connection: &mut Connection, partition: &str) -> Result<bool, Fa
                     "the record at offset {offset} of partition {partition} is garbled"
                 )));
             }
-            chunk.push(offset, key, value, headers);
+            chunk.push(RecordRef { partition: 0, offset, key, value, headers: Headers::Wide(headers) });
             moved = Some(offset);
             if chunk.is_full() {
                 insert_and_clear(&mut insert, &mut chunk)?;

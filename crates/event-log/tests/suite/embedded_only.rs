@@ -61,7 +61,7 @@ pub(crate) fn read_all(log: &EmbeddedLog) -> Contents {
 }
 
 /// What compaction is to leave: records without a key, and the last one of each key.
-fn compacted(contents: &Contents) -> Contents {
+pub(crate) fn compacted(contents: &Contents) -> Contents {
     let mut last = BTreeMap::new();
     for ((partition, offset), record) in contents {
         if let Some(key) = &record.key {

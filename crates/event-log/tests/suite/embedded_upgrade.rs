@@ -1,12 +1,12 @@
-//! A file that the version before this one wrote: a row for each record.
+//! Files that versions before this one wrote: a row for each record, or wide chunks.
 
 use std::hash::Hasher;
 
-use event_log::{EventLog, LogError, Record};
+use event_log::{EventLog, HeaderList, LogError, Record};
 use rusqlite::{Connection, params};
 use siphasher::sip::SipHasher13;
 
-use super::embedded_only::{Contents, Folder, read_all, try_read_all};
+use super::embedded_only::{Contents, Folder, compacted, read_all, record, try_read_all};
 
 /// Makes such a file, of two partitions, and returns what is in it.
 fn write_older(folder: &Folder, records_each: u64) -> Contents {
@@ -103,6 +103,82 @@ fn a_garbled_record_of_an_older_file_is_not_taken_over() {
     let refused = folder.try_open().and_then(|log| try_read_all(&log));
     assert!(
         matches!(&refused, Err(LogError::Damaged(text)) if text.contains("offset 4 of partition 1")),
+        "{refused:?}"
+    );
+}
+
+/// Makes a file of wide chunks, and returns what is in it: records with and without key, value and headers, in chunks of three.
+fn write_wide(folder: &Folder) -> Contents {
+    drop(folder.open());
+    let connection = Connection::open(folder.file("")).unwrap();
+    connection.pragma_update(None, "user_version", 2).unwrap();
+    let long = "x".repeat(70_000);
+    let headers =
+        [vec![], vec![("ce_id", "1"), ("traceparent", ""), ("", "no name")], vec![("other", &*long), ("other", "2")]];
+    let records: Vec<_> = (0..30)
+        .map(|number| Record {
+            key: (number % 4 > 0).then(|| format!("k{}", number % 7).into_bytes()),
+            value: (number % 5 > 0).then(|| format!("v{number}").into_bytes()),
+            headers: headers[number % 3].iter().copied().collect::<HeaderList>(),
+            ..Record::default()
+        })
+        .collect();
+    for (number, chunk) in records.chunks(3).enumerate() {
+        let (first, last) = (3 * number as u64, 3 * number as u64 + 2);
+        let mut bytes = Vec::new();
+        for (offset, record) in (first..).zip(chunk) {
+            let mut list = Vec::new();
+            for (name, value) in record.headers.iter() {
+                list.extend((name.len() as u32).to_le_bytes());
+                list.extend((value.len() as u32).to_le_bytes());
+                list.extend([name.as_bytes(), value].concat());
+            }
+            bytes.extend(offset.to_le_bytes());
+            let parts = [record.key.as_deref(), record.value.as_deref(), Some(&*list)];
+            parts.iter().for_each(|part| bytes.extend(part.map_or(u32::MAX, |part| part.len() as u32).to_le_bytes()));
+            parts.iter().flatten().for_each(|part| bytes.extend(*part));
+        }
+        let checked = [&first.to_le_bytes()[..], &last.to_le_bytes(), &bytes].concat();
+        let row = params![first as i64, last as i64, 3, crc32fast::hash(&checked), bytes];
+        connection.execute("INSERT INTO chunks_1 VALUES (?, ?, ?, ?, ?)", row).unwrap();
+    }
+    (0..).zip(records).map(|(offset, record)| ((1, offset), record)).collect()
+}
+
+#[test]
+fn wide_chunks_are_read_beside_others_and_compacted_with_them() {
+    let folder = Folder::new();
+    let mut written = write_wide(&folder);
+    let log = folder.open();
+    let version = || {
+        let connection = Connection::open(folder.file("")).unwrap();
+        connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!((read_all(&log), version()), (written.clone(), 3), "the version before this one refuses the file");
+    // Keys that go to any partition, those of the wide chunks among them.
+    let more: Vec<_> = (0..60).map(|number| record(&format!("k{}", number % 20), format!("more {number}"))).collect();
+    log.publisher("test").unwrap().publish(&more, 1).unwrap();
+    drop(log);
+    let log = folder.open();
+    let all = read_all(&log);
+    assert_eq!(all.len(), written.len() + more.len());
+    written.retain(|at, record| all.get(at) != Some(record));
+    assert!(written.is_empty(), "lost or changed: {written:?}");
+    log.compact_now().unwrap();
+    assert_eq!(read_all(&log), compacted(&all));
+    drop(log);
+    assert_eq!(read_all(&folder.open()), compacted(&all));
+}
+
+#[test]
+fn a_garbled_wide_chunk_is_noticed() {
+    let folder = Folder::new();
+    write_wide(&folder);
+    let sql = "UPDATE chunks_1 SET records = CAST(records || x'00' AS BLOB) WHERE first_offset = 6";
+    assert_eq!(Connection::open(folder.file("")).unwrap().execute(sql, []).unwrap(), 1);
+    let refused = folder.try_open().and_then(|log| try_read_all(&log));
+    assert!(
+        matches!(&refused, Err(LogError::Damaged(text)) if text.contains("offset 6 on of partition 1")),
         "{refused:?}"
     );
 }
