@@ -36,7 +36,7 @@ use self::reader::EmbeddedReader;
 use self::shared::Shared;
 use crate::{DEFAULT_PARTITION_COUNT, EventLog, GroupReader, LogError, Positions, Publisher, Reader};
 
-/// From how many records on a partition's new part is worth compacting: below that it is some 50 MB of account events, and
+/// From how many records on a partition's new part is worth compacting: below that it is some 40 MB of account events, and
 /// Kafka leaves a partition's last segment alone up to 1 GB.
 pub const DEFAULT_COMPACTION_MIN_RECORDS: u64 = 100_000;
 

@@ -12,7 +12,8 @@ use crate::kafka::KafkaHeaders;
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct HeaderList(Vec<u8>);
 
-/// Names that CloudEvents and W3C give, which stand in nearly every record. Files depend on their places: others may only follow.
+/// Names that CloudEvents and W3C give, which stand in nearly every record. Files depend on their places: others may
+/// only follow, with a new layout, since a version that does not know one reads no header from there on.
 const KNOWN_NAMES: [&str; 8] =
     ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "ce_sequence", "traceparent"];
 
@@ -106,11 +107,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// How long key, value and headers are together.
+    /// How long key, value and headers are together, as they are encoded.
     pub(crate) fn bytes(&self) -> usize {
         let length = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
-        let headers = EncodedHeaders::new(self.headers.as_encoded()).map(|(name, value)| name.len() + value.len());
-        length(&self.key) + length(&self.value) + headers.sum::<usize>()
+        length(&self.key) + length(&self.value) + self.headers.as_encoded().len()
     }
 }
 

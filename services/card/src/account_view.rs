@@ -179,7 +179,7 @@ impl ViewWriter {
         Applied::Updated
     }
 
-    /// Puts a shard in the place of an empty one with this number.
+    /// Puts a shard in the place of the one with this number, which is empty or no longer counted.
     fn fill(&mut self, number: usize, Counted { shard, by_status }: Counted) {
         let accounts = by_status.iter().sum::<u64>();
         self.taken[number] = accounts as usize;

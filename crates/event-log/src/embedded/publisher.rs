@@ -8,7 +8,7 @@ use crate::{LogError, Publisher, Record};
 
 /// How long a commit is put off, for whatever more there is to publish. A commit writes a page of each partition's table and
 /// syncs, whether it brings one record or a thousand, and only what outlives the process waits for it. It is as long as on Kafka. With
-/// 50 ms the relay took 5 to 10 % more time, and with 20 the log's upkeep two thirds more.
+/// 50 ms the relay took 5 to 10 % more time, and with 20 the log's upkeep two thirds more than with those.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct EmbeddedPublisher {

@@ -18,7 +18,7 @@ use crate::{Positions, Record, partition_of_key};
 const TAIL_MAX_RECORDS: u64 = 4_096;
 /// The same in bytes, for large records.
 const TAIL_MAX_BYTES: usize = 2 << 20;
-/// Chunks of fewer records, on average, are for compaction to make larger ones of: eight with so many events each fill one.
+/// Chunks of fewer records, on average, are for compaction to make larger ones of: eight with so many events each about fill one.
 const SMALL_CHUNK_RECORDS: u64 = 8;
 
 /// What one call of `publish` brought.

@@ -38,17 +38,31 @@ fn write_older(folder: &Folder, records_each: u64) -> Contents {
         for offset in (0..records_each).map(|number| number * 3 + 1) {
             let key = (offset % 5 > 0).then(|| format!("k{partition} {offset}").into_bytes());
             let value = (offset % 7 > 0).then(|| format!("v{offset}").into_bytes());
-            let checksum = checksum(offset, key.as_deref(), value.as_deref());
-            insert.execute(params![offset as i64, key, value, [0u8; 0], checksum]).unwrap();
-            contents.insert((partition, offset), Record { key, value, ..Record::default() });
+            let id = offset.to_string();
+            let headers = [("ce_id", &*id), ("other", "")].into_iter().take(offset as usize / 3 % 3).collect();
+            let wide = wide(&headers);
+            let checksum = checksum(offset, key.as_deref(), value.as_deref(), &wide);
+            insert.execute(params![offset as i64, key, value, wide, checksum]).unwrap();
+            contents.insert((partition, offset), Record { key, value, headers, ..Record::default() });
         }
     }
     transaction.commit().unwrap();
     contents
 }
 
+/// Headers as those versions encoded them.
+fn wide(headers: &HeaderList) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (name, value) in headers.iter() {
+        bytes.extend((name.len() as u32).to_le_bytes());
+        bytes.extend((value.len() as u32).to_le_bytes());
+        bytes.extend([name.as_bytes(), value].concat());
+    }
+    bytes
+}
+
 /// As that version made it.
-fn checksum(offset: u64, key: Option<&[u8]>, value: Option<&[u8]>) -> i64 {
+fn checksum(offset: u64, key: Option<&[u8]>, value: Option<&[u8]>, headers: &[u8]) -> i64 {
     let mut hasher = SipHasher13::new();
     hasher.write_u64(offset);
     for part in [key, value] {
@@ -56,6 +70,7 @@ fn checksum(offset: u64, key: Option<&[u8]>, value: Option<&[u8]>) -> i64 {
     }
     hasher.write(key.unwrap_or_default());
     hasher.write(value.unwrap_or_default());
+    hasher.write(headers);
     i64::from(hasher.finish() as u32)
 }
 
@@ -112,7 +127,7 @@ fn write_wide(folder: &Folder) -> Contents {
     drop(folder.open());
     let connection = Connection::open(folder.file("")).unwrap();
     connection.pragma_update(None, "user_version", 2).unwrap();
-    let long = "x".repeat(70_000);
+    let long = "x".repeat(700);
     let headers =
         [vec![], vec![("ce_id", "1"), ("traceparent", ""), ("", "no name")], vec![("other", &*long), ("other", "2")]];
     let records: Vec<_> = (0..30)
@@ -127,12 +142,7 @@ fn write_wide(folder: &Folder) -> Contents {
         let (first, last) = (3 * number as u64, 3 * number as u64 + 2);
         let mut bytes = Vec::new();
         for (offset, record) in (first..).zip(chunk) {
-            let mut list = Vec::new();
-            for (name, value) in record.headers.iter() {
-                list.extend((name.len() as u32).to_le_bytes());
-                list.extend((value.len() as u32).to_le_bytes());
-                list.extend([name.as_bytes(), value].concat());
-            }
+            let list = wide(&record.headers);
             bytes.extend(offset.to_le_bytes());
             let parts = [record.key.as_deref(), record.value.as_deref(), Some(&*list)];
             parts.iter().for_each(|part| bytes.extend(part.map_or(u32::MAX, |part| part.len() as u32).to_le_bytes()));
