@@ -31,15 +31,17 @@ struct Built {
 }
 
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
-    println!("building all of it into an empty folder, which takes minutes");
-    let ours = Built::cold(Path::new(HERE))?;
+    println!("building all of it into an empty folder, and the first version as well, twice each, which takes minutes");
     let tree = first_version()?;
-    println!("building the first version as well");
-    let first = Built::cold(tree.path())?;
-    let seconds = |what| Figure::new(what, ours.seconds, Unit::Seconds);
+    // Ours is the first and the last one: whoever comes first reads from disk what then is in memory.
+    let (ours, first) = (Built::cold(Path::new(HERE))?, Built::cold(tree.path())?);
+    let (first_again, ours_again) = (Built::cold(tree.path())?.seconds, Built::cold(Path::new(HERE))?.seconds);
+    let [seconds, first_seconds] =
+        [(ours.seconds, ours_again), (first.seconds, first_again)].map(|(a, b)| (a + b) / 2.0);
+    let seconds = |what| Figure::new(what, seconds, Unit::Seconds);
     let mut figures = vec![
         seconds("cold cargo build --release, 2 cores").at_most(300.0),
-        no_worse(seconds("  beside the first version"), first.seconds),
+        no_worse(seconds("  beside the first version"), first_seconds),
     ];
     for name in BINARIES {
         let mebibytes = |built: &Built| {
