@@ -34,13 +34,12 @@ impl<'a> Chunk<'a> {
 
     /// Its records in the order of their offsets; `None` in place of one that is cut short.
     pub(super) fn records(&self) -> impl Iterator<Item = Option<RecordRef<'a>>> {
-        let (partition, mut rest) = (self.partition, self.bytes);
-        let split_record = if self.is_wide { split_wide_record } else { split_record };
+        let (partition, is_wide, mut rest) = (self.partition, self.is_wide, self.bytes);
         std::iter::from_fn(move || {
             if rest.is_empty() {
                 return None;
             }
-            let record = split_record(partition, &mut rest);
+            let record = split_record(partition, is_wide, &mut rest);
             if record.is_none() {
                 rest = &[];
             }
@@ -49,9 +48,9 @@ impl<'a> Chunk<'a> {
     }
 }
 
-fn split_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>> {
+fn split_record<'a>(partition: u32, is_wide: bool, rest: &mut &'a [u8]) -> Option<RecordRef<'a>> {
     let (offset, mut parts) = rest.split_first_chunk::<8>()?;
-    let mut length = || split_length(&mut parts);
+    let mut length = || if is_wide { split_wide_length(&mut parts) } else { split_length(&mut parts) };
     let (key, value, headers) = (length()?, length()?, length()?);
     let mut part = |length: Option<usize>| match length {
         None => Some(None),
@@ -62,26 +61,16 @@ fn split_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>
         }
     };
     let (key, value, headers) = (part(key)?, part(value)?, part(headers)?.unwrap_or_default());
+    let headers = if is_wide { Headers::Wide(headers) } else { Headers::Encoded(headers) };
     *rest = parts;
-    Some(RecordRef { partition, offset: u64::from_le_bytes(*offset), key, value, headers: Headers::Encoded(headers) })
+    Some(RecordRef { partition, offset: u64::from_le_bytes(*offset), key, value, headers })
 }
 
-fn split_wide_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>> {
-    let (offset, lengths) = rest.split_first_chunk::<8>()?;
-    let (key_bytes, lengths) = lengths.split_first_chunk::<4>()?;
-    let (value_bytes, lengths) = lengths.split_first_chunk::<4>()?;
-    let (headers_bytes, mut parts) = lengths.split_first_chunk::<4>()?;
-    let mut part = |length: &[u8; 4]| match u32::from_le_bytes(*length) {
-        WIDE_MISSING => Some(None),
-        length => {
-            let (part, behind) = parts.split_at_checked(length as usize)?;
-            parts = behind;
-            Some(Some(part))
-        }
-    };
-    let (key, value, headers) = (part(key_bytes)?, part(value_bytes)?, part(headers_bytes)?.unwrap_or_default());
-    *rest = parts;
-    Some(RecordRef { partition, offset: u64::from_le_bytes(*offset), key, value, headers: Headers::Wide(headers) })
+fn split_wide_length(bytes: &mut &[u8]) -> Option<Option<usize>> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    let length = u32::from_le_bytes(*length);
+    Some((length != WIDE_MISSING).then_some(length as usize))
 }
 
 /// Records of one batch that follow each other in a partition, in memory: laid out as they will lie in the file, so that they
