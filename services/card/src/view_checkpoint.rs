@@ -253,9 +253,7 @@ impl CheckpointWriter {
 }
 
 fn read(path: &Path) -> Result<Checkpoint, Unusable> {
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    checkpoint::read(&mut file, length)
+    checkpoint::read(&File::open(path)?)
 }
 
 /// Writes beside `path`, and takes its place when it is complete. Returns whether it is.

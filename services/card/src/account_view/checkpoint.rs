@@ -11,7 +11,9 @@
 //! maximum is taken, and events without a version are left out there), and what it knows too early is true: every
 //! event tells of a row that is already committed.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
@@ -25,6 +27,9 @@ use crate::log_samples::{Mark, Reached, SAMPLES, Sample};
 /// Whose file it is, and the version of what follows. Another place for an id, or another state for a
 /// status, is another version; so is another [`DECODE_VERSION`], which stands in the file too.
 const MAGIC: [u8; 8] = *b"tdmView1";
+
+/// The bytes of a number.
+const WORD: u64 = size_of::<u64>() as u64;
 
 /// What the shards depend on.
 const LAYOUT: [u64; 3] = [SHARD_COUNT as u64, SEGMENT_BYTES as u64, DECODE_VERSION as u64];
@@ -83,48 +88,48 @@ pub(crate) fn write(
     Ok(true)
 }
 
-/// Reads what [`write()`] wrote, from a file of `length` bytes.
-pub(crate) fn read(input: &mut (impl Read + Send), length: u64) -> Result<Checkpoint, Unusable> {
+/// Reads what [`write()`] wrote.
+pub(crate) fn read(file: &File) -> Result<Checkpoint, Unusable> {
     let mut magic = [0; MAGIC.len()];
-    input.read_exact(&mut magic)?;
+    file.read_exact_at(&mut magic, 0)?;
     if magic != MAGIC {
         return Err(Unusable::Foreign);
     }
-    let (mut blocks, mut bytes) = (Blocks { checksum: 0 }, Vec::new());
-    blocks.read(input, length, &mut bytes)?;
+    let mut unread = Unread { place: MAGIC.len() as u64, end: file.metadata()?.len(), checksum: 0 };
+    let head = unread.next(file)?;
+    let mut bytes = vec![0; head.length];
+    head.read(file, &mut bytes)?;
     let (words, _) = bytes.as_chunks::<8>();
     let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
     let (seeds, mark) = parse_head(&mut words).ok_or(Unusable::Foreign)?;
-    let shards = read_shards(&mut blocks, input, length, seeds)?;
-    match input.read(&mut [0])? {
-        0 => Ok(Checkpoint { mark, seeds, shards }),
-        _ => Err(Unusable::Damaged("something stands behind its end")),
+    let shards = read_shards(file, &mut unread, seeds)?;
+    match unread.place == unread.end {
+        true => Ok(Checkpoint { mark, seeds, shards }),
+        false => Err(Unusable::Damaged("something stands behind its end")),
     }
 }
 
-/// Two threads read the blocks in turn. Each makes a shard of its block while the other one reads: making it takes longer, since
-/// its memory is new to the process.
-fn read_shards(
-    blocks: &mut Blocks,
-    input: &mut (impl Read + Send),
-    length: u64,
-    seeds: [u64; 2],
-) -> Result<Vec<Counted>, Unusable> {
-    let left = Mutex::new((0..SHARD_COUNT, blocks, input));
+/// Two threads read a block each, straight into the memory of its shard.
+fn read_shards(file: &File, unread: &mut Unread, seeds: [u64; 2]) -> Result<Vec<Counted>, Unusable> {
+    let left = Mutex::new((0..SHARD_COUNT, unread));
+    let next = || -> Result<Option<(usize, Block)>, Unusable> {
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        let (numbers, unread) = &mut *left;
+        numbers.next().map(|number| Ok((number, unread.next(file)?))).transpose()
+    };
     let read_some = || -> Result<Vec<_>, Unusable> {
-        let (mut bytes, mut shards) = (Vec::new(), Vec::with_capacity(SHARD_COUNT));
-        loop {
-            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-            let (numbers, blocks, input) = &mut *left;
-            let Some(number) = numbers.next() else { return Ok(shards) };
-            blocks.read(*input, length, &mut bytes).inspect_err(|_| *numbers = 0..0)?;
-            drop(left);
-            let shard = Shard::from_bytes(&bytes);
+        let mut shards = Vec::with_capacity(SHARD_COUNT);
+        while let Some((number, block)) = next()? {
+            if !block.length.is_multiple_of(SEGMENT_BYTES) {
+                return Err(Unusable::Foreign);
+            }
+            let shard = Shard::read(block.length, |bytes| block.read(file, bytes))?;
             if !is_ours(number, &shard, seeds) {
                 return Err(Unusable::Foreign);
             }
             shards.push((number, Counted::of(shard)));
         }
+        Ok(shards)
     };
     let read = on_two_threads("view-loader", read_some);
     let mut shards: Vec<_> = read.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
@@ -164,7 +169,7 @@ fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<([u64; 2], Mark)>
     (layout == LAYOUT && words.next().is_none()).then_some((seeds, mark))
 }
 
-/// One block after the other.
+/// One block after the other, as they are written.
 struct Blocks {
     /// Of the last one.
     checksum: u64,
@@ -172,35 +177,66 @@ struct Blocks {
 
 impl Blocks {
     fn write(&mut self, out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+        self.checksum = checksum(self.checksum, bytes);
         out.write_all(&(bytes.len() as u64).to_le_bytes())?;
         out.write_all(bytes)?;
-        self.sum_up(bytes);
         out.write_all(&self.checksum.to_le_bytes())
     }
+}
 
-    fn read(&mut self, input: &mut impl Read, file_length: u64, bytes: &mut Vec<u8>) -> Result<(), Unusable> {
-        let mut number = [0; 8];
-        input.read_exact(&mut number)?;
-        let length = u64::from_le_bytes(number);
+/// What is left of a file.
+struct Unread {
+    /// Where the next block begins.
+    place: u64,
+    /// Where the file ends.
+    end: u64,
+    /// The checksum of the block before.
+    checksum: u64,
+}
+
+/// Where in a file the bytes of a block are.
+struct Block {
+    place: u64,
+    length: usize,
+    /// Of the block before, and of this one.
+    checksums: [u64; 2],
+}
+
+impl Unread {
+    /// The next block, whose bytes are left to be read.
+    fn next(&mut self, file: &File) -> Result<Block, Unusable> {
+        let place = self.place + WORD;
+        let length = read_word(file, self.place)?;
         // Nothing is made room for that cannot be in the file.
-        if length > file_length {
-            return Err(Unusable::Cut);
-        }
-        bytes.resize(length as usize, 0);
-        input.read_exact(bytes)?;
-        input.read_exact(&mut number)?;
-        self.sum_up(bytes);
-        if self.checksum != u64::from_le_bytes(number) {
-            return Err(Unusable::Damaged("a checksum is wrong"));
-        }
-        Ok(())
+        let behind = place.checked_add(length).filter(|behind| *behind < self.end).ok_or(Unusable::Cut)?;
+        let before = std::mem::replace(&mut self.checksum, read_word(file, behind)?);
+        self.place = behind + WORD;
+        Ok(Block { place, length: length as usize, checksums: [before, self.checksum] })
     }
+}
 
-    fn sum_up(&mut self, bytes: &[u8]) {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.checksum as u32);
-        hasher.update(bytes);
-        self.checksum = hasher.finalize().into();
+impl Block {
+    /// Reads its bytes, which are as many as `bytes`.
+    fn read(&self, file: &File, bytes: &mut [u8]) -> Result<(), Unusable> {
+        file.read_exact_at(bytes, self.place)?;
+        match checksum(self.checksums[0], bytes) == self.checksums[1] {
+            true => Ok(()),
+            false => Err(Unusable::Damaged("a checksum is wrong")),
+        }
     }
+}
+
+/// Of these bytes and all before them, which have the checksum `before`.
+fn checksum(before: u64, bytes: &[u8]) -> u64 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(before as u32);
+    hasher.update(bytes);
+    hasher.finalize().into()
+}
+
+fn read_word(file: &File, place: u64) -> io::Result<u64> {
+    let mut bytes = [0; WORD as usize];
+    file.read_exact_at(&mut bytes, place)?;
+    Ok(u64::from_le_bytes(bytes))
 }
 
 impl From<io::Error> for Unusable {

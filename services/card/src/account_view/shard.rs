@@ -1,8 +1,10 @@
 //! A shard of the account view: its slots, and where in them an account is.
 
+use std::slice;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use account_events::{AccountId, AccountStatus};
+use process::provide_pages;
 
 use super::{merge, unpack};
 
@@ -24,9 +26,7 @@ pub(super) struct Shard {
 enum Segments {
     /// Each for itself, so that one that another shard has given back will do.
     Apart(Box<[Box<Segment>]>),
-    /// In one piece, if the shard was made with all its accounts. Taken one by one, segments cost a call of the system's for each
-    /// page on any thread but the main one, a third of the time that it took to load a view. What grows later fits where the
-    /// piece was.
+    /// In one piece, if the shard was made with all its accounts. What grows later fits where the piece was.
     Together(Box<[Segment]>),
 }
 
@@ -51,6 +51,17 @@ const SLOT_BYTES: usize = size_of::<Slot>();
 /// A segment in a checkpoint: its slots.
 pub(super) const SEGMENT_BYTES: usize = SEGMENT_SLOTS * SLOT_BYTES;
 
+impl Segments {
+    /// So many free ones in one piece, whose pages are provided at once: with a call of the system's for each of them a checkpoint of
+    /// ten million accounts takes 0.10 s to read instead of 0.07.
+    fn together(count: usize) -> Box<[Segment]> {
+        let mut segments = Vec::with_capacity(count);
+        provide_pages(segments.spare_capacity_mut());
+        segments.extend((0..count).map(|_| free_segment()));
+        segments.into()
+    }
+}
+
 impl Shard {
     pub(super) fn with_segments(count: usize) -> Self {
         Shard { segments: Segments::Apart((0..count).map(|_| Box::new(free_segment())).collect()) }
@@ -63,7 +74,7 @@ impl Shard {
         while exceeds_load(accounts, count) {
             count = larger(count, phase);
         }
-        Shard { segments: Segments::Together((0..count).map(|_| free_segment()).collect()) }
+        Shard { segments: Segments::Together(Segments::together(count)) }
     }
 
     pub(super) fn slot_count(&self) -> usize {
@@ -181,18 +192,18 @@ impl Shard {
         }
     }
 
-    /// The shard that was copied.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Shard {
-        let (segments, _) = bytes.as_chunks::<SEGMENT_BYTES>();
-        let word = |bytes: &[u8; 4]| AtomicU32::new(u32::from_le_bytes(*bytes));
-        let segment = |bytes: &[u8; SEGMENT_BYTES]| -> Segment {
-            let (slots, _) = bytes.as_chunks::<SLOT_BYTES>();
-            std::array::from_fn(|slot| {
-                let (words, _) = slots[slot].as_chunks::<4>();
-                std::array::from_fn(|number| word(&words[number]))
-            })
-        };
-        Shard { segments: Segments::Together(segments.iter().map(segment).collect()) }
+    /// The shard that was copied, of which `read` reads all bytes, `length`, into the memory that it is given: the shard's own, since
+    /// with copying them from elsewhere a start took half as long again.
+    #[expect(unsafe_code, reason = "the standard library does not lend the bytes of atomic integers")]
+    pub(super) fn read<E>(length: usize, read: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Shard, E> {
+        let mut segments = Segments::together(length / SEGMENT_BYTES);
+        let bytes = segments.as_mut_ptr().cast();
+        // SAFETY: they are the segments' own, without gaps, initialised, borrowed while they are, and any value will do.
+        read(unsafe { slice::from_raw_parts_mut(bytes, segments.len() * SEGMENT_BYTES) })?;
+        for word in segments.as_flattened_mut().as_flattened_mut() {
+            *word = AtomicU32::new(u32::from_le(*word.get_mut()));
+        }
+        Ok(Shard { segments: Segments::Together(segments) })
     }
 
     /// Reads a word of the slot at `place`, so that it is in the processor's caches when it is looked at next.
