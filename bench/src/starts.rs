@@ -19,7 +19,7 @@ const ACCOUNTS: u64 = 100_000;
 const CONNECTIONS: usize = 128;
 
 /// Starts, of which the median is given.
-const STARTS: usize = 5;
+const STARTS: usize = 15;
 
 pub(crate) fn measure() -> anyhow::Result<Vec<Figure>> {
     builds::build("tandem")?;
