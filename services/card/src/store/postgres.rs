@@ -1,33 +1,23 @@
 //! The cards in PostgreSQL, shared by the instances of the service.
-//!
-//! A batch is one transaction in two round trips. The first draws sequences and locks what the commands name: the accounts,
-//! then the cards, each in one order everywhere, so no two instances wait for each other. The second writes all rows by
-//! UNNEST and commits, and is sent at once, so an instance that is paused or killed between two statements holds no lock of
-//! the whole. A batch of new cards only, which is most of them under load, is one round trip: the server tells which accounts
-//! are closed. Either way the rows of accounts that had none are there before any row is locked.
-//!
-//! **Closed accounts.** Whoever makes a card or closes an account has the account's row locked until its commit. So a card
-//! is made before the closing, which then deletes it, or after it, and is refused (ARCHITECTURE.md C4).
 
-use std::collections::{BTreeSet, HashMap};
+mod writer;
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
-use database::postgres::{Parameter, Postgres, PostgresSchema, Session};
-use database::{Committer, GroupCommit, OpenError, StoreError};
+use database::postgres::{Parameter, Postgres, PostgresSchema};
+use database::{GroupCommit, OpenError, StoreError};
 use jiff::Timestamp;
-use numbering::{Numbering, TimeOrderedIds};
+use numbering::Numbering;
 use process::Clock;
-use tokio_postgres::{Client, Row, Statement};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
+use self::writer::Writer;
 use super::{Page, PageRequest, Store};
 use crate::card::Card;
 use crate::card_number::CardNumbering;
-use crate::error::CardError;
-use crate::ledger::{Batch, Changes, Command, Named, Outcome};
-use crate::quarantine;
 
 const SCHEMA: PostgresSchema = PostgresSchema { name: "card", migrations: &[include_str!("postgres.sql")] };
 
@@ -43,270 +33,11 @@ pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<(
     let key = <[u8; 16]>::try_from(row.get::<_, &[u8]>(0))
         .map_err(|_| OpenError::Refused("the number key in the database has not 16 bytes".to_owned()))?;
     let numbering = CardNumbering(Numbering::hexadecimal(key));
-    let writer = Writer {
-        session: Session::new(database.clone()),
-        numbering: numbering.clone(),
-        clock,
-        ids: TimeOrderedIds::new(),
-    };
+    let writer = Writer::new(&database, numbering.clone(), clock);
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
     let reader = Reader { database, numbering: numbering.clone() };
     Ok((Store { writer, reader: Arc::new(super::Reader::Postgres(reader)), numbering }, writer_thread))
-}
-
-struct Writer {
-    session: Session<WriteSession>,
-    numbering: CardNumbering,
-    clock: Clock,
-    ids: TimeOrderedIds,
-}
-
-impl Committer for Writer {
-    type Command = Command;
-    type Outcome = Outcome;
-
-    /// It always asks the server, which tells whether that is there.
-    fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
-        let (now, closed, cards) = (self.clock.now(), BTreeSet::new(), HashMap::new());
-        let id_of = |_sequence| self.ids.next(now);
-        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
-        self.session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
-    }
-
-    fn idle(&mut self) -> Result<(), StoreError> {
-        self.session.check(WriteSession::open)
-    }
-}
-
-/// A connection with its statements.
-struct WriteSession {
-    client: Client,
-    create: Statement,
-    draw: Statement,
-    add_accounts: Statement,
-    lock_accounts: Statement,
-    lock_cards: Statement,
-    insert: Statement,
-    count: Statement,
-    delete: Statement,
-    close: Statement,
-    delete_closed: Statement,
-    quarantine: Statement,
-    total: Statement,
-}
-
-impl AsRef<Client> for WriteSession {
-    fn as_ref(&self) -> &Client {
-        &self.client
-    }
-}
-
-impl WriteSession {
-    async fn open(database: &Postgres) -> Result<Self, StoreError> {
-        let client = database.connect().await?;
-        let quarantine = format!(
-            "INSERT INTO quarantine
-             SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::bytea[],
-                 $7::text[], $8::bigint[])
-             WHERE (SELECT count(*) FROM quarantine) < {}
-             ON CONFLICT (partition, record_offset) DO UPDATE SET
-                 (reason, detail, key, value, headers, seen_at) = (excluded.reason, excluded.detail, excluded.key,
-                     excluded.value, excluded.headers, excluded.seen_at)
-             WHERE quarantine.value IS DISTINCT FROM excluded.value",
-            quarantine::MAX_RECORDS
-        );
-        let prepare = async |sql: &str| client.prepare(sql).await;
-        Ok(WriteSession {
-            // What the row of the answer does not ask for is run last, and so is the one row of the ledger.
-            create: prepare(
-                "WITH held AS (
-                     INSERT INTO card_accounts
-                     SELECT account_id, cards, false FROM unnest($1::uuid[], $2::bigint[]) AS new (account_id, cards)
-                     ON CONFLICT (account_id) DO UPDATE SET cards = card_accounts.cards + excluded.cards
-                     WHERE NOT card_accounts.closed
-                     RETURNING account_id
-                 ), made AS (
-                     INSERT INTO cards
-                     SELECT nextval('card_sequence'), id, country, account_id, false, $6::bigint
-                     FROM (
-                         SELECT * FROM unnest($3::uuid[], $4::text[], $5::uuid[]) AS new (id, country, account_id)
-                         WHERE account_id IN (SELECT account_id FROM held) ORDER BY id
-                     ) AS ordered
-                     RETURNING id, sequence
-                 ), counted AS (
-                     UPDATE ledger SET cards = cards + (SELECT count(*) FROM made)
-                 )
-                 SELECT coalesce(array_agg(id), '{}'), coalesce(array_agg(sequence), '{}') FROM made",
-            )
-            .await?,
-            draw: prepare("SELECT nextval('card_sequence') FROM generate_series(1, $1::bigint)").await?,
-            add_accounts: prepare(
-                "INSERT INTO card_accounts SELECT account_id, 0, false FROM unnest($1::uuid[]) AS new (account_id)
-                 ON CONFLICT (account_id) DO NOTHING",
-            )
-            .await?,
-            lock_accounts: prepare(
-                "SELECT account_id, closed FROM card_accounts WHERE account_id = ANY($1::uuid[])
-                 ORDER BY account_id FOR UPDATE",
-            )
-            .await?,
-            lock_cards: prepare(
-                "SELECT id, deleted FROM cards
-                 WHERE id = ANY($1::uuid[]) OR (account_id = ANY($2::uuid[]) AND NOT deleted) ORDER BY id FOR UPDATE",
-            )
-            .await?,
-            insert: prepare(
-                "INSERT INTO cards SELECT sequence, id, country, account_id, false, created_at
-                 FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[])
-                     AS new (sequence, id, country, account_id, created_at)",
-            )
-            .await?,
-            count: prepare(
-                "UPDATE card_accounts SET cards = card_accounts.cards + new.cards
-                 FROM unnest($1::uuid[], $2::bigint[]) AS new (account_id, cards)
-                 WHERE card_accounts.account_id = new.account_id",
-            )
-            .await?,
-            delete: prepare("UPDATE cards SET deleted = true WHERE id = ANY($1::uuid[])").await?,
-            close: prepare("UPDATE card_accounts SET closed = true WHERE account_id = ANY($1::uuid[])").await?,
-            delete_closed: prepare(
-                "UPDATE cards SET deleted = true WHERE account_id = ANY($1::uuid[]) AND NOT deleted",
-            )
-            .await?,
-            quarantine: prepare(&quarantine).await?,
-            total: prepare("UPDATE ledger SET cards = cards + $1").await?,
-            client,
-        })
-    }
-
-    async fn commit(&self, mut batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
-        if !commands.is_empty() && commands.iter().all(|command| matches!(command, Command::Create { .. })) {
-            return self.create(batch, commands).await;
-        }
-        let named = Named::by(&commands);
-        let accounts: Vec<Uuid> = named.accounts.iter().map(|id| id.0).collect();
-        let closing: Vec<Uuid> = named.closing.iter().map(|id| id.0).collect();
-        let cards: Vec<Uuid> = named.cards.iter().copied().collect();
-        let creations = named.creations as i64;
-        // Futures that are polled together go out together: this is one round trip.
-        let ((), drawn, _, accounts, cards) = tokio::try_join!(
-            self.client.batch_execute("BEGIN"),
-            self.query_if(creations > 0, &self.draw, [&creations]),
-            self.query_if(!accounts.is_empty(), &self.add_accounts, [&accounts]),
-            self.query_if(!accounts.is_empty(), &self.lock_accounts, [&accounts]),
-            self.query_if(!cards.is_empty() || !closing.is_empty(), &self.lock_cards, [&cards, &closing]),
-        )?;
-        let closed = accounts.iter().filter(|row| row.get(1)).map(|row| AccountId(row.get(0)));
-        batch.closed = closed.collect();
-        batch.cards = cards.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let now = batch.now;
-        let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        self.write(&outcomes, &changes, now).await?;
-        Ok(outcomes)
-    }
-
-    /// A batch of new cards only. The server draws their sequences, and makes none for an account that is closed: the numbers are
-    /// filled in behind it, and the refusals.
-    async fn create(&self, batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
-        let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
-        let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
-        let Columns { ids, countries, accounts } = Columns::of(changes.created(&outcomes).map(|(_, card)| card));
-        let counted: Vec<Uuid> = changes.counts.keys().map(|id| id.0).collect();
-        let counts: Vec<i64> = changes.counts.values().copied().collect();
-        let parameters: [Parameter<'_>; 6] = [&counted, &counts, &ids, &countries, &accounts, &now];
-        let missing: [Parameter<'_>; 1] = [&counted];
-        let ((), _, row, ()) = tokio::try_join!(
-            self.client.batch_execute("BEGIN"),
-            self.client.execute(&self.add_accounts, &missing),
-            self.client.query_one(&self.create, &parameters),
-            self.client.batch_execute("COMMIT"),
-        )?;
-        let (made, drawn) = (row.get::<_, Vec<Uuid>>(0), row.get::<_, Vec<i64>>(1));
-        let sequences: HashMap<Uuid, i64> = made.into_iter().zip(drawn).collect();
-        for outcome in &mut outcomes {
-            if let Ok(Some(card)) = outcome {
-                match sequences.get(&card.id) {
-                    Some(sequence) => card.card_number = numbering.number(card.country, *sequence as u64),
-                    None => *outcome = Err(CardError::AccountDeleted),
-                }
-            }
-        }
-        Ok(outcomes)
-    }
-
-    /// Writes and commits in one round trip. If a statement fails, those behind it do too, and the server makes a rollback
-    /// of the commit.
-    async fn write(&self, outcomes: &[Outcome], changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
-        let created = || changes.created(outcomes);
-        let sequences: Vec<i64> = created().map(|(sequence, _)| sequence as i64).collect();
-        let Columns { ids, countries, accounts } = Columns::of(created().map(|(_, card)| card));
-        let times: Vec<i64> = created().map(|(_, card)| card.creation_timestamp.as_microsecond()).collect();
-        let Changes { created, counts, deleted, closed, quarantined } = changes;
-        let counted: Vec<Uuid> = counts.keys().map(|id| id.0).collect();
-        let counts: Vec<i64> = counts.values().copied().collect();
-        let closed: Vec<Uuid> = closed.iter().map(|id| id.0).collect();
-        let total = created.len() as i64;
-
-        let partitions: Vec<i64> = quarantined.iter().map(|record| i64::from(record.partition)).collect();
-        let offsets: Vec<i64> = quarantined.iter().map(|record| record.offset as i64).collect();
-        let reasons: Vec<&str> = quarantined.iter().map(|record| record.code).collect();
-        let details: Vec<&str> = quarantined.iter().map(|record| record.detail.as_str()).collect();
-        let keys: Vec<Option<&[u8]>> = quarantined.iter().map(|record| record.key.as_deref()).collect();
-        let values: Vec<Option<&[u8]>> = quarantined.iter().map(|record| record.value.as_deref()).collect();
-        let headers: Vec<&str> = quarantined.iter().map(|record| record.headers.as_str()).collect();
-        let seen = vec![now.as_microsecond(); quarantined.len()];
-
-        let made = !created.is_empty();
-        tokio::try_join!(
-            self.query_if(made, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
-            self.query_if(made, &self.count, [&counted, &counts]),
-            self.query_if(!deleted.is_empty(), &self.delete, [deleted]),
-            self.query_if(!closed.is_empty(), &self.close, [&closed]),
-            self.query_if(!closed.is_empty(), &self.delete_closed, [&closed]),
-            self.query_if(
-                !quarantined.is_empty(),
-                &self.quarantine,
-                [&partitions, &offsets, &reasons, &details, &keys, &values, &headers, &seen],
-            ),
-            self.query_if(made, &self.total, [&total]),
-            self.client.batch_execute("COMMIT"),
-        )?;
-        Ok(())
-    }
-
-    /// The rows of `statement`, or none without asking the server, where there is nothing to ask.
-    async fn query_if<const N: usize>(
-        &self,
-        wanted: bool,
-        statement: &Statement,
-        parameters: [Parameter<'_>; N],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        match wanted {
-            true => self.client.query(statement, &parameters).await,
-            false => Ok(Vec::new()),
-        }
-    }
-}
-
-/// Cards by column, for UNNEST.
-#[derive(Default)]
-struct Columns<'a> {
-    ids: Vec<Uuid>,
-    countries: Vec<&'a str>,
-    accounts: Vec<Uuid>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(cards: impl Iterator<Item = &'a Card>) -> Self {
-        let mut columns = Columns::default();
-        for card in cards {
-            columns.ids.push(card.id);
-            columns.countries.push(card.country.as_str());
-            columns.accounts.push(card.account_id.0);
-        }
-        columns
-    }
 }
 
 #[derive(Clone)]

@@ -1,7 +1,8 @@
 //! One instance's writer. A batch is one transaction in two round trips: the first draws sequences and locks the accounts that
 //! are to change, the second writes all rows by UNNEST and commits. Everything of the second is sent at once, so an instance
-//! that is paused or killed between two statements does not hold the ledger, and the server soon takes the accounts from it. A batch of new accounts only, which is
-//! most of them under load, has nothing to lock: it is one statement, in a transaction of its own, and one round trip.
+//! that is paused or killed between two statements does not hold the ledger, and the server soon takes the accounts from it.
+//! A batch of new accounts only, which is most of them under load, has nothing to lock: it is one statement, in a transaction
+//! of its own, and one round trip.
 //!
 //! **Order.** A transaction takes the one row of `ledger` as its last step but one, and numbers its events from there. The
 //! next transaction gets the row when this one has committed. So the order of the outbox is the order of commit, and a

@@ -1,0 +1,79 @@
+//! Look-ups and pages, on connections of their own.
+
+use database::StoreError;
+use database::sqlite::ReadPool;
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use uuid::Uuid;
+
+use super::{COLUMNS, LAST_CARD, card_by_id, card_from_row};
+use crate::card::Card;
+use crate::card_number::CardNumbering;
+use crate::store::{Page, PageRequest};
+
+pub(in crate::store) struct Reader {
+    pool: ReadPool,
+    numbering: CardNumbering,
+}
+
+impl Reader {
+    pub(super) fn new(pool: ReadPool, numbering: CardNumbering) -> Self {
+        Reader { pool, numbering }
+    }
+
+    pub(in crate::store) async fn card(&self, id: Uuid) -> Result<Option<Card>, StoreError> {
+        let numbering = self.numbering.clone();
+        let found = self.pool.read(move |connection| card_by_id(connection, &numbering, id)).await?;
+        Ok(found.map(|(_, card)| card))
+    }
+
+    pub(in crate::store) async fn card_by_sequence(&self, sequence: u64) -> Result<Option<Card>, StoreError> {
+        let numbering = self.numbering.clone();
+        let card = self.pool.read(move |connection| {
+            let mut statement =
+                connection.prepare_cached(&format!("SELECT {COLUMNS} FROM cards WHERE sequence = ?"))?;
+            statement.query_row([sequence as i64], |row| card_from_row(row, &numbering)).optional()
+        });
+        card.await
+    }
+
+    /// `None` if `after` is no card.
+    pub(in crate::store) async fn page(&self, request: PageRequest) -> Result<Option<Page>, StoreError> {
+        let numbering = self.numbering.clone();
+        self.pool.read(move |connection| page(connection, &numbering, request)).await
+    }
+}
+
+pub(super) fn page(
+    connection: &Connection,
+    numbering: &CardNumbering,
+    request: PageRequest,
+) -> rusqlite::Result<Option<Page>> {
+    let before = match request.after {
+        None => i64::MAX,
+        Some(id) => match card_by_id(connection, numbering, id)? {
+            None => return Ok(None),
+            Some((sequence, _)) => sequence,
+        },
+    };
+    let last = "sequence < ?1 ORDER BY sequence DESC LIMIT ?2";
+    let sql = match request.account_id {
+        None => format!("SELECT {COLUMNS} FROM cards WHERE ?3 IS NULL AND {last}"),
+        Some(_) => format!(
+            "SELECT {COLUMNS} FROM cards WHERE sequence IN
+                 (SELECT sequence FROM cards_by_account WHERE account_id = ?3 AND sequence > 0 AND {last})
+             ORDER BY sequence DESC"
+        ),
+    };
+    let mut statement = connection.prepare_cached(&sql)?;
+    let account = request.account_id.map(|id| id.0.into_bytes());
+    // One more than asked for tells whether there are more.
+    let parameters = params![before, request.limit as i64 + 1, account];
+    let rows = statement.query_map(parameters, |row| card_from_row(row, numbering))?;
+    let cards = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut total = connection.prepare_cached(match account {
+        None => LAST_CARD,
+        Some(_) => "SELECT cards FROM cards_by_account WHERE account_id = ? AND sequence = 0",
+    })?;
+    let total = total.query_row(params_from_iter(account), |row| row.get::<_, i64>(0)).optional()?;
+    Ok(Some(request.page(cards, total.unwrap_or(0) as u64)))
+}

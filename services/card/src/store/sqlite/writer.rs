@@ -1,0 +1,201 @@
+//! The one writer: a batch of commands, one transaction.
+
+use std::collections::{BTreeSet, HashMap};
+
+use account_events::AccountId;
+use database::sqlite::Durability;
+use database::{Committer, StoreError, Syncer};
+use jiff::Timestamp;
+use numbering::TimeOrderedIds;
+use process::Clock;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use uuid::Uuid;
+
+use super::{LAST_CARD, SEQUENCES, card_by_id, where_card_is};
+use crate::card_number::CardNumbering;
+use crate::ledger::{Batch, Changes, Command, Named, Outcome};
+use crate::quarantine::{self, QuarantinedRecord};
+
+pub(super) struct Writer {
+    connection: Connection,
+    durability: Durability,
+    numbering: CardNumbering,
+    clock: Clock,
+    ids: TimeOrderedIds,
+    /// As of the last commit.
+    last_sequence: u64,
+}
+
+impl Writer {
+    pub(super) fn open(
+        connection: Connection,
+        durability: Durability,
+        numbering: CardNumbering,
+        clock: Clock,
+    ) -> rusqlite::Result<Self> {
+        let last_sequence = connection.query_row(LAST_CARD, [], |row| row.get::<_, i64>(0))? as u64;
+        Ok(Writer { connection, durability, numbering, clock, ids: TimeOrderedIds::new(), last_sequence })
+    }
+}
+
+impl Committer for Writer {
+    type Command = Command;
+    type Outcome = Outcome;
+
+    fn commit(&mut self, commands: Vec<Command>, is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
+        let now = self.clock.now();
+        let id_of = |sequence| self.ids.next_of(now, &self.numbering.0, sequence);
+        let (closed, cards) = (BTreeSet::new(), HashMap::new());
+        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
+        if cfg!(feature = "bench-no-database") {
+            let (outcomes, changes) = batch.decide(commands, self.last_sequence + 1..);
+            self.last_sequence += changes.created.len() as u64;
+            return Ok(outcomes);
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let named = Named::by(&commands);
+        let closed = closed_accounts(&transaction, &named)?;
+        let cards = cards_to_delete(&transaction, &self.numbering, &named)?;
+        let batch = Batch { closed, cards, ..batch };
+        let (outcomes, changes) = batch.decide(commands, self.last_sequence + 1..);
+        // Only refusals, or closing what is closed: nothing that would be worth a sync, unless it is to tell
+        // whether the database takes transactions again.
+        if changes.is_empty() && !is_failing {
+            return Ok(outcomes);
+        }
+        write(&transaction, &self.numbering, (&outcomes, &changes), now)?;
+        self.durability.written(|| transaction.commit())?;
+        if let Some((sequence, _)) = changes.created.last() {
+            self.last_sequence = *sequence;
+        }
+        Ok(outcomes)
+    }
+
+    fn sync(&self) -> Option<Syncer> {
+        (!cfg!(feature = "bench-no-database")).then(|| self.durability.syncer())
+    }
+}
+
+pub(super) fn closed_accounts(connection: &Connection, named: &Named) -> rusqlite::Result<BTreeSet<AccountId>> {
+    let mut statement = connection
+        .prepare_cached("SELECT 1 FROM cards_by_account WHERE account_id = ? AND sequence = 0 AND closed = 1")?;
+    let mut closed = BTreeSet::new();
+    for account_id in &named.accounts {
+        if statement.exists([account_id.0.as_bytes()])? {
+            closed.insert(*account_id);
+        }
+    }
+    Ok(closed)
+}
+
+fn cards_to_delete(
+    connection: &Connection,
+    numbering: &CardNumbering,
+    named: &Named,
+) -> rusqlite::Result<HashMap<Uuid, bool>> {
+    let mut cards = HashMap::new();
+    for id in &named.cards {
+        cards.extend(card_by_id(connection, numbering, *id)?.map(|(_, card)| (*id, card.deleted)));
+    }
+    Ok(cards)
+}
+
+/// Writes `changes`, which came with `outcomes`.
+fn write(
+    transaction: &Transaction<'_>,
+    numbering: &CardNumbering,
+    (outcomes, changes): (&[Outcome], &Changes),
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    for (sequence, card) in changes.created(outcomes) {
+        transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?)")?.execute(params![
+            sequence as i64,
+            card.id.as_bytes(),
+            card.country.as_str(),
+            card.account_id.0.as_bytes(),
+            card.creation_timestamp.as_microsecond(),
+        ])?;
+        let mut own = transaction.prepare_cached("INSERT INTO cards_by_account VALUES (?, ?, NULL, NULL)")?;
+        own.execute(params![card.account_id.0.as_bytes(), sequence as i64])?;
+    }
+    for (account_id, count) in &changes.counts {
+        let mut statement = transaction.prepare_cached(
+            "INSERT INTO cards_by_account VALUES (?, 0, ?, 0) ON CONFLICT DO UPDATE SET cards = cards + excluded.cards",
+        )?;
+        statement.execute(params![account_id.0.as_bytes(), count])?;
+    }
+    for id in &changes.deleted {
+        let sql = format!("UPDATE cards SET deleted = 1 WHERE sequence IN {SEQUENCES} AND id = ?2");
+        transaction.prepare_cached(&sql)?.execute(where_card_is(numbering, id))?;
+    }
+    for account_id in &changes.closed {
+        let mut close = transaction
+            .prepare_cached("INSERT INTO cards_by_account VALUES (?, 0, 0, 1) ON CONFLICT DO UPDATE SET closed = 1")?;
+        close.execute([account_id.0.as_bytes()])?;
+        let mut delete = transaction.prepare_cached(
+            "UPDATE cards SET deleted = 1 WHERE deleted = 0
+                 AND sequence IN (SELECT sequence FROM cards_by_account WHERE account_id = ? AND sequence > 0)",
+        )?;
+        delete.execute([account_id.0.as_bytes()])?;
+    }
+    quarantine(transaction, &changes.quarantined, now)?;
+    if changes.is_empty() {
+        transaction.execute("UPDATE ledger SET probes = probes + 1", [])?;
+    }
+    Ok(())
+}
+
+/// Keeps `records`, as far as there is room.
+fn quarantine(connection: &Connection, records: &[QuarantinedRecord], now: Timestamp) -> rusqlite::Result<()> {
+    if records.is_empty() {
+        return Ok(());
+    }
+    let kept: i64 = connection.query_row("SELECT count(*) FROM quarantine", [], |row| row.get(0))?;
+    let room = quarantine::MAX_RECORDS.saturating_sub(kept as usize);
+    let mut statement = connection.prepare_cached(
+        "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO UPDATE SET (reason, detail, key, value, headers, seen_at)
+             = (excluded.reason, excluded.detail, excluded.key, excluded.value, excluded.headers, excluded.seen_at)
+         WHERE value IS NOT excluded.value",
+    )?;
+    for record in records.iter().take(room) {
+        statement.execute(params![
+            record.partition,
+            record.offset as i64,
+            record.code,
+            record.detail,
+            record.key,
+            record.value,
+            record.headers,
+            now.as_microsecond(),
+        ])?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use database::sqlite::SqliteFile;
+    use numbering::Numbering;
+
+    use super::super::SCHEMA;
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_where_nothing_changes_unless_it_is_to_tell_whether_it_can_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SqliteFile::open(&folder.path().join("card.db"), &SCHEMA).unwrap();
+        let (connection, durability) = file.group_writer().unwrap();
+        let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
+        let mut writer = Writer::open(connection, durability, numbering, Clock::system()).unwrap();
+        let reader = file.reader().unwrap();
+        // It changes when another connection has written a page.
+        let version = || reader.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();
+        let mut before = version();
+        for (is_failing, is_written) in [(false, false), (true, true), (true, true)] {
+            assert_eq!(writer.commit(Vec::new(), is_failing).unwrap().len(), 0);
+            assert_eq!(version() != before, is_written);
+            before = version();
+        }
+    }
+}
