@@ -5,8 +5,12 @@
 
 #[path = "suite/cases.rs"]
 mod cases;
+#[path = "suite/embedded_compaction.rs"]
+mod embedded_compaction;
 #[path = "suite/embedded_damage.rs"]
 mod embedded_damage;
+#[path = "suite/embedded_file.rs"]
+mod embedded_file;
 #[path = "suite/embedded_only.rs"]
 mod embedded_only;
 #[path = "suite/embedded_upgrade.rs"]

@@ -4,7 +4,7 @@ use std::fs;
 
 use event_log::{EventLog, LogError, partition_of_key};
 
-use super::embedded_only::{Contents, Folder, read_all, record, try_read_all};
+use super::embedded_file::{Contents, Folder, read_all, record, try_read_all};
 
 /// A history of 40 commits as it lies on the disk of a process that was killed: the main file and the write-ahead log.
 struct Crashed {

@@ -6,7 +6,8 @@ use event_log::{EventLog, HeaderList, LogError, Record};
 use rusqlite::{Connection, params};
 use siphasher::sip::SipHasher13;
 
-use super::embedded_only::{Contents, Folder, compacted, read_all, record, try_read_all};
+use super::embedded_compaction::compacted;
+use super::embedded_file::{Contents, Folder, read_all, record, try_read_all};
 
 /// Makes such a file, of two partitions, and returns what is in it.
 fn write_older(folder: &Folder, records_each: u64) -> Contents {

@@ -1,0 +1,181 @@
+//! What compaction leaves, when it runs, and what it does not read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::time::Instant;
+
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, LogError, Record};
+use proptest::prelude::*;
+use rusqlite::Connection;
+
+use super::embedded_file::{Contents, Folder, read_all, record};
+use super::places::PATIENCE;
+
+/// What compaction is to leave: records without a key, and the last one of each key.
+pub(crate) fn compacted(contents: &Contents) -> Contents {
+    let mut last = BTreeMap::new();
+    for ((partition, offset), record) in contents {
+        if let Some(key) = &record.key {
+            last.insert((*partition, key.clone()), *offset);
+        }
+    }
+    let stays = |partition, offset, record: &Record| match &record.key {
+        Some(key) => last.get(&(partition, key.clone())) == Some(&offset),
+        None => true,
+    };
+    contents.iter().filter(|((p, o), record)| stays(*p, *o, record)).map(|(at, record)| (*at, record.clone())).collect()
+}
+
+#[test]
+fn compaction_in_the_background_gives_the_disk_space_back() {
+    let folder = Folder::new();
+    let settings = EmbeddedSettings { compaction_min_records: 2_000, ..EmbeddedSettings::at(folder.file("")) };
+    let log = EmbeddedLog::open(settings).unwrap();
+    let mut publisher = log.publisher("relay").unwrap();
+    let value = "x".repeat(400);
+    for position in 1..=40 {
+        let records: Vec<_> =
+            (0..1_000).map(|n| record(&format!("k{}", n % 20), format!("{position} {n} {value}"))).collect();
+        publisher.publish(&records, position).unwrap();
+    }
+    let deadline = Instant::now() + PATIENCE;
+    // 16 MB were published. At most the part that is not worth compacting yet stays.
+    let on_disk = || fs::metadata(folder.file("")).unwrap().len() + fs::metadata(folder.file("-wal")).unwrap().len();
+    while on_disk() > 8_000_000 {
+        assert!(Instant::now() < deadline, "{} bytes", on_disk());
+        std::thread::yield_now();
+    }
+    let end = log.end_offsets(PATIENCE).unwrap();
+    assert_eq!(end.values().sum::<u64>(), 40_000, "offsets are not given anew");
+    log.compact_now().unwrap();
+    assert!(on_disk() < 2_000_000, "{} bytes", on_disk());
+    // Reopened, as this process may still be handed the last records from memory.
+    drop((publisher, log));
+    let log = folder.open();
+    let left = read_all(&log);
+    assert_eq!(left.len(), 20);
+    assert!(left.values().all(|record| record.value.as_ref().unwrap().starts_with(b"40 9")));
+    assert_eq!(log.end_offsets(PATIENCE).unwrap(), end);
+}
+
+#[test]
+fn compaction_makes_one_chunk_of_many_small_ones() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    for position in 1..=600 {
+        let first = Record { is_first_of_key: true, ..record(&format!("k{position}"), "v") };
+        publisher.publish(&[first], position).unwrap();
+    }
+    let before = read_all(&log);
+    log.compact_now().unwrap();
+    drop((publisher, log));
+    let chunks = |partition| {
+        let connection = Connection::open(folder.file("")).unwrap();
+        let sql = format!("SELECT count(*) FROM chunks_{partition}");
+        connection.query_row(&sql, [], |row| row.get::<_, u32>(0)).unwrap()
+    };
+    assert!((0..3).map(chunks).sum::<u32>() < 30);
+    assert_eq!(read_all(&folder.open()), before);
+}
+
+#[test]
+fn compaction_of_full_chunks_removes_what_is_replaced_and_counts_the_rest() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    let value = "x".repeat(400);
+    for position in 1..=3 {
+        // One in a hundred has a key from before.
+        let key = |n: u32| if n.is_multiple_of(100) { format!("k{n}") } else { format!("k{n} {position}") };
+        let records: Vec<_> = (0..4_000).map(|n| record(&key(n), format!("{position} {n} {value}"))).collect();
+        publisher.publish(&records, position).unwrap();
+    }
+    let everything = read_all(&log);
+    assert_eq!(everything.len(), 12_000);
+    log.compact_now().unwrap();
+    drop((publisher, log));
+    let connection = Connection::open(folder.file("")).unwrap();
+    let counted = connection.query_row("SELECT sum(clean_records) FROM partitions", [], |row| row.get::<_, i64>(0));
+    drop(connection);
+    let left = read_all(&folder.open());
+    assert_eq!(left, compacted(&everything));
+    assert_eq!((counted.unwrap(), left.len()), (11_920, 11_920));
+}
+
+#[test]
+fn compaction_does_not_read_what_is_the_first_of_its_key_until_something_may_replace_it() {
+    let folder = Folder::new();
+    let log = folder.open();
+    let mut publisher = log.publisher("relay").unwrap();
+    let first = |n: u32| Record { is_first_of_key: true, ..record(&format!("k{n}"), "first") };
+    publisher.publish(&(0..1_000).map(first).collect::<Vec<_>>(), 1).unwrap();
+    let connection = Connection::open(folder.file("")).unwrap();
+    let garble = "UPDATE chunks_0 SET records = zeroblob(length(records))";
+    assert!(connection.execute(garble, []).unwrap() > 0);
+    log.compact_now().expect("it would have met garbled records");
+    let counted = |connection: &Connection| {
+        let sql = "SELECT sum(clean_records), sum(clean_end) FROM partitions";
+        connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap()
+    };
+    assert_eq!(counted(&connection), (1_000, 1_000), "they are clean");
+    publisher.publish(&(0..1_000).map(|n| record(&format!("k{n}"), "second")).collect::<Vec<_>>(), 2).unwrap();
+    for attempt in 1..=2 {
+        let outcome = log.compact_now();
+        assert!(matches!(outcome, Err(LogError::Damaged(_))), "attempt {attempt}: {outcome:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Keys 0 to 9 are keys, the rest stand for none; beside them there may be a hundred others, all new or all known; after each
+    /// batch, maybe a compaction, maybe a reopening.
+    #[test]
+    fn compaction_leaves_the_last_record_of_each_key(
+        batches in prop::collection::vec((
+            prop::collection::vec(0u8..12, 0..20),
+            prop::option::of(12u8..15),
+            any::<bool>(),
+            prop::bool::weighted(0.2),
+        ), 1..8)
+    ) {
+        let folder = Folder::new();
+        let mut log = folder.open();
+        let (mut everything, mut known) = (Contents::new(), BTreeSet::new());
+        for (number, (keys, hundred, compact, reopen)) in (1u64..).zip(batches) {
+            let from = log.end_offsets(PATIENCE).unwrap();
+            let few = keys.iter().map(|key| (*key < 10).then(|| vec![*key]));
+            let many = hundred.iter().flat_map(|key| (0..100).map(|n| Some(vec![*key, n])));
+            let records: Vec<_> = few.chain(many).enumerate().map(|(index, key)| Record {
+                is_first_of_key: key.as_ref().is_some_and(|key| known.insert(key.clone())),
+                key,
+                value: (index % 7 != 0).then(|| format!("{number} {index}").into_bytes()),
+                ..Record::default()
+            }).collect();
+            log.publisher("relay").unwrap().publish(&records, number).unwrap();
+            let mut reader = log.reader(&from).unwrap();
+            let mut new = 0;
+            while new < records.len() {
+                new += reader.poll(PATIENCE, &mut |record| {
+                    everything.insert((record.partition, record.offset), record.to_record());
+                }).unwrap();
+            }
+            if compact {
+                log.compact_now().unwrap();
+            }
+            if reopen {
+                drop(reader);
+                drop(log);
+                log = folder.open();
+            }
+        }
+        let end = log.end_offsets(PATIENCE).unwrap();
+        log.compact_now().unwrap();
+        drop(log);
+        // Reopened: a reader in the same process may still be handed the last records from memory.
+        let log = folder.open();
+        prop_assert_eq!(read_all(&log), compacted(&everything));
+        prop_assert_eq!(log.end_offsets(PATIENCE).unwrap(), end);
+    }
+}
