@@ -29,7 +29,8 @@ pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
             return value;
         }
         assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain until {what}");
-        // The pace of asking, not a guess at how long it takes: what is timed by it is too long by a twentieth at most.
+        // The pace of asking, not a guess at how long it takes. What is timed by it is longer by no more than a twentieth, from 2 ms
+        // on, and by what asking takes.
         let pause = started.elapsed() / 20;
         std::thread::park_timeout(pause.clamp(Duration::from_micros(100), Duration::from_millis(2)));
     }

@@ -37,6 +37,10 @@ const LAYOUT: [u64; 3] = [SHARD_COUNT as u64, SEGMENT_BYTES as u64, DECODE_VERSI
 /// Partitions of the log, at most, so that a length is not believed that cannot be.
 const MAX_PARTITIONS: usize = 100_000;
 
+/// Bytes of the block that says how far the log was read, at most, so that nothing is made room for that cannot be one: a layout, two
+/// seeds, a count, and for each partition three numbers and two a sample.
+const MAX_HEAD_BYTES: usize = (LAYOUT.len() + 3 + MAX_PARTITIONS * (3 + 2 * SAMPLES)) * WORD as usize;
+
 /// Why a file is no checkpoint to start from.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unusable {
@@ -74,16 +78,16 @@ pub(crate) fn write(
     go_on: &dyn Fn() -> bool,
 ) -> io::Result<bool> {
     out.write_all(&MAGIC)?;
-    let mut blocks = Blocks { checksum: 0 };
+    let mut written = Written { checksum: 0 };
     let mut bytes: Vec<u8> = head(view.0.seeds(), mark).into_iter().flat_map(u64::to_le_bytes).collect();
-    blocks.write(out, &bytes)?;
+    written.write(out, &bytes)?;
     for shard in &view.0.shards {
         if !go_on() {
             return Ok(false);
         }
         bytes.clear();
         shard.load_full().copy_to(&mut bytes);
-        blocks.write(out, &bytes)?;
+        written.write(out, &bytes)?;
     }
     Ok(true)
 }
@@ -97,6 +101,9 @@ pub(crate) fn read(file: &File) -> Result<Checkpoint, Unusable> {
     }
     let mut unread = Unread { place: MAGIC.len() as u64, end: file.metadata()?.len(), checksum: 0 };
     let head = unread.next(file)?;
+    if head.length > MAX_HEAD_BYTES {
+        return Err(Unusable::Foreign);
+    }
     let mut bytes = vec![0; head.length];
     head.read(file, &mut bytes)?;
     let (words, _) = bytes.as_chunks::<8>();
@@ -117,12 +124,9 @@ fn read_shards(file: &File, unread: &mut Unread, seeds: [u64; 2]) -> Result<Vec<
         let (numbers, unread) = &mut *left;
         numbers.next().map(|number| Ok((number, unread.next(file)?))).transpose()
     };
-    let read_some = || -> Result<Vec<_>, Unusable> {
+    let read_all = || -> Result<Vec<_>, Unusable> {
         let mut shards = Vec::with_capacity(SHARD_COUNT);
         while let Some((number, block)) = next()? {
-            if !block.length.is_multiple_of(SEGMENT_BYTES) {
-                return Err(Unusable::Foreign);
-            }
             let shard = Shard::read(block.length, |bytes| block.read(file, bytes))?;
             if !is_ours(number, &shard, seeds) {
                 return Err(Unusable::Foreign);
@@ -131,7 +135,9 @@ fn read_shards(file: &File, unread: &mut Unread, seeds: [u64; 2]) -> Result<Vec<
         }
         Ok(shards)
     };
-    let read = on_two_threads("view-loader", read_some);
+    // There is nothing to read on for after an error.
+    let stop = |_: &Unusable| left.lock().unwrap_or_else(PoisonError::into_inner).0 = 0..0;
+    let read = on_two_threads("view-loader", || read_all().inspect_err(stop));
     let mut shards: Vec<_> = read.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
     shards.sort_by_key(|(number, _)| *number);
     Ok(shards.into_iter().map(|(_, shard)| shard).collect())
@@ -169,13 +175,14 @@ fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<([u64; 2], Mark)>
     (layout == LAYOUT && words.next().is_none()).then_some((seeds, mark))
 }
 
-/// One block after the other, as they are written.
-struct Blocks {
-    /// Of the last one.
+/// What is written of a file.
+struct Written {
+    /// Of the last block.
     checksum: u64,
 }
 
-impl Blocks {
+impl Written {
+    /// Writes a block of these bytes behind it.
     fn write(&mut self, out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
         self.checksum = checksum(self.checksum, bytes);
         out.write_all(&(bytes.len() as u64).to_le_bytes())?;
@@ -211,13 +218,17 @@ impl Unread {
         let behind = place.checked_add(length).filter(|behind| *behind < self.end).ok_or(Unusable::Cut)?;
         let before = std::mem::replace(&mut self.checksum, read_word(file, behind)?);
         self.place = behind + WORD;
-        Ok(Block { place, length: length as usize, checksums: [before, self.checksum] })
+        let length = usize::try_from(length).map_err(|_| Unusable::Cut)?;
+        Ok(Block { place, length, checksums: [before, self.checksum] })
     }
 }
 
 impl Block {
-    /// Reads its bytes, which are as many as `bytes`.
+    /// Reads its bytes, which are to be as many as `bytes`.
     fn read(&self, file: &File, bytes: &mut [u8]) -> Result<(), Unusable> {
+        if bytes.len() != self.length {
+            return Err(Unusable::Damaged("a length is wrong"));
+        }
         file.read_exact_at(bytes, self.place)?;
         match checksum(self.checksums[0], bytes) == self.checksums[1] {
             true => Ok(()),

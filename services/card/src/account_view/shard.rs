@@ -197,9 +197,10 @@ impl Shard {
     #[expect(unsafe_code, reason = "the standard library does not lend the bytes of atomic integers")]
     pub(super) fn read<E>(length: usize, read: impl FnOnce(&mut [u8]) -> Result<(), E>) -> Result<Shard, E> {
         let mut segments = Segments::together(length / SEGMENT_BYTES);
-        let bytes = segments.as_mut_ptr().cast();
-        // SAFETY: they are the segments' own, without gaps, initialised, borrowed while they are, and any value will do.
-        read(unsafe { slice::from_raw_parts_mut(bytes, segments.len() * SEGMENT_BYTES) })?;
+        let (bytes, count) = (segments.as_mut_ptr().cast(), segments.len() * SEGMENT_BYTES);
+        // SAFETY: the bytes of `segments`, all `count` of them: initialised, without padding, nobody else's until `read` returns; and
+        // an atomic integer takes any.
+        read(unsafe { slice::from_raw_parts_mut(bytes, count) })?;
         for word in segments.as_flattened_mut().as_flattened_mut() {
             *word = AtomicU32::new(u32::from_le(*word.get_mut()));
         }

@@ -89,7 +89,11 @@ fn a_garbled_byte_is_noticed_wherever_it_is() {
     let mut bytes = written(&view_of(10).1);
     for place in 0..bytes.len() {
         bytes[place] ^= 1 << (place % 8);
-        assert!(read_back(&bytes).is_err(), "garbled at {place}");
+        match read_back(&bytes) {
+            Err(Unusable::Damaged(_) | Unusable::Cut) => {}
+            Err(Unusable::Foreign) if place < MAGIC.len() + WORD as usize => {}
+            other => panic!("garbled at {place}: {:?}", other.err()),
+        }
         bytes[place] ^= 1 << (place % 8);
     }
     read_back(&bytes).unwrap();
