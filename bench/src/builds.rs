@@ -120,7 +120,7 @@ fn cargo_in(tree: &Path, arguments: &[&str], target: Option<&Path>) -> anyhow::R
     let mut command = Command::new(env!("CARGO"));
     // What this version sets for its own compilers is no business of another version's.
     command.args(arguments).current_dir(tree);
-    ["CFLAGS", "CXXFLAGS", "LIBSQLITE3_FLAGS"].iter().for_each(|name| _ = command.env_remove(name));
+    command.env_remove("CFLAGS").env_remove("CXXFLAGS").env_remove("LIBSQLITE3_FLAGS");
     if let Some(target) = target {
         command.env("CARGO_TARGET_DIR", target);
     }
