@@ -2,6 +2,7 @@
 
 mod durability;
 mod mover;
+mod write_back;
 
 use std::cmp::Ordering;
 use std::fs::{File, TryLockError};

@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
@@ -15,6 +15,7 @@ use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
 use super::open_writer;
+use super::write_back::WriteBack;
 use crate::OpenError;
 
 /// From so many pages in the log on it is moved: 12 MiB, which stay below what the log is cut back to.
@@ -23,14 +24,25 @@ const WAL_PAGES: i32 = 3_000;
 /// After so many more it is tried again.
 const MORE_PAGES: i32 = WAL_PAGES / 4;
 
+/// From so many pages in the log on nothing is spread: the disk takes less than is written.
+const URGENT_PAGES: i32 = WAL_PAGES * 4;
+
 /// The thread that moves. It ends with the connection that asks it to.
 struct Mover {
     asked: Option<SyncSender<()>>,
-    /// Nearly all of the log is moved, and the writer is to move the rest.
-    is_moved: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     /// Pages in the log from which on it is asked.
     from_pages: i32,
+}
+
+/// What the writer and the thread tell each other.
+#[derive(Default)]
+struct Shared {
+    /// Nearly all of the log is moved, and the writer is to move the rest.
+    is_moved: AtomicBool,
+    /// Pages in the log after the last commit.
+    pages: AtomicI32,
 }
 
 /// Has the log of `writer`, a connection to the file at `path`, moved from now on.
@@ -47,10 +59,11 @@ pub(super) fn move_beside(writer: &mut Connection, path: &Path) -> Result<(), Op
 impl Mover {
     fn start(path: PathBuf) -> std::io::Result<Self> {
         let (ask, asked) = sync_channel(1);
-        let is_moved = Arc::new(AtomicBool::new(false));
-        let for_thread = Arc::clone(&is_moved);
-        let thread = Builder::new().name("sqlite-mover".to_owned()).spawn(move || run(&path, &asked, &for_thread))?;
-        Ok(Mover { asked: Some(ask), is_moved, thread: Some(thread), from_pages: WAL_PAGES })
+        let shared = Arc::<Shared>::default();
+        let (for_thread, write_back) = (Arc::clone(&shared), WriteBack::open(&path)?);
+        let thread = Builder::new().name("sqlite-mover".to_owned());
+        let thread = thread.spawn(move || run(&path, &write_back, &asked, &for_thread))?;
+        Ok(Mover { asked: Some(ask), shared, thread: Some(thread), from_pages: WAL_PAGES })
     }
 
     /// After each commit of the writer: the log has so many pages.
@@ -58,7 +71,8 @@ impl Mover {
         if pages < WAL_PAGES {
             self.from_pages = WAL_PAGES;
         }
-        if self.is_moved.swap(false, Ordering::Acquire) {
+        self.shared.pages.store(pages, Ordering::Relaxed);
+        if self.shared.is_moved.swap(false, Ordering::Acquire) {
             // If a reader still needs the log, it only becomes longer.
             let _ = log.checkpoint();
         } else if pages >= self.from_pages && self.asked.as_ref().is_some_and(|asked| asked.try_send(()).is_ok()) {
@@ -70,28 +84,31 @@ impl Mover {
 impl Drop for Mover {
     fn drop(&mut self) {
         self.asked = None;
+        self.shared.pages.store(i32::MAX, Ordering::Relaxed);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that moves the write-ahead log had panicked");
         }
     }
 }
 
-fn run(path: &Path, asked: &Receiver<()>, is_moved: &AtomicBool) {
+fn run(path: &Path, write_back: &WriteBack, asked: &Receiver<()>, shared: &Shared) {
     while asked.recv().is_ok() {
-        match move_log(path) {
-            Ok(()) => is_moved.store(true, Ordering::Release),
+        match move_log(path, write_back, &shared.pages) {
+            Ok(()) => shared.is_moved.store(true, Ordering::Release),
             Err(error) => tracing::warn!(%error, "the write-ahead log is not moved to the file, and becomes longer"),
         }
     }
 }
 
 /// Moves what is in the log, and once more what came meanwhile, which is less.
-fn move_log(path: &Path) -> Result<(), OpenError> {
+fn move_log(path: &Path, write_back: &WriteBack, pages: &AtomicI32) -> Result<(), OpenError> {
     // A connection that stayed open would be the last one to be closed, in place of the writer.
     let connection = open_writer(path)?;
     for _ in 0..2 {
         let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         moved.map_err(|error| super::open_error(path, &error))?;
+        // An error is the next sync's, too, which tells of it.
+        let _ = write_back.spread(|| pages.load(Ordering::Relaxed) >= URGENT_PAGES);
     }
     Ok(())
 }

@@ -1,0 +1,70 @@
+//! Brings to disk, bit by bit, what has been written to a file and nobody waits for yet.
+//!
+//! Whoever syncs a file waits for all that was written to it, and so does everyone else's sync that the disk is given meanwhile: for
+//! thousands of pages, tens of milliseconds. Here they go a few at a time, with pauses in which the disk is free, so that little
+//! is left for that sync. It promises nothing: what is durable is told by a sync alone, which comes after it.
+
+use std::fs::File;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The parts of a file that are written one after the other.
+const PARTS: u64 = 128;
+
+/// The disk is left alone for so many times what a part took.
+const PAUSE: u32 = 4;
+
+/// A part that took less had nothing to be written.
+const NOTHING: Duration = Duration::from_micros(50);
+
+/// A file whose pages are brought to disk.
+///
+/// It is never closed: that would take away the locks that SQLite has on the file in this process
+/// (sqlite.org/howtocorrupt.html, 2.2).
+pub(super) struct WriteBack(ManuallyDrop<File>);
+
+impl WriteBack {
+    /// Of the file at `path`.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(WriteBack(ManuallyDrop::new(File::open(path)?)))
+    }
+
+    /// Brings to disk what has been written so far, with pauses unless it `is_urgent`. Where the system has no call for a
+    /// part of a file (only Linux has), all of it waits for the next sync.
+    pub(super) fn spread(&self, is_urgent: impl Fn() -> bool) -> io::Result<()> {
+        let length = self.0.metadata()?.len();
+        let part = length.div_ceil(PARTS).max(1);
+        for from in (0..length).step_by(usize::try_from(part).unwrap_or(usize::MAX)) {
+            let began = Instant::now();
+            write_part(&self.0, from, part)?;
+            let took = began.elapsed();
+            if took > NOTHING && !is_urgent() {
+                thread::sleep(took * PAUSE);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the pages of `file` that lie in `length` bytes from `from` on, and waits for that.
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the standard library has no such call")]
+fn write_part(file: &File, from: u64, length: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    let [from, length] = [from, length].map(|bytes| libc::off64_t::try_from(bytes).unwrap_or(libc::off64_t::MAX));
+    // SAFETY: it takes integers, and the file is open.
+    let result = unsafe {
+        let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        libc::sync_file_range(file.as_raw_fd(), from, length, flags)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn write_part(_: &File, _: u64, _: u64) -> io::Result<()> {
+    Ok(())
+}
