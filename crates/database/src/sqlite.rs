@@ -27,7 +27,7 @@ const PREPARED_STATEMENTS: usize = 64;
 const PAGE_CACHE_KIB: i64 = 4 * 1_024;
 
 /// The write-ahead log is cut back to this when it has been written to the file, in bytes.
-const WAL_KEEP_BYTES: i64 = 16 * 1_024 * 1_024;
+const WAL_KEEP_BYTES: i64 = 32 * 1_024 * 1_024;
 
 /// How long opening waits for whoever only looks whether the file is in use.
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);

@@ -4,6 +4,8 @@
 //! pages and two syncs, and nobody is answered meanwhile. Here a thread of its own moves what there is, and then what came
 //! meanwhile; the writer is left with the few pages after that, and so begins the log anew. A commit never fails for it: what
 //! could not be moved is tried again when the log has become longer.
+//!
+//! Commits wait for the disk meanwhile, so what was moved goes there bit by bit (`write_back.rs`) before anyone syncs it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,14 +20,15 @@ use super::open_writer;
 use super::write_back::WriteBack;
 use crate::OpenError;
 
-/// From so many pages in the log on it is moved: 12 MiB, which stay below what the log is cut back to.
+/// From so many pages in the log on it is moved: 12 MiB.
 const WAL_PAGES: i32 = 3_000;
 
 /// After so many more it is tried again.
 const MORE_PAGES: i32 = WAL_PAGES / 4;
 
-/// From so many pages in the log on nothing is spread: the disk takes less than is written.
-const URGENT_PAGES: i32 = WAL_PAGES * 4;
+/// From so many pages in the log on nothing is spread: more is written than the disk takes. It stays below what the log is cut
+/// back to, for one that is cut and grows again is synced more slowly.
+const URGENT_PAGES: i32 = WAL_PAGES * 2;
 
 /// The thread that moves. It ends with the connection that asks it to.
 struct Mover {

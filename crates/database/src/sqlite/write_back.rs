@@ -32,16 +32,20 @@ impl WriteBack {
         Ok(WriteBack(ManuallyDrop::new(File::open(path)?)))
     }
 
-    /// Brings to disk what has been written so far, with pauses unless it `is_urgent`. Where the system has no call for a
-    /// part of a file (only Linux has), all of it waits for the next sync.
+    /// Brings to disk what has been written so far, until all of it is there or the rest `is_urgent`. Where the system has no call for
+    /// a part of a file (only Linux has), all of it waits for the next sync.
     pub(super) fn spread(&self, is_urgent: impl Fn() -> bool) -> io::Result<()> {
         let length = self.0.metadata()?.len();
         let part = length.div_ceil(PARTS).max(1);
         for from in (0..length).step_by(usize::try_from(part).unwrap_or(usize::MAX)) {
+            if is_urgent() {
+                // Whoever syncs it takes it all at once.
+                break;
+            }
             let began = Instant::now();
             write_part(&self.0, from, part)?;
             let took = began.elapsed();
-            if took > NOTHING && !is_urgent() {
+            if took > NOTHING {
                 thread::sleep(took * PAUSE);
             }
         }
@@ -67,4 +71,52 @@ fn write_part(file: &File, from: u64, length: u64) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn write_part(_: &File, _: u64, _: u64) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::cell::Cell;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    fn asked(write_back: &WriteBack, urgent_from: u64) -> u64 {
+        let asked = Cell::new(0);
+        let is_urgent = || {
+            asked.set(asked.get() + 1);
+            asked.get() >= urgent_from
+        };
+        write_back.spread(is_urgent).unwrap();
+        asked.get()
+    }
+
+    #[test]
+    fn all_parts_are_written_unless_it_is_urgent() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let write_back = WriteBack::open(file.path()).unwrap();
+        assert_eq!(asked(&write_back, u64::MAX), 0, "there is nothing");
+        std::fs::write(file.path(), [42; 100_000]).unwrap();
+        assert_eq!(asked(&write_back, u64::MAX), PARTS);
+        assert_eq!(asked(&write_back, 3), 3);
+    }
+
+    /// Whether this process holds a lock on the file at `path`.
+    fn is_locked(path: &Path) -> bool {
+        let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+        let process = format!(" {} ", std::process::id());
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.contains(&inode) && line.contains(&process))
+    }
+
+    #[test]
+    fn sqlites_locks_are_left_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let connection = rusqlite::Connection::open(file.path()).unwrap();
+        connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
+        assert!(is_locked(file.path()));
+        drop(WriteBack::open(file.path()).unwrap());
+        assert!(is_locked(file.path()), "closing it would take the lock away");
+        drop(File::open(file.path()).unwrap());
+        assert!(!is_locked(file.path()), "as this does");
+    }
 }
