@@ -86,7 +86,7 @@ mod tests {
             asked.set(asked.get() + 1);
             asked.get() >= urgent_from
         };
-        write_back.spread(is_urgent).unwrap();
+        write_back.spread(is_urgent).expect("the disk is there");
         asked.get()
     }
 
@@ -102,9 +102,9 @@ mod tests {
 
     /// Whether this process holds a lock on the file at `path`.
     fn is_locked(path: &Path) -> bool {
-        let inode = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+        let inode = format!(":{} ", std::fs::metadata(path).expect("the file").ino());
         let process = format!(" {} ", std::process::id());
-        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        let locks = std::fs::read_to_string("/proc/locks").expect("Linux");
         locks.lines().any(|line| line.contains(&inode) && line.contains(&process))
     }
 
@@ -114,7 +114,9 @@ mod tests {
         let connection = rusqlite::Connection::open(file.path()).unwrap();
         connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
         assert!(is_locked(file.path()));
-        drop(WriteBack::open(file.path()).unwrap());
+        {
+            let _write_back = WriteBack::open(file.path()).unwrap();
+        }
         assert!(is_locked(file.path()), "closing it would take the lock away");
         drop(File::open(file.path()).unwrap());
         assert!(!is_locked(file.path()), "as this does");
