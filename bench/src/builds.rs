@@ -120,7 +120,9 @@ fn cargo_in(tree: &Path, arguments: &[&str], target: Option<&Path>) -> anyhow::R
     let mut command = Command::new(env!("CARGO"));
     // What this version sets for its own compilers is no business of another version's.
     command.args(arguments).current_dir(tree);
-    command.env_remove("CFLAGS").env_remove("CXXFLAGS").env_remove("LIBSQLITE3_FLAGS");
+    for flags in ["CFLAGS", "CXXFLAGS", "HOST_CFLAGS", "TARGET_CFLAGS", "LIBSQLITE3_FLAGS"] {
+        command.env_remove(flags);
+    }
     if let Some(target) = target {
         command.env("CARGO_TARGET_DIR", target);
     }
