@@ -119,28 +119,32 @@ pub(crate) fn read(file: &File) -> Result<Checkpoint, Unusable> {
 /// Two threads read a block each, straight into the memory of its shard.
 fn read_shards(file: &File, unread: &mut Unread, seeds: [u64; 2]) -> Result<Vec<Counted>, Unusable> {
     let left = Mutex::new((0..SHARD_COUNT, unread));
-    let next = || -> Result<Option<(usize, Block)>, Unusable> {
+    let next = || {
         let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
         let (numbers, unread) = &mut *left;
-        numbers.next().map(|number| Ok((number, unread.next(file)?))).transpose()
+        numbers.next().map(|number| (number, unread.next(file)))
     };
-    let read_all = || -> Result<Vec<_>, Unusable> {
+    let read_shard = |number, block: Result<Block, Unusable>| {
+        let block = block?;
+        let shard = Shard::read(block.length, |bytes| block.read(file, bytes))?;
+        if is_ours(number, &shard, seeds) { Ok(Counted::of(shard)) } else { Err(Unusable::Foreign) }
+    };
+    let read_all = || {
         let mut shards = Vec::with_capacity(SHARD_COUNT);
-        while let Some((number, block)) = next()? {
-            let shard = Shard::read(block.length, |bytes| block.read(file, bytes))?;
-            if !is_ours(number, &shard, seeds) {
-                return Err(Unusable::Foreign);
+        while let Some((number, block)) = next() {
+            let shard = read_shard(number, block);
+            if shard.is_err() {
+                // There is nothing to read on for.
+                left.lock().unwrap_or_else(PoisonError::into_inner).0 = 0..0;
             }
-            shards.push((number, Counted::of(shard)));
+            shards.push((number, shard));
         }
-        Ok(shards)
+        shards
     };
-    // There is nothing to read on for after an error.
-    let stop = |_: &Unusable| left.lock().unwrap_or_else(PoisonError::into_inner).0 = 0..0;
-    let read = on_two_threads("view-loader", || read_all().inspect_err(stop));
-    let mut shards: Vec<_> = read.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let mut shards: Vec<_> = on_two_threads("view-loader", read_all).into_iter().flatten().collect();
     shards.sort_by_key(|(number, _)| *number);
-    Ok(shards.into_iter().map(|(_, shard)| shard).collect())
+    // The first error is told: behind a length that is wrong there may be a block that is right, but of another shard.
+    shards.into_iter().map(|(_, shard)| shard).collect()
 }
 
 fn head(seeds: [u64; 2], mark: &Mark) -> Vec<u64> {
