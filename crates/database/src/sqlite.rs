@@ -1,5 +1,6 @@
 //! A SQLite file that one process owns: durable at every commit, migrated when opened, read while it is written.
 
+mod disk;
 mod durability;
 mod mover;
 mod write_back;
@@ -113,8 +114,9 @@ impl SqliteFile {
     pub fn group_writer(&self) -> Result<(Connection, Durability), OpenError> {
         let mut connection = open_writer(&self.path)?;
         connection.pragma_update(None, "synchronous", "normal").map_err(|error| open_error(&self.path, &error))?;
-        mover::move_beside(&mut connection, &self.path)?;
-        Ok((connection, Durability::open(&self.path)?))
+        let disk = Arc::default();
+        mover::move_beside(&mut connection, &self.path, &disk)?;
+        Ok((connection, Durability::open(&self.path, disk)?))
     }
 
     /// A connection that only reads, and sees each commit as soon as it is written.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::disk::Disk;
 use super::{beside, open_writer};
 use crate::{OpenError, StoreError, Syncer};
 
@@ -26,6 +27,7 @@ pub struct Durability(Arc<State>);
 
 struct State {
     path: PathBuf,
+    disk: Arc<Disk>,
     write_ahead_log: File,
     /// Transactions that readers may see, from just before their commit on.
     announced: AtomicU64,
@@ -45,8 +47,8 @@ struct Synced {
 }
 
 impl Durability {
-    /// Of the file at `path`, which has a connection in WAL mode. What a process that was killed has left there is synced.
-    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+    /// Of the file at `path` on `disk`, which has a connection in WAL mode. What a process that was killed has left there is synced.
+    pub(super) fn open(path: &Path, disk: Arc<Disk>) -> Result<Self, OpenError> {
         let open = || {
             let write_ahead_log = File::open(beside(path, "-wal"))?;
             write_ahead_log.sync_data()?;
@@ -55,6 +57,7 @@ impl Durability {
         let unusable = |error: io::Error| OpenError::Unusable { path: beside(path, "-wal"), reason: error.to_string() };
         Ok(Durability(Arc::new(State {
             path: path.to_owned(),
+            disk,
             write_ahead_log: open().map_err(unusable)?,
             announced: AtomicU64::new(0),
             written: AtomicU64::new(0),
@@ -144,9 +147,13 @@ impl State {
     }
 
     fn move_to_file(&self) -> Result<(), StoreError> {
+        if self.disk.has_failed() {
+            return Err(StoreError::Unavailable("the disk has failed; a restart moves the write-ahead log".to_owned()));
+        }
         let connection = open_writer(&self.path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
         connection.busy_timeout(MOVE_PATIENCE)?;
-        let is_incomplete: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        let moved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        let is_incomplete: bool = moved.inspect_err(|error| self.disk.note(error))?;
         match is_incomplete {
             false => Ok(()),
             true => Err(StoreError::Unavailable("the write-ahead log cannot be moved to the file".to_owned())),

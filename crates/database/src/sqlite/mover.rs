@@ -2,11 +2,13 @@
 //!
 //! SQLite does that inside the commit that makes the log long enough: where rows lie scattered in a large file that is thousands of
 //! pages and two syncs, and nobody is answered meanwhile. Here a thread of its own moves what there is, and then what came
-//! meanwhile; the writer is left with the few pages after that, and so begins the log anew. A commit never fails for it: what
+//! meanwhile; the writer is left with the pages after that, and so begins the log anew. A commit never fails for it: what
 //! could not be moved is tried again when the log has become longer.
 //!
-//! Commits wait for the disk meanwhile, so what was moved goes there bit by bit (`write_back.rs`) before anyone syncs it.
+//! A commit's sync waits for all that the disk has been given. So what was moved goes there bit by bit (`write_back.rs`) before
+//! it is synced; unless no commit came while it was copied, for then SQLite syncs it at once.
 
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -16,6 +18,7 @@ use std::thread::{Builder, JoinHandle};
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
+use super::disk::Disk;
 use super::open_writer;
 use super::write_back::WriteBack;
 use crate::OpenError;
@@ -26,8 +29,8 @@ const WAL_PAGES: i32 = 3_000;
 /// After so many more it is tried again.
 const MORE_PAGES: i32 = WAL_PAGES / 4;
 
-/// From so many pages in the log on nothing is spread: more is written than the disk takes. It stays below what the log is cut
-/// back to, for one that is cut and grows again is synced more slowly.
+/// From so many pages in the log on nothing goes to disk bit by bit: more is written than the disk takes so, or a reader holds the
+/// log. It stays below what the log is cut back to, for one that is cut and grows again is synced more slowly.
 const URGENT_PAGES: i32 = WAL_PAGES * 2;
 
 /// The thread that moves. It ends with the connection that asks it to.
@@ -40,18 +43,18 @@ struct Mover {
 }
 
 /// What the writer and the thread tell each other.
-#[derive(Default)]
 struct Shared {
     /// Nearly all of the log is moved, and the writer is to move the rest.
     is_moved: AtomicBool,
     /// Pages in the log after the last commit.
     pages: AtomicI32,
+    disk: Arc<Disk>,
 }
 
-/// Has the log of `writer`, a connection to the file at `path`, moved from now on.
-pub(super) fn move_beside(writer: &mut Connection, path: &Path) -> Result<(), OpenError> {
+/// Has the log of `writer`, a connection to the file at `path` on `disk`, moved from now on.
+pub(super) fn move_beside(writer: &mut Connection, path: &Path, disk: &Arc<Disk>) -> Result<(), OpenError> {
     let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
-    let mut mover = Mover::start(path.to_owned()).map_err(|error| unusable(error.to_string()))?;
+    let mut mover = Mover::start(path.to_owned(), Arc::clone(disk)).map_err(|error| unusable(error.to_string()))?;
     let hook = move |log: &mut Wal, pages| {
         mover.committed(log, pages);
         Ok(())
@@ -60,9 +63,9 @@ pub(super) fn move_beside(writer: &mut Connection, path: &Path) -> Result<(), Op
 }
 
 impl Mover {
-    fn start(path: PathBuf) -> std::io::Result<Self> {
+    fn start(path: PathBuf, disk: Arc<Disk>) -> std::io::Result<Self> {
         let (ask, asked) = sync_channel(1);
-        let shared = Arc::<Shared>::default();
+        let shared = Arc::new(Shared { is_moved: AtomicBool::new(false), pages: AtomicI32::new(0), disk });
         let (for_thread, write_back) = (Arc::clone(&shared), WriteBack::open(&path)?);
         let thread = Builder::new().name("sqlite-mover".to_owned());
         let thread = thread.spawn(move || run(&path, &write_back, &asked, &for_thread))?;
@@ -71,13 +74,18 @@ impl Mover {
 
     /// After each commit of the writer: the log has so many pages.
     fn committed(&mut self, log: &mut Wal, pages: i32) {
+        if self.shared.disk.has_failed() {
+            return;
+        }
         if pages < WAL_PAGES {
             self.from_pages = WAL_PAGES;
         }
         self.shared.pages.store(pages, Ordering::Relaxed);
         if self.shared.is_moved.swap(false, Ordering::Acquire) {
             // If a reader still needs the log, it only becomes longer.
-            let _ = log.checkpoint();
+            if let Err(error) = log.checkpoint() {
+                self.shared.disk.note(&error);
+            }
         } else if pages >= self.from_pages && self.asked.as_ref().is_some_and(|asked| asked.try_send(()).is_ok()) {
             self.from_pages = pages.saturating_add(MORE_PAGES);
         }
@@ -96,24 +104,45 @@ impl Drop for Mover {
 
 fn run(path: &Path, write_back: &WriteBack, asked: &Receiver<()>, shared: &Shared) {
     while asked.recv().is_ok() {
-        match move_log(path, write_back, &shared.pages) {
+        let moved = move_log(path, write_back, shared);
+        // What was asked meanwhile would find next to nothing.
+        while asked.try_recv().is_ok() {}
+        match moved {
             Ok(()) => shared.is_moved.store(true, Ordering::Release),
             Err(error) => tracing::warn!(%error, "the write-ahead log is not moved to the file, and becomes longer"),
         }
     }
+    if shared.disk.has_failed() {
+        // The last connection that is closed moves the log and removes it. With one that is never closed there is no last one.
+        match open_writer(path) {
+            Ok(connection) => mem::forget(connection),
+            Err(error) => tracing::error!(%error, "the write-ahead log cannot be kept"),
+        }
+    }
 }
 
-/// Moves what is in the log, and once more what came meanwhile, which is less.
-fn move_log(path: &Path, write_back: &WriteBack, pages: &AtomicI32) -> Result<(), OpenError> {
+/// Moves what is in the log, and once more what came meanwhile. Gives why it is not moved.
+fn move_log(path: &Path, write_back: &WriteBack, shared: &Shared) -> Result<(), String> {
     // A connection that stayed open would be the last one to be closed, in place of the writer.
-    let connection = open_writer(path)?;
-    for _ in 0..2 {
-        let moved = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        moved.map_err(|error| super::open_error(path, &error))?;
-        // An error is the next sync's, too, which tells of it.
-        let _ = write_back.spread(|| pages.load(Ordering::Relaxed) >= URGENT_PAGES);
-    }
-    Ok(())
+    let connection = open_writer(path).map_err(|error| error.to_string())?;
+    let copy = || {
+        let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        copied.map_err(|error| {
+            shared.disk.note(&error);
+            error.to_string()
+        })
+    };
+    let written = |result: std::io::Result<()>| {
+        result.map_err(|error| {
+            shared.disk.fail(&error);
+            error.to_string()
+        })
+    };
+    copy()?;
+    written(write_back.spread(|| shared.pages.load(Ordering::Relaxed) >= URGENT_PAGES))?;
+    copy()?;
+    // Without a pause: what comes meanwhile is left to the writer, inside a commit.
+    written(write_back.all())
 }
 
 #[cfg(test)]
@@ -155,6 +184,32 @@ mod tests {
         drop(connection);
         assert!(!beside(&path, "-wal").exists(), "the writer was the last one");
         assert_eq!(count(&file.reader().unwrap()), rows);
+    }
+
+    #[test]
+    fn a_log_is_kept_once_the_disk_has_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.db");
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        let mut connection = file.writer().unwrap();
+        let disk = Arc::<Disk>::default();
+        move_beside(&mut connection, &path, &disk).unwrap();
+        connection.execute("INSERT INTO one VALUES (zeroblob(4000))", []).unwrap();
+        let before = beginnings(&path);
+        disk.fail(&"the test's own");
+        for _ in 0..WAL_PAGES {
+            connection.execute("INSERT INTO one VALUES (zeroblob(4000))", []).unwrap();
+        }
+        drop(connection);
+        assert_eq!(beginnings(&path), before, "it is as it was");
+        // As the next start finds it.
+        let copy = folder.path().join("copy.db");
+        for suffix in ["", "-wal"] {
+            std::fs::copy(beside(&path, suffix), beside(&copy, suffix)).unwrap();
+        }
+        let again = Connection::open(&copy).unwrap();
+        let count = again.query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i32>(0)).unwrap();
+        assert_eq!(count, WAL_PAGES + 1);
     }
 
     #[test]

@@ -17,7 +17,10 @@ const PARTS: u64 = 128;
 /// The disk is left alone for so many times what a part took.
 const PAUSE: u32 = 4;
 
-/// A part that took less had nothing to be written.
+/// For so long at most.
+const MAX_PAUSE: Duration = Duration::from_millis(20);
+
+/// A part that took less had most likely nothing to be written.
 const NOTHING: Duration = Duration::from_micros(50);
 
 /// A file whose pages are brought to disk.
@@ -32,7 +35,7 @@ impl WriteBack {
         Ok(WriteBack(ManuallyDrop::new(File::open(path)?)))
     }
 
-    /// Brings to disk what has been written so far, until all of it is there or the rest `is_urgent`. Where the system has no call for
+    /// Hands to the disk what has been written so far, until all of it is there or the rest `is_urgent`. Where the system has no call for
     /// a part of a file (only Linux has), all of it waits for the next sync.
     pub(super) fn spread(&self, is_urgent: impl Fn() -> bool) -> io::Result<()> {
         let length = self.0.metadata()?.len();
@@ -46,12 +49,20 @@ impl WriteBack {
             write_part(&self.0, from, part)?;
             let took = began.elapsed();
             if took > NOTHING {
-                thread::sleep(took * PAUSE);
+                thread::sleep((took * PAUSE).min(MAX_PAUSE));
             }
         }
         Ok(())
     }
+
+    /// As [`spread`](WriteBack::spread), all at once.
+    pub(super) fn all(&self) -> io::Result<()> {
+        write_part(&self.0, 0, TO_THE_END)
+    }
 }
+
+/// A length, as the system calls it.
+const TO_THE_END: u64 = 0;
 
 /// Writes the pages of `file` that lie in `length` bytes from `from` on, and waits for that.
 #[cfg(target_os = "linux")]
@@ -76,7 +87,7 @@ fn write_part(_: &File, _: u64, _: u64) -> io::Result<()> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::cell::Cell;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::fd::AsRawFd;
 
     use super::*;
 
@@ -98,27 +109,32 @@ mod tests {
         std::fs::write(file.path(), [42; 100_000]).unwrap();
         assert_eq!(asked(&write_back, u64::MAX), PARTS);
         assert_eq!(asked(&write_back, 3), 3);
+        write_back.all().unwrap();
     }
 
-    /// Whether this process holds a lock on the file at `path`.
-    fn is_locked(path: &Path) -> bool {
-        let inode = format!(":{} ", std::fs::metadata(path).expect("the file").ino());
-        let process = format!(" {} ", std::process::id());
-        let locks = std::fs::read_to_string("/proc/locks").expect("Linux");
-        locks.lines().any(|line| line.contains(&inode) && line.contains(&process))
+    /// Whether this process holds a lock on `file` by another descriptor of it.
+    #[expect(unsafe_code, reason = "the standard library does not tell")]
+    fn is_locked(file: &File) -> bool {
+        let [kind, whence] = [libc::F_WRLCK, libc::SEEK_SET].map(|value| value as libc::c_short);
+        let mut lock = libc::flock { l_type: kind, l_whence: whence, l_start: 0, l_len: 0, l_pid: 0 };
+        // SAFETY: it fills the structure, and the file is open.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+        assert_eq!(result, 0, "{}", io::Error::last_os_error());
+        lock.l_type != libc::F_UNLCK as libc::c_short
     }
 
     #[test]
     fn sqlites_locks_are_left_alone() {
         let file = tempfile::NamedTempFile::new().unwrap();
+        let looking = file.as_file();
         let connection = rusqlite::Connection::open(file.path()).unwrap();
         connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        assert!(is_locked(file.path()));
+        assert!(is_locked(looking));
         {
             let _write_back = WriteBack::open(file.path()).unwrap();
         }
-        assert!(is_locked(file.path()), "closing it would take the lock away");
+        assert!(is_locked(looking), "closing it would take the lock away");
         drop(File::open(file.path()).unwrap());
-        assert!(!is_locked(file.path()), "as this does");
+        assert!(!is_locked(looking), "as this does");
     }
 }
