@@ -36,9 +36,9 @@ impl WriteBack {
     }
 
     /// Hands to the disk what has been written so far, until all of it is there or the rest `is_urgent`. Where the system has no call for
-    /// a part of a file (only Linux has), all of it waits for the next sync.
+    /// a part of a file (only Linux has), all of it waits for the next sync. An error says that the disk did not take something.
     pub(super) fn spread(&self, is_urgent: impl Fn() -> bool) -> io::Result<()> {
-        let length = self.0.metadata()?.len();
+        let length = self.0.metadata().map_or(0, |metadata| metadata.len());
         let part = length.div_ceil(PARTS).max(1);
         for from in (0..length).step_by(usize::try_from(part).unwrap_or(usize::MAX)) {
             if is_urgent() {
@@ -76,7 +76,10 @@ fn write_part(file: &File, from: u64, length: u64) -> io::Result<()> {
         let flags = libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
         libc::sync_file_range(file.as_raw_fd(), from, length, flags)
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let error = io::Error::last_os_error();
+    // Other errors are of a system without this call, or one that forbids it.
+    let is_of_disk = matches!(error.raw_os_error(), Some(libc::EIO | libc::ENOSPC | libc::EDQUOT));
+    if result != 0 && is_of_disk { Err(error) } else { Ok(()) }
 }
 
 #[cfg(not(target_os = "linux"))]
