@@ -25,7 +25,7 @@ const READ_CONNECTIONS: usize = 4;
 const PREPARED_STATEMENTS: usize = 64;
 
 /// Memory for the pages of one connection, in KiB, taken as it is used: more than the inner pages of ten million accounts and cards, so
-/// that a page anywhere among them is at most its own rows away. The system's own page cache holds the rest.
+/// that of a page anywhere among them only its rows come from disk. The system's own page cache holds the rest.
 const PAGE_CACHE_KIB: i64 = 16 * 1_024;
 
 /// The write-ahead log is cut back to this when it has been written to the file, in bytes.
