@@ -91,7 +91,12 @@ fn drained(log: Arc<dyn EventLog>, database: &DatabaseUrl, events: u64) -> anyho
 }
 
 fn start(log: &Arc<dyn EventLog>, database: &DatabaseUrl) -> InProcess {
-    let config = account_service::Config { database: database.clone(), cors: None, clock: Clock::system() };
+    let config = account_service::Config {
+        database: database.clone(),
+        cors: None,
+        clock: Clock::system(),
+        backlog_published: Default::default(),
+    };
     let log = Arc::clone(log);
     InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown))
 }

@@ -186,6 +186,7 @@ pub(crate) fn start(folder: &Path, log: &str) -> anyhow::Result<()> {
         database: DatabaseUrl::Sqlite(folder.join("card.db")),
         data_dir: folder.to_owned(),
         group: DEFAULT_GROUP.to_owned(),
+        backlog_published: None,
         view_max_age: None,
         cors: None,
         clock: Clock::system(),

@@ -5,6 +5,7 @@ mod resync;
 mod settings;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -28,15 +29,18 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
     let account_listener = process::listen(bind_addr, settings.account_port, "ACCOUNT_PORT").await?;
     let card_listener = process::listen(bind_addr, settings.card_port, "CARD_PORT").await?;
     let log = open_log(&settings, &variables)?;
+    let backlog_published = Arc::<AtomicBool>::default();
     let account = account_service::Config {
         database: account_database(&settings),
         cors: settings.cors_allow_origin.clone(),
         clock: Clock::system(),
+        backlog_published: Arc::clone(&backlog_published),
     };
     let card = card_service::Config {
         database: settings.card_database_url.clone().unwrap_or_else(|| database_file(&settings, "card.db")),
         data_dir: settings.common.data_dir.clone(),
         group: settings.kafka_group_id.clone(),
+        backlog_published: Some(backlog_published),
         view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
         cors: settings.cors_allow_origin.clone(),
         clock: Clock::system(),

@@ -93,13 +93,19 @@ pub(super) fn make_tables(url: &str) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let log: Arc<dyn EventLog> = Arc::new(EmbeddedLog::open(EmbeddedSettings::at(folder.path().join("event-log.db")))?);
     let database = DatabaseUrl::Postgres(url.to_owned());
-    let account = account_service::Config { database: database.clone(), cors: None, clock: Clock::system() };
+    let account = account_service::Config {
+        database: database.clone(),
+        cors: None,
+        clock: Clock::system(),
+        backlog_published: Default::default(),
+    };
     let account_log = Arc::clone(&log);
     InProcess::start(|listener, shutdown| account_service::run(account, listener, account_log, shutdown)).stop()?;
     let card = card_service::Config {
         database,
         data_dir: folder.path().to_owned(),
         group: card_service::DEFAULT_GROUP.to_owned(),
+        backlog_published: None,
         view_max_age: None,
         cors: None,
         clock: Clock::system(),

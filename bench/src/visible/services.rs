@@ -65,11 +65,17 @@ impl Services {
         let bind = || TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let (account_listener, card_listener) = (runtime.block_on(bind())?, runtime.block_on(bind())?);
         let (accounts, cards) = (account_listener.local_addr()?, card_listener.local_addr()?);
-        let account = account_service::Config { database: setup.account_database, cors: None, clock: Clock::system() };
+        let account = account_service::Config {
+            database: setup.account_database,
+            cors: None,
+            clock: Clock::system(),
+            backlog_published: Default::default(),
+        };
         let card = card_service::Config {
             database: setup.card_database,
             data_dir: data_dir.path().to_owned(),
             group: card_service::DEFAULT_GROUP.to_owned(),
+            backlog_published: None,
             view_max_age: None,
             cors: None,
             clock: Clock::system(),

@@ -1,5 +1,8 @@
 //! The settings of the account service that are its own, in whichever binary it runs.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use database::DatabaseUrl;
 use http_server::CorsOrigin;
 use process::Clock;
@@ -13,4 +16,6 @@ pub struct Config {
     pub cors: Option<CorsOrigin>,
     /// What time it is.
     pub clock: Clock,
+    /// The relay sets this flag once the event log has every event that the outbox held at the start.
+    pub backlog_published: Arc<AtomicBool>,
 }

@@ -73,6 +73,8 @@ pub async fn run(
         status: Arc::clone(&status),
         stopping: Arc::clone(&relay_stopping),
         appended: 0,
+        backlog: None,
+        backlog_published: config.backlog_published,
     };
     let relay_thread = std::thread::Builder::new()
         .name("account-relay".to_owned())

@@ -63,6 +63,11 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
             ("Try", account_service::first_curl(address)),
         ],
     );
-    let config = Config { database, cors: settings.cors_allow_origin, clock: Clock::system() };
+    let config = Config {
+        database,
+        cors: settings.cors_allow_origin,
+        clock: Clock::system(),
+        backlog_published: Arc::default(),
+    };
     account_service::run(config, listener, Arc::new(log), shutdown).await
 }

@@ -26,6 +26,9 @@ pub(crate) trait Outbox: Send {
     /// How far events have ever been removed. A log that does not reach so far lacks events that nobody has any more.
     fn removed(&mut self) -> Result<u64, StoreError>;
 
+    /// The sequence of the last event that was committed; 0 if there was none.
+    fn last(&mut self) -> Result<u64, StoreError>;
+
     /// How many events wait in it.
     fn waiting(&mut self) -> Result<u64, StoreError>;
 

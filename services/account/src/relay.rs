@@ -11,6 +11,7 @@
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,6 +55,10 @@ pub(crate) struct Relay {
     pub(crate) stopping: Arc<AtomicBool>,
     /// Events that were appended to the log and are not certain yet.
     pub(crate) appended: usize,
+    /// The last event that the outbox held at the start, once that is known.
+    pub(crate) backlog: Option<u64>,
+    /// Set once the log has everything up to there.
+    pub(crate) backlog_published: Arc<AtomicBool>,
 }
 
 /// How publishing came to an end without a failure.
@@ -85,6 +90,7 @@ impl Relay {
     }
 
     fn publish_until_failure(&mut self, pause: &mut Duration) -> Result<(), RelayError> {
+        self.note_backlog_published()?;
         self.log.prepare()?;
         loop {
             // Read before the outbox is: what was committed before the writer ended is then seen.
@@ -101,6 +107,7 @@ impl Relay {
                 }
             }
             // It sees to what this one commits.
+            self.note_backlog_published()?;
             self.status.succeeded();
             *pause = FIRST_PAUSE;
             if stopping {
@@ -137,20 +144,20 @@ impl Relay {
     /// Opens a publisher, which fences whoever published before, and stays the one to publish meanwhile.
     fn open_publisher(&mut self) -> Result<Box<dyn Publisher>, RelayError> {
         let Relay { log, publisher_name, outbox, .. } = self;
-        let (began, relay) = (Instant::now(), thread::current());
+        let began = Instant::now();
         thread::scope(|scope| {
-            let open = || {
-                let opened = log.publisher(publisher_name);
-                relay.unpark();
-                opened
-            };
-            let opening = thread::Builder::new().name("account-relay-open".to_owned()).spawn_scoped(scope, open);
+            // The channel closes when the thread is done. A wake-up would be lost if it came just before the thread ends.
+            let (open, closed) = sync_channel::<()>(0);
+            let opening = thread::Builder::new().name("account-relay-open".to_owned()).spawn_scoped(scope, move || {
+                let _open = open;
+                log.publisher(publisher_name)
+            });
             let opening =
                 opening.map_err(|error| LogError::Unavailable(format!("no thread for a publisher: {error}")))?;
-            while !opening.is_finished() && began.elapsed() < OPENING_TIME {
-                // What it comes to is asked again before the first batch.
+            while began.elapsed() < OPENING_TIME && closed.recv_timeout(STANDBY_POLL) == Err(RecvTimeoutError::Timeout)
+            {
+                // Renews the lease. Whether it was granted is asked again before the first batch.
                 let _ = outbox.may_publish();
-                thread::park_timeout(STANDBY_POLL);
             }
             Ok(opening.join().unwrap_or_else(|panic| resume_unwind(panic))?)
         })
@@ -171,6 +178,11 @@ impl Relay {
             if !stopping && let Some(request) = self.outbox.resync_requested()? {
                 position = self.resync(publisher, position, request)?;
                 continue;
+            }
+            if self.backlog_is_open() && self.backlog <= Some(position) {
+                publisher.commit()?;
+                self.outbox.remove_published(position)?;
+                self.backlog_published.store(true, Ordering::Release);
             }
             match self.publish_next(publisher, position, NO_END)? {
                 Some((count, reached)) => {
@@ -245,6 +257,25 @@ impl Relay {
         self.outbox.resync_done(request)?;
         tracing::info!(accounts, "published the state of every account");
         Ok(position)
+    }
+
+    /// Whether the log may still lack events that the outbox held at the start.
+    fn backlog_is_open(&self) -> bool {
+        !self.backlog_published.load(Ordering::Acquire)
+    }
+
+    /// Takes note of a backlog that this instance need not publish: the outbox was empty, or another instance has published it.
+    fn note_backlog_published(&mut self) -> Result<(), RelayError> {
+        if self.backlog_is_open() {
+            let backlog = match self.backlog {
+                Some(backlog) => backlog,
+                None => *self.backlog.insert(self.outbox.last()?),
+            };
+            if self.outbox.removed()? >= backlog {
+                self.backlog_published.store(true, Ordering::Release);
+            }
+        }
+        Ok(())
     }
 
     /// Publishes one batch of events up to `up_to`, and returns how many they are and the position they reach; `None` if the
@@ -327,3 +358,6 @@ impl RelayStatus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,6 +33,9 @@ use crate::view_status::{ViewStatus, remaining};
 /// How long one poll waits for records, which bounds how long the feed takes to notice the end of the service.
 const POLL: Duration = Duration::from_millis(250);
 
+/// As [`POLL`], while the events are awaited that the account service's outbox held at the start.
+const BACKLOG_POLL: Duration = Duration::from_millis(5);
+
 /// How long the log may take to say where it ends.
 const END_OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -66,6 +69,8 @@ pub(crate) struct AccountFeed {
     /// Records in quarantine that the card database is still to keep.
     pub(crate) unkept: Vec<QuarantinedRecord>,
     pub(crate) checkpoints: Checkpoints,
+    /// Set once the log has the events that the account service's outbox held at the start, where both run in one process.
+    pub(crate) backlog_published: Option<Arc<AtomicBool>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +84,8 @@ enum FeedError {
 /// Where a rebuild has to get to, and how it is coming along.
 struct Rebuild {
     ends: Positions,
+    /// Whether `ends` counts the events that the account service's outbox held at the start.
+    counts_backlog: bool,
     started: Instant,
     reported: Instant,
 }
@@ -107,6 +114,8 @@ impl AccountFeed {
         quarantine: &mut Quarantine,
     ) -> Result<(), FeedError> {
         self.log.prepare()?;
+        // Read before the ends: what was published by then is before them.
+        let counts_backlog = self.is_backlog_published();
         let (ends, now) = (self.log.end_offsets(END_OFFSETS_TIMEOUT)?, Instant::now());
         if self.checkpoints.contradicted(&mut self.view, &ends) {
             positions.clear();
@@ -116,7 +125,7 @@ impl AccountFeed {
             Some(rebuild) => rebuild.ends.iter_mut().for_each(|(partition, end)| {
                 *end = ends.get(partition).copied().unwrap_or(0).min(*end);
             }),
-            None => *rebuild = Some(Rebuild { ends, started: now, reported: now }),
+            None => *rebuild = Some(Rebuild { ends, counts_backlog, started: now, reported: now }),
         }
         let mut lines = EventLines::default();
         let mut reader = BatchReader::new(self.log.reader(positions)?, self.checkpoints.known(), quarantine);
@@ -154,16 +163,17 @@ impl AccountFeed {
         positions: &mut Positions,
         lines: &mut EventLines,
     ) -> Result<ControlFlow<()>, FeedError> {
-        let checked = self.check_rebuild(rebuild, positions);
+        let checked = self.check_rebuild(rebuild, positions)?;
         if checked.is_break() || !self.status.is_catching_up() {
             return Ok(checked);
         }
+        let poll = if rebuild.counts_backlog { POLL } else { BACKLOG_POLL };
         let (ends, stop) = (rebuild.ends.clone(), Arc::clone(&self.stopping));
         std::thread::scope(|scope| {
             let (ahead, batches) = sync_channel(BATCHES_AHEAD);
             let read_all = move || {
                 loop {
-                    let batch = reader.read(POLL);
+                    let batch = reader.read(poll);
                     let is_last = batch.failure.is_some() || remaining(&batch.positions, &ends) == 0;
                     // Nobody takes it where one before could not be applied.
                     if ahead.send(batch).is_err() || is_last || stopping(&stop) {
@@ -175,7 +185,7 @@ impl AccountFeed {
             thread.spawn_scoped(scope, read_all).map_err(|error| LogError::Unavailable(error.to_string()))?;
             for batch in batches {
                 self.apply(batch, positions, lines)?;
-                if self.check_rebuild(rebuild, positions).is_break() {
+                if self.check_rebuild(rebuild, positions)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -243,16 +253,21 @@ impl AccountFeed {
     }
 
     /// Looks how far the view has come. It breaks off when the view was that of another log's checkpoint, and is empty now.
-    fn check_rebuild(&mut self, rebuild: &mut Rebuild, positions: &Positions) -> ControlFlow<()> {
-        let left = remaining(positions, &rebuild.ends);
+    fn check_rebuild(&mut self, rebuild: &mut Rebuild, positions: &Positions) -> Result<ControlFlow<()>, FeedError> {
+        let mut left = remaining(positions, &rebuild.ends);
         if self.checkpoints.disproved(&mut self.view, positions, left == 0) {
-            return ControlFlow::Break(());
+            return Ok(ControlFlow::Break(()));
+        }
+        if left == 0 && !rebuild.counts_backlog && self.is_backlog_published() {
+            rebuild.ends = self.log.end_offsets(END_OFFSETS_TIMEOUT)?;
+            rebuild.counts_backlog = true;
+            left = remaining(positions, &rebuild.ends);
         }
         if left == 0 {
             self.view.settle();
         }
         let (records, seconds) = (self.status.records(), rebuild.started.elapsed().as_secs_f64());
-        if left == 0 && self.unclosed.is_empty() && self.close_checkpointed() {
+        if left == 0 && rebuild.counts_backlog && self.unclosed.is_empty() && self.close_checkpointed() {
             self.status.caught_up();
             tracing::info!(records, seconds, "the account view holds every account");
         } else if rebuild.reported.elapsed() >= PROGRESS_INTERVAL {
@@ -260,7 +275,11 @@ impl AccountFeed {
             let rate = (records as f64 / seconds) as u64;
             tracing::info!(records, records_per_second = rate, left, "the account view is being rebuilt");
         }
-        ControlFlow::Continue(())
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn is_backlog_published(&self) -> bool {
+        self.backlog_published.as_ref().is_none_or(|published| published.load(Ordering::Acquire))
     }
 
     /// Closes the accounts that are deleted in the checkpoint, and tells whether all are closed. If the database cannot do it

@@ -1,6 +1,8 @@
 //! The settings of the card service that are its own, in whichever binary it runs.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use database::DatabaseUrl;
@@ -18,6 +20,9 @@ pub struct Config {
     pub group: String,
     /// How old the view may be for making cards; any age if `None`.
     pub view_max_age: Option<Duration>,
+    /// Set once the event log has the events that the account service's outbox held at the start. The view is not ready before it
+    /// holds them. `None` where the account service is another process.
+    pub backlog_published: Option<Arc<AtomicBool>>,
     /// Who may call from a web page of another origin; nobody if `None`.
     pub cors: Option<CorsOrigin>,
     /// What time it is.

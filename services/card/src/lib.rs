@@ -77,6 +77,7 @@ pub async fn run(
         unclosed: Vec::new(),
         unkept: Vec::new(),
         checkpoints,
+        backlog_published: config.backlog_published,
     };
     let closer = CardCloser {
         log: Arc::clone(&log),

@@ -77,6 +77,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         database,
         data_dir,
         group: settings.kafka_group_id,
+        backlog_published: None,
         view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
         cors: settings.cors_allow_origin,
         clock: Clock::system(),

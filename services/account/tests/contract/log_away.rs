@@ -63,12 +63,28 @@ fn what_the_log_did_not_take_before_a_restart_it_takes_after() {
     let service = service.restart();
     assert_eq!(service.list("")["total"], 5);
     assert_eq!(service.log().len(), 0);
+    assert!(!service.is_backlog_published());
+    service.get("/readyz").expect(200);
     service.patch(&ids[1], &json!({"status": "BLOCKED"})).expect(200);
     service.set_log_away(false);
     let log = service.log_of(7);
+    wait_until("the backlog is published", || service.is_backlog_published().then_some(()));
     assert_eq!(
         (versions(&log, &ids[0]), versions(&log, &ids[1])),
         (vec!["1".into(), "2".into()], vec!["1".into(), "2".into()])
     );
     assert_eq!(service.stop_and_read_log(), log);
+}
+
+#[test]
+fn an_outbox_without_a_backlog_waits_for_no_log() {
+    let service = TestService::start();
+    service.new_id();
+    service.log_of(1);
+    wait_until("nothing is open", || service.is_backlog_published().then_some(()));
+    let service = service.restart();
+    wait_until("nothing was left behind", || service.is_backlog_published().then_some(()));
+    service.set_log_away(true);
+    let service = service.restart();
+    wait_until("nothing was left behind, though the log is away", || service.is_backlog_published().then_some(()));
 }

@@ -77,6 +77,11 @@ impl TestService {
         self.faults.may_lose_records.store(true, Ordering::SeqCst);
     }
 
+    /// Whether the log has what the outbox held when the service started last.
+    pub(crate) fn is_backlog_published(&self) -> bool {
+        self.faults.backlog_published.load(Ordering::SeqCst)
+    }
+
     /// Where its database is.
     pub(crate) fn database(&self) -> DatabaseUrl {
         database_url(self.folder.path(), "account").parse().expect("a database URL")
@@ -93,6 +98,7 @@ impl TestService {
         let database = self.database();
         let TestService { mut running, log, folder, clock, cors, faults } = self;
         running.stop().expect("a clean end");
+        faults.backlog_published.store(false, Ordering::SeqCst);
         between(&database);
         close(log);
         let log = open_event_log(folder.path());
@@ -232,7 +238,12 @@ fn close(log: Arc<dyn EventLog>) {
 
 fn run(folder: &Path, log: &Arc<dyn EventLog>, clock: &Clock, cors: &Option<CorsOrigin>, faults: &Faults) -> InProcess {
     let database = database_url(folder, "account").parse().expect("a database URL");
-    let config = Config { database, cors: cors.clone(), clock: clock.clone() };
+    let config = Config {
+        database,
+        cors: cors.clone(),
+        clock: clock.clone(),
+        backlog_published: faults.backlog_published.clone(),
+    };
     let log = Arc::new(FaultyLog { log: Arc::clone(log), faults: faults.clone() });
     InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown))
 }
@@ -244,11 +255,17 @@ struct Faults {
     publishes_left: Arc<AtomicI64>,
     /// What it says of itself to the next publisher.
     may_lose_records: Arc<AtomicBool>,
+    /// Set by the service: the log has what the outbox held at the start.
+    backlog_published: Arc<AtomicBool>,
 }
 
 impl Default for Faults {
     fn default() -> Self {
-        Faults { publishes_left: Arc::new(AtomicI64::new(i64::MAX)), may_lose_records: Arc::default() }
+        Faults {
+            publishes_left: Arc::new(AtomicI64::new(i64::MAX)),
+            may_lose_records: Arc::default(),
+            backlog_published: Arc::default(),
+        }
     }
 }
 

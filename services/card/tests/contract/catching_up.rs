@@ -1,5 +1,8 @@
 //! Until the view holds every account, no card is made and no account is "not found" (ARCHITECTURE.md C3).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use account_events::AccountStatus::Deleted;
 use serde_json::{Value, json};
 use test_harness::{Answer, wait_until};
@@ -101,6 +104,24 @@ fn a_log_that_is_away_from_the_start_keeps_it_catching_up() {
     service.wait_until_ready();
     service.card("US", &account);
     assert_eq!(service.view()["failure"], Value::Null);
+}
+
+#[test]
+fn what_the_outbox_held_at_the_start_is_waited_for() {
+    let published = Arc::<AtomicBool>::default();
+    let settings = Settings { backlog_published: Some(Arc::clone(&published)), ..Settings::default() };
+    let (early, late) = (new_id(), new_id());
+    let service = TestService::start_behind(settings, |log, _| log.publish(&[created(&early)]));
+    wait_until("the view holds all that the log has", || (service.view()["records"] == 1).then_some(()));
+    for account in [&early, &late] {
+        assert_catching_up(&service.post_card("US", account));
+    }
+    service.get("/readyz").expect(503);
+    service.publish(&[created(&late)]);
+    published.store(true, Ordering::SeqCst);
+    service.wait_until_ready();
+    service.card("US", &late);
+    service.card("US", &early);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,11 +31,12 @@ pub(crate) struct Settings {
     pub(crate) clock: Clock,
     pub(crate) view_max_age: Option<Duration>,
     pub(crate) cors: Option<&'static str>,
+    pub(crate) backlog_published: Option<Arc<AtomicBool>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { clock: Clock::system(), view_max_age: None, cors: None }
+        Settings { clock: Clock::system(), view_max_age: None, cors: None, backlog_published: None }
     }
 }
 
@@ -271,6 +272,7 @@ fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switc
         database: database_url(folder, "card").parse().expect("a database URL"),
         data_dir: folder.to_owned(),
         group: accounts.name.clone(),
+        backlog_published: settings.backlog_published.clone(),
         view_max_age: settings.view_max_age,
         cors: settings.cors.map(|origin| origin.parse().expect("an origin")),
         clock: settings.clock.clone(),

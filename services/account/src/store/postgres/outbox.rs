@@ -154,6 +154,14 @@ impl Outbox for PostgresOutbox {
         Ok(self.removal.published.max(removed as u64))
     }
 
+    fn last(&mut self) -> Result<u64, StoreError> {
+        let last = self.with_session(async |session| {
+            let row = session.client.query_one("SELECT last_outbox_sequence FROM account.ledger", &[]).await?;
+            Ok(row.get::<_, i64>(0))
+        })?;
+        Ok(last as u64)
+    }
+
     fn waiting(&mut self) -> Result<u64, StoreError> {
         let waiting = self.with_session(async |session| {
             let row = session.client.query_one("SELECT count(*) FROM outbox", &[]).await?;

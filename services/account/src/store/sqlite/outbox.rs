@@ -103,6 +103,11 @@ impl Outbox for SqliteOutbox {
         Ok(self.published.get().max(removed as u64))
     }
 
+    fn last(&mut self) -> Result<u64, StoreError> {
+        let last = self.connection.query_row(LAST_EVENT, [], |row| row.get::<_, i64>(0))?;
+        Ok(last as u64)
+    }
+
     fn waiting(&mut self) -> Result<u64, StoreError> {
         let sql = "SELECT coalesce(sum(event_count), 0) FROM outbox";
         Ok(self.connection.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64)
