@@ -8,7 +8,7 @@
 //! event. What outlives the process does not run ahead: [`GroupReader`] reads durable records only, and a checkpoint
 //! takes [`Reader::durable_positions`].
 //!
-//! - `layout` (with `upgrade`), `chunk`, `storage` and `writer` are the file, `state` what is in memory, `shared` the two together.
+//! - `layout`, `chunk`, `storage` and `writer` are the file, `state` what is in memory, `shared` the two together.
 //! - `cursor`, `reader` and `group_reader` read; `compaction` and `maintenance` keep the file small.
 
 mod chunk;
@@ -22,7 +22,6 @@ mod reader;
 mod shared;
 mod state;
 mod storage;
-mod upgrade;
 mod writer;
 
 use std::path::PathBuf;

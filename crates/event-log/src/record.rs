@@ -136,9 +136,6 @@ pub enum Headers<'a> {
     Empty,
     /// As published, and as the embedded log stores them.
     Encoded(&'a [u8]),
-    /// As the embedded log's layouts before this one stored them: for each one the name's length and the value's length (32 bits,
-    /// little endian), then the name and the value.
-    Wide(&'a [u8]),
     /// As librdkafka holds them.
     Kafka(KafkaHeaders<'a>),
 }
@@ -172,7 +169,6 @@ impl<'a> Headers<'a> {
         match self {
             Headers::Empty => Ok(EncodedHeaders::new(&[])),
             Headers::Encoded(bytes) => Ok(EncodedHeaders::new(bytes)),
-            Headers::Wide(bytes) => Ok(EncodedHeaders { bytes, is_wide: true }),
             Headers::Kafka(headers) => Err(headers),
         }
     }
@@ -200,12 +196,11 @@ impl RecordRef<'_> {
 /// out, so this is never seen, and it is not worth a panic.
 struct EncodedHeaders<'a> {
     bytes: &'a [u8],
-    is_wide: bool,
 }
 
 impl<'a> EncodedHeaders<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        EncodedHeaders { bytes, is_wide: false }
+        EncodedHeaders { bytes }
     }
 
     fn split(&mut self, length: usize) -> Option<&'a [u8]> {
@@ -219,13 +214,6 @@ impl<'a> Iterator for EncodedHeaders<'a> {
     type Item = (&'a [u8], &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.is_wide {
-            let (name_length, rest) = self.bytes.split_first_chunk::<4>()?;
-            let (value_length, rest) = rest.split_first_chunk::<4>()?;
-            self.bytes = rest;
-            let [name, value] = [name_length, value_length].map(|length| u32::from_le_bytes(*length) as usize);
-            return Some((self.split(name)?, self.split(value)?));
-        }
         let name = match self.split(1)? {
             [OTHER_NAME] => {
                 let length = split_length(&mut self.bytes)??;

@@ -13,8 +13,6 @@ mod embedded_damage;
 mod embedded_file;
 #[path = "suite/embedded_only.rs"]
 mod embedded_only;
-#[path = "suite/embedded_upgrade.rs"]
-mod embedded_upgrade;
 #[path = "suite/kafka_left_open.rs"]
 mod kafka_left_open;
 #[path = "suite/kafka_only.rs"]

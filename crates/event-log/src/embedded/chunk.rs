@@ -2,17 +2,13 @@
 //! publisher, and whoever reads a long log, about as much again as all else that is done with a record.
 //!
 //! A record in a chunk is its offset (64 bits, little endian), the [lengths](push_length) of key, value and headers, and the three
-//! behind each other. In a wide chunk, of the layout before this one, the lengths have 32 bits each, little endian, and one that is
-//! missing has [`WIDE_MISSING`].
+//! parts.
 
 use crate::Record;
 use crate::record::{Headers, RecordRef, push_length, split_length};
 
 /// A chunk takes no more records once it has so many bytes: few enough to be read for the sake of one record.
 const FULL_BYTES: usize = 32 << 10;
-
-/// The length of a part that is not there, in a wide chunk.
-const WIDE_MISSING: u32 = u32::MAX;
 
 /// A chunk as the file has it, its checksum already compared, or as a [`Piece`] has it.
 pub(super) struct Chunk<'a> {
@@ -22,24 +18,22 @@ pub(super) struct Chunk<'a> {
     /// The offset of its last record.
     pub(super) last: u64,
     pub(super) bytes: &'a [u8],
-    is_wide: bool,
 }
 
 impl<'a> Chunk<'a> {
     /// The chunk of a row; `None` if its checksum says that it is not what was written.
     pub(super) fn checked(partition: u32, (first, last): (u64, u64), sum: i64, bytes: &'a [u8]) -> Option<Self> {
-        let is_wide = [false, true].into_iter().find(|is_wide| sum == checksum(*is_wide, first, last, bytes))?;
-        Some(Chunk { partition, first, last, bytes, is_wide })
+        (sum == checksum(first, last, bytes)).then_some(Chunk { partition, first, last, bytes })
     }
 
     /// Its records in the order of their offsets; `None` in place of one that is cut short.
     pub(super) fn records(&self) -> impl Iterator<Item = Option<RecordRef<'a>>> {
-        let (partition, is_wide, mut rest) = (self.partition, self.is_wide, self.bytes);
+        let (partition, mut rest) = (self.partition, self.bytes);
         std::iter::from_fn(move || {
             if rest.is_empty() {
                 return None;
             }
-            let record = split_record(partition, is_wide, &mut rest);
+            let record = split_record(partition, &mut rest);
             if record.is_none() {
                 rest = &[];
             }
@@ -48,9 +42,9 @@ impl<'a> Chunk<'a> {
     }
 }
 
-fn split_record<'a>(partition: u32, is_wide: bool, rest: &mut &'a [u8]) -> Option<RecordRef<'a>> {
+fn split_record<'a>(partition: u32, rest: &mut &'a [u8]) -> Option<RecordRef<'a>> {
     let (offset, mut parts) = rest.split_first_chunk::<8>()?;
-    let mut length = || if is_wide { split_wide_length(&mut parts) } else { split_length(&mut parts) };
+    let mut length = || split_length(&mut parts);
     let (key, value, headers) = (length()?, length()?, length()?);
     let mut part = |length: Option<usize>| match length {
         None => Some(None),
@@ -61,16 +55,9 @@ fn split_record<'a>(partition: u32, is_wide: bool, rest: &mut &'a [u8]) -> Optio
         }
     };
     let (key, value, headers) = (part(key)?, part(value)?, part(headers)?.unwrap_or_default());
-    let headers = if is_wide { Headers::Wide(headers) } else { Headers::Encoded(headers) };
+    let headers = Headers::Encoded(headers);
     *rest = parts;
     Some(RecordRef { partition, offset: u64::from_le_bytes(*offset), key, value, headers })
-}
-
-fn split_wide_length(bytes: &mut &[u8]) -> Option<Option<usize>> {
-    let (length, rest) = bytes.split_first_chunk()?;
-    *bytes = rest;
-    let length = u32::from_le_bytes(*length);
-    Some((length != WIDE_MISSING).then_some(length as usize))
 }
 
 /// Records of one batch that follow each other in a partition, in memory: laid out as they will lie in the file, so that they
@@ -86,7 +73,7 @@ pub(super) struct Piece {
 
 impl Piece {
     pub(super) fn as_chunk(&self) -> Chunk<'_> {
-        Chunk { partition: self.partition, first: self.first, last: self.last, bytes: &self.bytes, is_wide: false }
+        Chunk { partition: self.partition, first: self.first, last: self.last, bytes: &self.bytes }
     }
 
     /// How many records it has: their offsets have no gap.
@@ -166,7 +153,7 @@ impl ChunkBuilder {
     /// Its row: the first and the last offset, how many records, the checksum, the records; `None` if it has none.
     pub(super) fn row(&self) -> Option<(i64, i64, i64, i64, &[u8])> {
         let first = self.first?;
-        Some((first as i64, self.last as i64, self.count, checksum(false, first, self.last, &self.bytes), &self.bytes))
+        Some((first as i64, self.last as i64, self.count, checksum(first, self.last, &self.bytes), &self.bytes))
     }
 
     /// The records so far, which have no gap, as a piece of `partition`; `None` if there is none. It is empty then.
@@ -186,12 +173,9 @@ impl ChunkBuilder {
     }
 }
 
-/// What a row carries to show that it is whole, and how its records are laid out.
-fn checksum(is_wide: bool, first: u64, last: u64, bytes: &[u8]) -> i64 {
+/// Detects a row whose bytes are not those that were written.
+fn checksum(first: u64, last: u64, bytes: &[u8]) -> i64 {
     let mut hasher = crc32fast::Hasher::new();
-    if !is_wide {
-        hasher.update(b"3");
-    }
     hasher.update(&first.to_le_bytes());
     hasher.update(&last.to_le_bytes());
     hasher.update(bytes);

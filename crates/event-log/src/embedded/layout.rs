@@ -1,14 +1,12 @@
-//! The tables of the embedded log's file: made in a new one, brought up to date in one that an older version wrote, and
-//! read when the log is opened.
+//! The tables of the embedded log's file: created in a new file, checked and read when the log is opened.
 
 use rusqlite::Connection;
 
 use super::chunk::ChunkBuilder;
 use super::storage::{Failure, unsigned};
-use super::upgrade::upgrade;
 
-/// The layout that this version writes. The one before had wide chunks only, and the first a row for each record.
-pub(super) const LAYOUT: i64 = 3;
+/// The version of the layout, kept as SQLite's `user_version`.
+const LAYOUT: i64 = 1;
 
 /// What the file says when it is opened.
 pub(super) struct Contents {
@@ -30,13 +28,13 @@ pub(super) struct StoredPartition {
     pub(super) clean_records: u64,
 }
 
-/// Sees to it that the file has this version's tables, with `partition_count` partitions if it is a new one.
+/// Creates the tables in a new file, with `partition_count` partitions. Refuses a file of another layout.
 pub(super) fn prepare(connection: &mut Connection, partition_count: u32) -> Result<(), Failure> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (version, tables) {
         (0, 0) => create(connection, partition_count),
-        (1..=LAYOUT, _) => upgrade(connection, version),
+        (LAYOUT, _) => Ok(()),
         (0, _) => Err(Failure::Refused("this is a database, but no event log".to_owned())),
         (other, _) => Err(Failure::Refused(format!(
             "a newer version wrote this event log (layout {other}; this version knows {LAYOUT})"
@@ -64,7 +62,7 @@ fn create(connection: &mut Connection, partition_count: u32) -> Result<(), Failu
     Ok(())
 }
 
-pub(super) fn create_chunks(connection: &Connection, partition: u32) -> rusqlite::Result<()> {
+fn create_chunks(connection: &Connection, partition: u32) -> rusqlite::Result<()> {
     connection.execute_batch(&format!(
         "CREATE TABLE chunks_{partition} (first_offset INTEGER PRIMARY KEY, last_offset INTEGER NOT NULL,
              record_count INTEGER NOT NULL, checksum INTEGER NOT NULL, records BLOB NOT NULL) STRICT;"
@@ -88,14 +86,15 @@ pub(super) fn insert_and_clear(insert: &mut rusqlite::Statement<'_>, chunk: &mut
 
 /// Reads where everything stands.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Contents> {
-    let partitions = load_partitions(connection)?
-        .into_iter()
-        .map(|(partition, clean_end, clean_records)| {
+    let partitions = connection
+        .prepare("SELECT partition, clean_end, clean_records FROM partitions ORDER BY partition")?
+        .query_map([], |row| {
+            let (partition, clean_end, clean_records) = (row.get::<_, u32>(0)?, unsigned(row, 1)?, unsigned(row, 2)?);
             let last =
                 format!("SELECT ifnull(max(first_offset), -1), ifnull(last_offset, -1) + 1 FROM chunks_{partition}");
             let next_offset = connection.query_row(&last, [], |row| unsigned(row, 1))?;
             Ok(StoredPartition { next_offset, clean_end, clean_records })
-        })
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let publishers = connection
         .prepare("SELECT name, position FROM publisher_positions")?
@@ -106,12 +105,4 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Contents> {
         .query_map([], |row| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)?)))?
         .collect::<rusqlite::Result<_>>()?;
     Ok(Contents { partitions, publishers, groups })
-}
-
-/// Each partition with its `clean_end` and `clean_records`.
-pub(super) fn load_partitions(connection: &Connection) -> rusqlite::Result<Vec<(u32, u64, u64)>> {
-    connection
-        .prepare("SELECT partition, clean_end, clean_records FROM partitions ORDER BY partition")?
-        .query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?, unsigned(row, 2)?)))?
-        .collect()
 }

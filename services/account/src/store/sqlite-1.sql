@@ -1,8 +1,8 @@
 -- The account database, version 1. Times are microseconds since 1970-01-01 UTC.
 
 CREATE TABLE accounts (
-    sequence      INTEGER PRIMARY KEY, -- in the order of creation; account_number is a keyed permutation of it
-    id            BLOB    NOT NULL UNIQUE,
+    sequence      INTEGER PRIMARY KEY, -- in the order of creation; id and account_number are keyed permutations of it
+    id            BLOB    NOT NULL,    -- a UUIDv7 of 16 bytes: hex(id). It contains the sequence, so it needs no index
     beholder_name TEXT    NOT NULL,
     country_code  TEXT    NOT NULL,
     status        TEXT    NOT NULL,
@@ -11,29 +11,27 @@ CREATE TABLE accounts (
     updated_at    INTEGER NOT NULL
 ) STRICT;
 
--- A page of one status costs the same wherever it is: the rowid (sequence) stands behind the status in the index.
+-- The rowid (sequence) follows the status in the index, so a page of one status costs the same anywhere.
 CREATE INDEX accounts_by_status ON accounts (status);
 
--- Events committed with the row they tell of, until the event log has acknowledged them.
+-- Events committed with the rows they describe, until the event log has acknowledged them: a row for each transaction.
 CREATE TABLE outbox (
-    sequence    INTEGER PRIMARY KEY, -- in the order of commit, never used twice
-    account_id  BLOB    NOT NULL,
-    event_type  TEXT    NOT NULL,
-    status      TEXT    NOT NULL,
-    version     INTEGER NOT NULL,
-    occurred_at INTEGER NOT NULL,
-    traceparent TEXT    NOT NULL
+    last_sequence INTEGER PRIMARY KEY, -- of the last event in the row; earlier events have the numbers before it
+    event_count   INTEGER NOT NULL,
+    occurred_at   INTEGER NOT NULL,
+    events        TEXT    NOT NULL     -- JSON: [{"account_id", "version", "status", "traceparent"}, ...]; version 1 is a creation
 ) STRICT;
 
 -- One row: what is true of the database as a whole.
 CREATE TABLE ledger (
-    database_id          TEXT    NOT NULL, -- names this database's relay in the event log
-    number_key           BLOB    NOT NULL, -- of the permutation; the numbers mean nothing without it
-    active               INTEGER NOT NULL, -- accounts by status, so that a total needs no scan
-    blocked              INTEGER NOT NULL,
-    deleted              INTEGER NOT NULL,
-    last_outbox_sequence INTEGER NOT NULL,
-    removed_outbox_sequence INTEGER NOT NULL -- how far events have been removed, because the event log had them
+    database_id             TEXT    NOT NULL, -- names this database's relay in the event log
+    number_key              BLOB    NOT NULL, -- of the permutations
+    blocked                 INTEGER NOT NULL, -- accounts by status, so that a total needs no scan; all others are active
+    deleted                 INTEGER NOT NULL,
+    removed_outbox_sequence INTEGER NOT NULL, -- up to here events were removed, because the event log had acknowledged them
+    resync_requested        INTEGER NOT NULL, -- requests that the state of every account be published again
+    resync_done             INTEGER NOT NULL, -- how many of them are done
+    probes                  INTEGER NOT NULL  -- counts transactions that only test whether the database can be written to
 ) STRICT;
 
-INSERT INTO ledger VALUES (lower(hex(randomblob(8))), randomblob(16), 0, 0, 0, 0, 0);
+INSERT INTO ledger VALUES (lower(hex(randomblob(8))), randomblob(16), 0, 0, 0, 0, 0, 0);

@@ -1,7 +1,6 @@
 //! The accounts in a SQLite file, for one instance. Its writer alone numbers accounts and events, so both are in the order
 //! of commit.
 
-mod event_bytes;
 pub(crate) mod outbox;
 mod reader;
 mod writer;
@@ -30,28 +29,15 @@ use crate::outbox::OutboxSignal;
 pub(crate) const SCHEMA: Schema = Schema {
     application_id: 0x7441_6363, // "tAcc"
     owner: "account service",
-    migrations: &[
-        include_str!("sqlite-1.sql"),
-        include_str!("sqlite-2.sql"),
-        include_str!("sqlite-3.sql"),
-        include_str!("sqlite-4.sql"),
-        include_str!("sqlite-5.sql"),
-    ],
+    migrations: &[include_str!("sqlite-1.sql")],
 };
 
 /// The columns of [`account_from_row`].
 const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";
 
-/// Accounts of which it is known together whether any can be active, by `active_blocks`: as few as a page can well pass over for
-/// each of its own.
-const ACCOUNTS_A_BLOCK: i64 = 64;
-
-/// The sequence of the last event there was.
+/// The sequence of the last event that was committed, also where the event has left the outbox.
 const LAST_EVENT: &str =
     "SELECT max(removed_outbox_sequence, (SELECT coalesce(max(last_sequence), 0) FROM outbox)) FROM ledger";
-
-/// Where the account with the id ?2 can be, if there is one: where its id says, ?1, or where an older one is noted.
-const SEQUENCES: &str = "(?1, (SELECT sequence FROM older_ids WHERE id = ?2))";
 
 pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Opened, OpenError> {
     let file = SqliteFile::open(path, &SCHEMA)?;
@@ -74,13 +60,13 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
     Ok(Opened { store: Store { writer, reader, numbering }, writer_thread, outbox: Box::new(outbox), database_id })
 }
 
-/// The account with this id, and its sequence.
+/// The account with this id, and its sequence, which is a permutation of a part of the id.
 fn account_by_id(
     connection: &Connection,
     numbering: &AccountNumbering,
     id: AccountId,
 ) -> rusqlite::Result<Option<(i64, Account)>> {
-    let sql = format!("SELECT {COLUMNS} FROM accounts WHERE sequence IN {SEQUENCES} AND id = ?2");
+    let sql = format!("SELECT {COLUMNS} FROM accounts WHERE sequence = ?1 AND id = ?2");
     let mut statement = connection.prepare_cached(&sql)?;
     let row = |row: &Row<'_>| Ok((row.get(0)?, account_from_row(row, numbering)?));
     statement.query_row(params![numbering.0.sequence_of_id(id.0) as i64, id.0.as_bytes()], row).optional()

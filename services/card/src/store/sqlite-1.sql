@@ -1,26 +1,25 @@
 -- The card database, version 1. Times are microseconds since 1970-01-01 UTC.
 
 CREATE TABLE cards (
-    sequence   INTEGER PRIMARY KEY, -- in the order of creation; card_number is a keyed permutation of it
-    id         BLOB    NOT NULL UNIQUE,
+    sequence   INTEGER PRIMARY KEY, -- in the order of creation; id and card_number are keyed permutations of it
+    id         BLOB    NOT NULL,    -- a UUIDv7 of 16 bytes: hex(id). It contains the sequence, so it needs no index
     country    TEXT    NOT NULL,
     account_id BLOB    NOT NULL,
     deleted    INTEGER NOT NULL,
     created_at INTEGER NOT NULL
 ) STRICT;
 
--- The rowid (sequence) stands behind the account in the index, so a page of one account's cards costs the same anywhere.
-CREATE INDEX cards_by_account ON cards (account_id);
-
--- What this service knows of an account that it has cards for, or that it knows to be deleted. A closed account gets no
--- more cards, whatever any instance's view says (ARCHITECTURE.md C4).
-CREATE TABLE card_accounts (
-    account_id BLOB    PRIMARY KEY,
-    cards      INTEGER NOT NULL, -- all it ever had, so that a total needs no scan
-    closed     INTEGER NOT NULL
+-- The cards of an account, a row each, behind the row of the account itself. A page of them costs the same anywhere. One table
+-- instead of an index and a table of accounts: among ten million accounts, each would be a page of the file to read for a card.
+CREATE TABLE cards_by_account (
+    account_id BLOB    NOT NULL,
+    sequence   INTEGER NOT NULL, -- of the card; 0 is the account's own row
+    cards      INTEGER,          -- of the account: all it ever had, so that a total needs no scan
+    closed     INTEGER,          -- of the account: a closed account gets no more cards (ARCHITECTURE.md C4)
+    PRIMARY KEY (account_id, sequence)
 ) STRICT, WITHOUT ROWID;
 
--- Records of the event log that tell of nothing, for a person to look at.
+-- Records of the event log that could not be decoded, for a person to look at.
 CREATE TABLE quarantine (
     partition     INTEGER NOT NULL,
     record_offset INTEGER NOT NULL,
@@ -35,8 +34,8 @@ CREATE TABLE quarantine (
 
 -- One row: what is true of the database as a whole.
 CREATE TABLE ledger (
-    number_key BLOB    NOT NULL, -- of the permutation; the numbers mean nothing without it
-    cards      INTEGER NOT NULL
+    number_key BLOB    NOT NULL, -- of the permutations
+    probes     INTEGER NOT NULL  -- counts transactions that only test whether the database can be written to
 ) STRICT;
 
 INSERT INTO ledger VALUES (randomblob(16), 0);

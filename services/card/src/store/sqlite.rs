@@ -28,12 +28,7 @@ use crate::card_number::CardNumbering;
 const SCHEMA: Schema = Schema {
     application_id: 0x7443_7264, // "tCrd"
     owner: "card service",
-    migrations: &[
-        include_str!("sqlite-1.sql"),
-        include_str!("sqlite-2.sql"),
-        include_str!("sqlite-3.sql"),
-        include_str!("sqlite-4.sql"),
-    ],
+    migrations: &[include_str!("sqlite-1.sql")],
 };
 
 /// The columns of [`card_from_row`].
@@ -41,9 +36,6 @@ const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
 
 /// The sequence of the last card, and so the number of all: a sequence that is drawn is a card's.
 const LAST_CARD: &str = "SELECT coalesce(max(sequence), 0) FROM cards";
-
-/// Where the card with the id ?2 can be, if there is one: where its id says, ?1, or where an older one is noted.
-const SEQUENCES: &str = "(?1, (SELECT sequence FROM older_ids WHERE id = ?2))";
 
 pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>), OpenError> {
     let file = SqliteFile::open(path, &SCHEMA)?;
@@ -62,14 +54,14 @@ pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>),
     Ok((Store { writer, reader: Arc::new(super::Reader::Sqlite(reader)), numbering }, writer_thread))
 }
 
-/// The card with this id, and its sequence.
+/// The card with this id, and its sequence, which is a permutation of a part of the id.
 fn card_by_id(connection: &Connection, numbering: &CardNumbering, id: Uuid) -> rusqlite::Result<Option<(i64, Card)>> {
-    let sql = format!("SELECT {COLUMNS} FROM cards WHERE sequence IN {SEQUENCES} AND id = ?2");
+    let sql = format!("SELECT {COLUMNS} FROM cards WHERE sequence = ?1 AND id = ?2");
     let row = |row: &Row<'_>| Ok((row.get(0)?, card_from_row(row, numbering)?));
     connection.prepare_cached(&sql)?.query_row(where_card_is(numbering, &id), row).optional()
 }
 
-/// The parameters of [`SEQUENCES`].
+/// The parameters of `sequence = ?1 AND id = ?2` for the card with this id.
 fn where_card_is<'a>(numbering: &CardNumbering, id: &'a Uuid) -> (i64, &'a [u8]) {
     (numbering.0.sequence_of_id(*id) as i64, id.as_bytes())
 }

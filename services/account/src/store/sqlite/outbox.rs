@@ -1,15 +1,20 @@
 //! The outbox of this instance alone: nobody else publishes from it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use account_events::{AccountId, AccountStatus, Version};
 use database::StoreError;
 use database::sqlite::Durability;
 use event_log::Record;
+use http_server::TraceParent;
+use jiff::Timestamp;
 use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::event_bytes::from_bytes;
 use super::{COLUMNS, LAST_EVENT, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{OutboxEvent, RecordBuffer, TraceSpan};
@@ -69,8 +74,8 @@ impl SqliteOutbox {
             && let Some(row) = rows.next()?
         {
             last = row.get::<_, i64>(0)? as u64;
-            let bytes = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
-            events.extend(from_bytes(bytes, timestamp(row, 1)?).ok_or_else(|| invalid(2, bytes))?);
+            let json = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+            events.extend(events_from_json(json, timestamp(row, 1)?).ok_or_else(|| invalid(2, json))?);
         }
         Ok((events, last))
     }
@@ -156,6 +161,40 @@ impl Outbox for SqliteOutbox {
     }
 }
 
+/// An event in the JSON of a row.
+#[derive(Serialize, Deserialize)]
+struct StoredEvent<'a> {
+    account_id: Uuid,
+    version: Version,
+    status: &'a str,
+    traceparent: Cow<'a, str>,
+}
+
+/// The events of one transaction, as a row of the outbox stores them.
+pub(super) fn events_to_json(events: &[OutboxEvent]) -> String {
+    let stored: Vec<_> = events
+        .iter()
+        .map(|OutboxEvent { event, version, trace, .. }| StoredEvent {
+            account_id: event.account_id.0,
+            version: *version,
+            status: event.status.as_str(),
+            traceparent: Cow::Owned(trace.to_string()),
+        })
+        .collect();
+    serde_json::to_string(&stored).unwrap_or_default() // text and numbers always serialise
+}
+
+/// `None` if the text is not what [`events_to_json`] writes.
+fn events_from_json(json: &str, occurred_at: Timestamp) -> Option<Vec<OutboxEvent>> {
+    let stored: Vec<StoredEvent<'_>> = serde_json::from_str(json).ok()?;
+    let event = |stored: StoredEvent<'_>| {
+        let status = AccountStatus::parse(stored.status)?;
+        let trace = TraceParent::parse(&stored.traceparent)?;
+        Some(OutboxEvent::new(AccountId(stored.account_id), stored.version, status, occurred_at, trace))
+    };
+    stored.into_iter().map(event).collect()
+}
+
 /// In one transaction: the one that `connection` has open.
 pub(super) fn remove_published(connection: &Connection, position: u64) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM outbox WHERE last_sequence <= ?")?.execute([position as i64])?;
@@ -183,49 +222,28 @@ pub(crate) fn resync_requests(connection: &Connection) -> rusqlite::Result<Resyn
 
 #[cfg(test)]
 mod tests {
-    use account_events::AccountEvent;
-    use database::sqlite::{Schema, SqliteFile};
-    use numbering::Numbering;
-
-    use super::super::SCHEMA;
     use super::*;
 
+    const TRACE: TraceParent = TraceParent { trace_id: 7 << 100 | 1, parent_id: 9 << 50, flags: 1 };
+
+    fn event(id: u128, version: u32, status: AccountStatus) -> OutboxEvent {
+        OutboxEvent::new(AccountId(Uuid::from_u128(id)), version, status, Timestamp::UNIX_EPOCH, TRACE)
+    }
+
     #[test]
-    fn events_that_wait_in_an_older_outbox_are_published_by_this_version() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("account.db");
-        let older = SqliteFile::open(&path, &Schema { migrations: &SCHEMA.migrations[..2], ..SCHEMA }).unwrap();
-        let rows = [(5, 1, "account.created", "ACTIVE"), (6, 2, "account.status_changed", "BLOCKED")];
-        for (sequence, version, event_type, status) in rows {
-            let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-            let row = params![sequence, [sequence as u8; 16], event_type, status, version, 1_000_000, trace];
-            older.writer().unwrap().execute("INSERT INTO outbox VALUES (?, ?, ?, ?, ?, ?, ?)", row).unwrap();
-        }
-        drop(older);
-        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
-        let numbering = AccountNumbering(Numbering::decimal([0; 16]));
-        let (recent, published) = (RecentEvents::default(), PublishedPosition::default());
-        let (connection, durability) = file.group_writer().unwrap();
-        let mut outbox = SqliteOutbox::new(connection, durability, numbering, recent, published);
-        assert_eq!(outbox.waiting().unwrap(), 2);
-        let (records, last) =
-            outbox.read(0, u64::MAX >> 1, 100).map(|(records, last)| (records.to_vec(), last)).unwrap();
-        let as_written = |record: &Record| {
-            let (key, value) = (record.key.as_deref(), record.value.as_deref());
-            let headers = record.headers.as_headers();
-            AccountEvent::decode(event_log::RecordRef { partition: 0, offset: 0, key, value, headers }).unwrap()
-        };
-        let events: Vec<_> = records.iter().map(as_written).collect();
-        assert_eq!(last, 6);
-        for (event, (sequence, version, event_type, status)) in events.iter().zip(rows) {
-            assert_eq!(event.account_id.0.as_bytes(), &[sequence as u8; 16]);
-            assert_eq!((event.event_type.as_str(), event.status.as_str()), (event_type, status));
-            assert_eq!(event.version, Some(version));
-            assert_eq!(records[0].headers.get("ce_time"), Some(b"1970-01-01T00:00:01Z".as_slice()));
-        }
-        assert_eq!(
-            (events.len(), outbox.read(5, 6, 100).unwrap().0.len(), outbox.read(5, 5, 100).unwrap().1),
-            (2, 1, 5)
-        );
+    fn a_row_reads_as_it_was_written_and_a_damaged_one_not_at_all() {
+        let events = [
+            event(7, 1, AccountStatus::Active),
+            event(u128::MAX, u32::MAX, AccountStatus::Blocked),
+            event(7, 3, AccountStatus::Deleted),
+        ];
+        let json = events_to_json(&events);
+        assert!(json.starts_with(
+            r#"[{"account_id":"00000000-0000-0000-0000-000000000007","version":1,"status":"ACTIVE","traceparent":"00-"#
+        ));
+        let read = events_from_json(&json, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{events:?}"));
+        assert!(events_from_json(&json[1..], Timestamp::UNIX_EPOCH).is_none(), "cut short");
+        assert!(events_from_json(&json.replace("ACTIVE", "active"), Timestamp::UNIX_EPOCH).is_none(), "no such status");
     }
 }

@@ -1,8 +1,8 @@
 //! The writer: each batch one transaction, synced by another thread before it is answered.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use account_events::{AccountId, AccountStatus};
+use account_events::AccountId;
 use database::sqlite::Durability;
 use database::{Committer, StoreError, Syncer};
 use jiff::Timestamp;
@@ -10,9 +10,8 @@ use numbering::TimeOrderedIds;
 use process::Clock;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
-use super::event_bytes::to_bytes;
-use super::outbox::{PublishedPosition, remove_published};
-use super::{ACCOUNTS_A_BLOCK, LAST_EVENT, account_by_id};
+use super::outbox::{PublishedPosition, events_to_json, remove_published};
+use super::{LAST_EVENT, account_by_id};
 use crate::account_number::AccountNumbering;
 use crate::ledger::{self, Batch, Changes, Command, Outcome};
 use crate::outbox::OutboxSignal;
@@ -42,12 +41,6 @@ pub(super) struct Writer {
 struct Counters {
     last_account_sequence: u64,
     last_outbox_sequence: u64,
-}
-
-/// An account that was there before the transaction.
-struct Known {
-    sequence: i64,
-    was_active: bool,
 }
 
 impl Writer {
@@ -88,16 +81,11 @@ impl Committer for Writer {
         let (now, published) = (self.clock.now(), self.published.get());
         let id_of = |sequence| self.ids.next_of(now, &self.numbering.0, sequence);
         let mut batch = Batch { numbering: &self.numbering, id_of: &id_of, now, accounts: HashMap::new() };
-        if cfg!(feature = "bench-no-database") {
-            let (outcomes, changes) = batch.decide(commands, self.counters.last_account_sequence + 1..);
-            self.counters.last_account_sequence += changes.created.len() as u64;
-            return Ok(outcomes);
-        }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut known = HashMap::new();
+        let mut sequences = HashMap::new();
         for id in ledger::named_accounts(&commands) {
             if let Some((sequence, account)) = account_by_id(&transaction, &self.numbering, id)? {
-                known.insert(id, Known { sequence, was_active: account.status == AccountStatus::Active });
+                sequences.insert(id, sequence);
                 batch.accounts.insert(id, account);
             }
         }
@@ -110,7 +98,7 @@ impl Committer for Writer {
         // Events stand behind all that was published, also where this is an older copy and the clock is behind.
         let before =
             Counters { last_outbox_sequence: self.counters.last_outbox_sequence.max(published), ..self.counters };
-        let counters = write(&transaction, (&outcomes, &changes), &known, before, now)?;
+        let counters = write(&transaction, (&outcomes, &changes), &sequences, before, now)?;
         self.unremoved += 1;
         let removes = published > self.removed && self.unremoved >= REMOVAL_INTERVAL;
         if removes {
@@ -130,7 +118,7 @@ impl Committer for Writer {
     }
 
     fn sync(&self) -> Option<Syncer> {
-        (!cfg!(feature = "bench-no-database")).then(|| self.durability.syncer())
+        Some(self.durability.syncer())
     }
 
     /// Removes what was published since the last commit, if nothing else gave the occasion.
@@ -146,26 +134,19 @@ impl Committer for Writer {
     }
 }
 
-/// Writes `changes`, which came with `outcomes` and are of `known` accounts or new ones, and returns what the next rows continue
-/// from once they are committed.
+/// Writes `changes`, which came with `outcomes`. `sequences` are those of the accounts that were there before. Returns what the
+/// next rows continue from once the transaction is committed.
 fn write(
     transaction: &Transaction<'_>,
     (outcomes, changes): (&[Outcome], &Changes),
-    known: &HashMap<AccountId, Known>,
+    sequences: &HashMap<AccountId, i64>,
     mut counters: Counters,
     now: Timestamp,
 ) -> rusqlite::Result<Counters> {
-    // How many more inactive accounts each block has.
-    let mut blocks = BTreeMap::<i64, i64>::new();
     // Every new account is active, and of version 1.
     let mut insert = transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, ?5, ?5)")?;
     for (sequence, account) in changes.created(outcomes) {
         counters.last_account_sequence = sequence;
-        if sequence as i64 % ACCOUNTS_A_BLOCK == 0 || sequence == 1 {
-            let block = sequence as i64 / ACCOUNTS_A_BLOCK;
-            // What would have sequence 0 counts as inactive.
-            transaction.prepare_cached("INSERT INTO active_blocks VALUES (?1, ?1 = 0)")?.execute([block])?;
-        }
         insert.execute(params![
             sequence as i64,
             account.id.0.as_bytes(),
@@ -175,9 +156,7 @@ fn write(
         ])?;
     }
     for account in &changes.updated {
-        let Some(Known { sequence, was_active }) = known.get(&account.id) else { continue };
-        let is_active = account.status == AccountStatus::Active;
-        *blocks.entry(sequence / ACCOUNTS_A_BLOCK).or_default() += i64::from(*was_active) - i64::from(is_active);
+        let Some(sequence) = sequences.get(&account.id) else { continue };
         let mut update = transaction.prepare_cached(
             "UPDATE accounts SET beholder_name = ?, country_code = ?, status = ?, version = ?, updated_at = ? WHERE sequence = ?",
         )?;
@@ -190,7 +169,6 @@ fn write(
             sequence,
         ])?;
     }
-    count_inactive(transaction, &blocks)?;
     if !changes.events.is_empty() {
         let count = changes.events.len() as u64;
         let first = u64::try_from(now.as_microsecond()).unwrap_or(0).max(counters.last_outbox_sequence + 1);
@@ -199,7 +177,7 @@ fn write(
             counters.last_outbox_sequence as i64,
             count as i64,
             now.as_microsecond(),
-            to_bytes(&changes.events),
+            events_to_json(&changes.events),
         ])?;
     }
     let [_, blocked, deleted] = changes.totals;
@@ -212,22 +190,6 @@ fn write(
         transaction.execute("UPDATE ledger SET probes = probes + 1", [])?;
     }
     Ok(counters)
-}
-
-/// Adds to the blocks' counts of accounts that are not active. A full block of which none is active is none that a page looks at.
-fn count_inactive(transaction: &Transaction<'_>, blocks: &BTreeMap<i64, i64>) -> rusqlite::Result<()> {
-    for (block, change) in blocks.iter().filter(|(_, change)| **change != 0) {
-        let mut count = transaction.prepare_cached(
-            "INSERT INTO active_blocks VALUES (?1, ?3 + ?2) ON CONFLICT (block) DO UPDATE SET inactive = inactive + ?2",
-        )?;
-        count.execute([*block, *change, ACCOUNTS_A_BLOCK])?;
-        if *change > 0 {
-            transaction
-                .prepare_cached("DELETE FROM active_blocks WHERE block = ? AND inactive = ?")?
-                .execute([*block, ACCOUNTS_A_BLOCK])?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

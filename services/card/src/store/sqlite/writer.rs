@@ -11,7 +11,7 @@ use process::Clock;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 
-use super::{LAST_CARD, SEQUENCES, card_by_id, where_card_is};
+use super::{LAST_CARD, card_by_id, where_card_is};
 use crate::card_number::CardNumbering;
 use crate::ledger::{Batch, Changes, Command, Named, Outcome};
 use crate::quarantine::{self, QuarantinedRecord};
@@ -47,11 +47,6 @@ impl Committer for Writer {
         let id_of = |sequence| self.ids.next_of(now, &self.numbering.0, sequence);
         let (closed, cards) = (BTreeSet::new(), HashMap::new());
         let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
-        if cfg!(feature = "bench-no-database") {
-            let (outcomes, changes) = batch.decide(commands, self.last_sequence + 1..);
-            self.last_sequence += changes.created.len() as u64;
-            return Ok(outcomes);
-        }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let named = Named::by(&commands);
         let closed = closed_accounts(&transaction, &named)?;
@@ -72,7 +67,7 @@ impl Committer for Writer {
     }
 
     fn sync(&self) -> Option<Syncer> {
-        (!cfg!(feature = "bench-no-database")).then(|| self.durability.syncer())
+        Some(self.durability.syncer())
     }
 }
 
@@ -125,7 +120,7 @@ fn write(
         statement.execute(params![account_id.0.as_bytes(), count])?;
     }
     for id in &changes.deleted {
-        let sql = format!("UPDATE cards SET deleted = 1 WHERE sequence IN {SEQUENCES} AND id = ?2");
+        let sql = format!("UPDATE cards SET deleted = 1 WHERE sequence = ?1 AND id = ?2");
         transaction.prepare_cached(&sql)?.execute(where_card_is(numbering, id))?;
     }
     for account_id in &changes.closed {
