@@ -1,16 +1,29 @@
 //! What a person sees who starts the program in a terminal. Nobody else: a pipe or a log collector gets nothing.
 
 use std::io::{IsTerminal as _, Write as _, stdout};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+/// How long the start waits for a terminal that takes nothing, as one does after Ctrl-S.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Prints `title` and `rows` of a label and a value in a box, if stdout is a terminal.
 ///
 /// A row with an empty label continues the one above it; one with neither label nor value is a gap.
 pub fn print_banner(title: &str, rows: &[(&str, String)]) {
-    let mut out = stdout();
-    if out.is_terminal() {
-        // A terminal that is gone is no reason not to serve.
-        let _ignored = out.write_all(render(title, rows).as_bytes()).and_then(|()| out.flush());
+    if !stdout().is_terminal() {
+        return;
     }
+    let text = render(title, rows);
+    let (written, wait) = channel::<()>();
+    // Neither a terminal that is gone nor a thread that does not start is a reason not to serve.
+    let _ = thread::Builder::new().name("banner".to_owned()).spawn(move || {
+        let mut out = stdout();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        drop(written);
+    });
+    let _ = wait.recv_timeout(PATIENCE);
 }
 
 fn render(title: &str, rows: &[(&str, String)]) -> String {

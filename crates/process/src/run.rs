@@ -6,8 +6,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::shutdown::exit_at_once;
-use crate::{init_logs, shutdown_on_signals};
+use crate::{exit, init_logs, log_writer, shutdown_on_signals};
 
 /// Starts logging and the runtime, and runs `services` until it returns, which it should soon after the token that it is
 /// given is cancelled by a signal. Ends the process: a failure is printed as one line and makes the exit status 1.
@@ -15,17 +14,21 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     log_level: &str,
     services: impl FnOnce(CancellationToken) -> F,
 ) -> ! {
-    let outcome = init_logs(log_level).map_err(anyhow::Error::from).and_then(|()| {
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Err(error) = init_logs(log_level) {
+        eprintln!("error: {error}");
+        exit(1)
+    }
+    let outcome = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from);
+    let outcome = outcome.and_then(|runtime| {
         let outcome = runtime.block_on(async { services(shutdown_on_signals()?).await });
         // What still blocks a thread by now (a broker that does not answer) is not waited for.
         runtime.shutdown_background();
         outcome
     });
     if let Err(error) = &outcome {
-        eprintln!("error: {error:#}");
+        log_writer::write_last(&format!("error: {error:#}\n"));
     }
-    exit_at_once(i32::from(outcome.is_err()))
+    exit(i32::from(outcome.is_err()))
 }
 
 /// Listens on `address` and `port`; 0 for a port that the system picks. `setting` names the port's setting in the error.

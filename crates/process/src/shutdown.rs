@@ -1,16 +1,22 @@
-//! Stopping when asked to: SIGTERM (an orchestrator) and SIGINT (Ctrl-C).
+//! Stopping when asked to: SIGTERM (an orchestrator), SIGINT (Ctrl-C) and SIGHUP (the terminal is closed). SIGQUIT keeps its
+//! meaning, to end at once with a core dump.
 
-use std::io::{self, Write as _};
+use std::io;
+use std::mem::MaybeUninit;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// A token that the first SIGTERM or SIGINT cancels. A second one ends the process at once, with 143 or 130.
+use crate::log_writer;
+
+/// A token that the first SIGTERM, SIGINT or SIGHUP cancels. A second one ends the process at once, with 143, 130 or 129.
+/// SIGHUP is left alone where it is ignored, as `nohup` has it.
 ///
 /// To be called inside a Tokio runtime, once. Fails only if the system refuses the signal handlers.
 pub fn shutdown_on_signals() -> io::Result<CancellationToken> {
-    let mut signals = Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? };
+    let hup = if is_ignored(libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
+    let mut signals = Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hup };
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
@@ -19,32 +25,53 @@ pub fn shutdown_on_signals() -> io::Result<CancellationToken> {
         cancelled.cancel();
         let (name, status) = signals.next().await;
         warn!(signal = name, "stopping at once");
-        exit_at_once(status);
+        exit(status);
     });
     Ok(token)
 }
 
-/// Ends the process, and nothing before it: the threads that are not waited for would crash in what C libraries take down at
-/// `exit`, as one that was shaking hands in OpenSSL did.
+/// Ends the process with `status` once stderr has taken the last log lines, for which it waits half a second at most. Other
+/// threads are not waited for, and no exit handlers run: a thread that is inside a C library, such as one that shakes hands
+/// in OpenSSL, would crash in what such a handler takes down.
 #[expect(unsafe_code, reason = "the standard library has no exit that leaves other threads alone")]
-pub(crate) fn exit_at_once(status: i32) -> ! {
-    // Nobody may be there to read it.
-    let _ = io::stdout().flush();
+pub fn exit(status: i32) -> ! {
+    log_writer::flush();
     // SAFETY: _exit takes an integer and does not return.
     unsafe { libc::_exit(status) }
+}
+
+/// Whether the process was started with `signal` ignored.
+#[expect(unsafe_code, reason = "the standard library does not tell")]
+fn is_ignored(signal: i32) -> bool {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: with no new action sigaction only fills the structure, of which zeros are a value.
+    let action = unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
 }
 
 struct Signals {
     term: Signal,
     int: Signal,
+    /// `None` where it is ignored.
+    hup: Option<Signal>,
 }
 
 impl Signals {
     /// The next signal's name, and the exit status that by custom tells of it: 128 and its number.
     async fn next(&mut self) -> (&'static str, i32) {
+        let hup = async {
+            match &mut self.hup {
+                Some(hup) => hup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.term.recv() => ("SIGTERM", 143),
             _ = self.int.recv() => ("SIGINT", 130),
+            _ = hup => ("SIGHUP", 129),
         }
     }
 }
@@ -69,7 +96,7 @@ mod tests {
 
     #[test]
     fn the_first_signal_cancels_and_the_second_exits() {
-        for (signal, status) in [("TERM", 143), ("INT", 130)] {
+        for (signal, status) in [("TERM", 143), ("INT", 130), ("HUP", 129)] {
             let mut child = Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "shutdown::tests::child", "--ignored", "--nocapture"])
                 .stdout(Stdio::piped())
@@ -83,5 +110,26 @@ mod tests {
             }
             assert_eq!(child.wait().unwrap().code(), Some(status));
         }
+    }
+
+    #[test]
+    fn a_hangup_that_is_ignored_stays_ignored() {
+        let mut child = Command::new("nohup")
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "shutdown::tests::child", "--ignored", "--nocapture"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert!(lines.any(|line| line == "ready"));
+        let id = child.id().to_string();
+        let kill = |signal| Command::new("kill").args([signal, &*id]).status().unwrap().success();
+        assert!(kill("-HUP") && kill("-TERM"));
+        assert!(lines.any(|line| line == "stopping"));
+        assert!(kill("-INT"));
+        // SIGTERM was the first signal: were it the second one, it would have ended the process with 143.
+        assert_eq!(child.wait().unwrap().code(), Some(130));
     }
 }

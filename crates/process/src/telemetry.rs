@@ -1,12 +1,15 @@
-//! Logs: on stderr, compact for a person at a terminal and one JSON object a line for everyone else.
+//! Logs: on stderr, compact for a person at a terminal and one JSON object a line for everyone else. A thread of its own
+//! writes them ([`log_writer`]), so nobody who logs waits for stderr.
 
-use std::io::{IsTerminal as _, stderr};
-use std::panic;
+use std::io::{self, IsTerminal as _, stderr};
+use std::{panic, thread};
 
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::log_writer::{self, LogLine};
 
 /// The levels a filter may name, from silence to the most talkative.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
@@ -20,14 +23,21 @@ pub enum TelemetryError {
     /// Another logger is in place.
     #[error("logging is set up already")]
     AlreadySet,
+    /// The thread that writes the lines did not start.
+    #[error("cannot start the thread that writes the log: {0}")]
+    NoThread(#[from] io::Error),
 }
 
-/// Starts logging for the whole process, through `level_filter` (see [`log_level`]). Panics are logged too.
+/// Starts logging for the whole process, through `level_filter` (see [`log_level`]). Panics are logged too. Whoever ends the
+/// process calls [`exit`](crate::exit), which waits for the last lines.
 pub fn init_logs(level_filter: &str) -> Result<(), TelemetryError> {
     let filter = parse_filter(level_filter).map_err(TelemetryError::Filter)?;
+    // Whatever lines are let through, how many of them are missing is too.
+    let filter = filter.with_target("process::log_writer", LevelFilter::WARN);
     let is_terminal = stderr().is_terminal();
-    // A log line that cannot be written is lost; complaining about it, on the same stderr, would panic.
-    let lines = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(is_terminal).log_internal_errors(false);
+    // An error of the formatter would be printed to stderr, which may block.
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(|| LogLine).with_ansi(is_terminal).log_internal_errors(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = if is_terminal {
         lines.compact().boxed()
     } else {
@@ -37,10 +47,15 @@ pub fn init_logs(level_filter: &str) -> Result<(), TelemetryError> {
         .with(lines.with_filter(filter))
         .try_init()
         .map_err(|_| TelemetryError::AlreadySet)?;
+    log_writer::start()?;
     panic::set_hook(Box::new(|panic| {
         let text = panic.payload_as_str().unwrap_or("no text");
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, "panic: {text}");
+        // The process ends with this thread.
+        if thread::current().name() == Some("main") {
+            log_writer::flush();
+        }
     }));
     Ok(())
 }
@@ -95,6 +110,7 @@ mod tests {
         tracing::info!(count = 3, text = "a\nb", "two\nlines");
         assert!(matches!(init_logs("info"), Err(TelemetryError::AlreadySet)));
         let _ended = std::thread::spawn(|| panic!("boom")).join();
+        log_writer::flush();
     }
 
     #[test]

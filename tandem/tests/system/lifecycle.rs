@@ -1,4 +1,4 @@
-//! How the binaries end: SIGTERM and SIGINT let them answer what they have begun, and what was answered is kept.
+//! How the binaries end: SIGTERM, SIGINT and SIGHUP let them answer what they have begun, and what was answered is kept.
 
 use tempfile::TempDir;
 use test_harness::{Http, Process, binary, wait_until};
@@ -31,7 +31,7 @@ fn stop_in_the_middle(process: &mut Process, service: &Http, signal: i32, path: 
 
 #[test]
 fn the_all_in_one_answers_what_it_has_begun_and_keeps_it() {
-    for signal in [libc::SIGTERM, libc::SIGINT] {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         let place = Place::durable();
         let start = || place.start_all_in_one();
         let mut tandem = start();
@@ -56,7 +56,7 @@ fn the_all_in_one_answers_what_it_has_begun_and_keeps_it() {
 
 #[test]
 fn the_services_answer_what_they_have_begun_and_keep_it() {
-    for signal in [libc::SIGTERM, libc::SIGINT] {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         let place = Place::kafka();
         let (mut account_service, mut card_service) =
             (place.start(account_service::NAME), place.start(card_service::NAME));

@@ -31,3 +31,4 @@ mod restart;
 mod resync;
 mod secured_kafka;
 mod settings;
+mod stuck_stderr;
