@@ -2,7 +2,6 @@
 //! variable with a prefix, as in `KAFKA_SOCKET_TIMEOUT_MS` for `socket.timeout.ms`.
 
 use std::fmt::{self, Debug, Formatter};
-use std::net::IpAddr;
 
 use anyhow::anyhow;
 use clap::builder::PossibleValue;
@@ -127,39 +126,8 @@ impl KafkaArgs {
         let is_librdkafkas = |name: &str| !OURS.contains(&name) && !KAFKAS_OWN.contains(&name);
         for (name, value) in variables.with_prefix(PREFIX).filter(|(name, _)| is_librdkafkas(name)) {
             let value = value.to_str().ok_or_else(|| anyhow!("invalid value for {PREFIX}{name}: it is not UTF-8"))?;
-            if !is_kubernetes(name, value) {
-                properties.push((name.to_lowercase().replace('_', "."), value.to_owned()));
-            }
+            properties.push((name.to_lowercase().replace('_', "."), value.to_owned()));
         }
         Ok(properties)
-    }
-}
-
-/// Whether Kubernetes has set this one, as it does in every pod for each service of the namespace. Those of a service
-/// called `kafka`, or `kafka-` and something, begin with our prefix: `KAFKA_SERVICE_HOST`, `KAFKA_SERVICE_PORT` (with
-/// `_` and the port's name behind it, too), `KAFKA_PORT`, and `KAFKA_PORT_9092_TCP` with `_PROTO`, `_PORT` and `_ADDR`.
-/// librdkafka has no setting that looks like one of them.
-fn is_kubernetes(name: &str, value: &str) -> bool {
-    const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
-    let is_number = |text: &str| text.parse::<u16>().is_ok();
-    let is_url = |text: &str| text.split_once("://").is_some_and(|(protocol, _)| PROTOCOLS.contains(&protocol));
-    let name = format!("_{name}");
-    if name.ends_with("_SERVICE_HOST") {
-        return value.parse::<IpAddr>().is_ok();
-    }
-    if let Some((_, port)) = name.rsplit_once("_SERVICE_PORT") {
-        return (port.is_empty() || port.starts_with('_')) && is_number(value);
-    }
-    if name.ends_with("_PORT") && is_url(value) {
-        return true;
-    }
-    let Some((_, port)) = name.split_once("_PORT_") else { return false };
-    match port.split('_').collect::<Vec<_>>()[..] {
-        [number, protocol, ref what @ ..] => {
-            is_number(number)
-                && PROTOCOLS.contains(&protocol.to_lowercase().as_str())
-                && matches!(what, [] | ["PROTO" | "PORT" | "ADDR"])
-        }
-        _ => false,
     }
 }

@@ -5,6 +5,7 @@
 mod args;
 mod banner;
 mod clock;
+mod dot_env;
 mod kafka_args;
 mod log_writer;
 mod memory;
@@ -13,6 +14,7 @@ mod sampled_log;
 mod settings;
 mod shutdown;
 mod telemetry;
+mod variables;
 
 pub use args::CommonArgs;
 pub use banner::print_banner;
@@ -21,6 +23,7 @@ pub use kafka_args::{KafkaArgs, SaslMechanism, Secret, SecurityProtocol};
 pub use memory::provide_pages;
 pub use run::{listen, run};
 pub use sampled_log::{MAX_LINES_PER_SECOND, SampledLog};
-pub use settings::{ENV_FILE, NoSettings, Variables, bind_address, parse, try_parse_from};
+pub use settings::{NoSettings, bind_address, parse, try_parse_from};
 pub use shutdown::{exit, shutdown_on_signals};
 pub use telemetry::{TelemetryError, init_logs, log_level};
+pub use variables::{ENV_FILE, Variables};

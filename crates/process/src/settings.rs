@@ -2,22 +2,19 @@
 //!
 //! A wrong one stops the start with one line that names it. An environment variable set to nothing counts as unset, as
 //! compose files and shells set what they mean to leave out. The process's own environment is read and never changed:
-//! what `.env` says reaches the settings, and nothing else.
+//! what `.env` says reaches the settings, and nothing else. No line repeats a value that may be a secret.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::{ErrorKind, Write as _, stdout};
+use std::io::{Write as _, stdout};
 use std::net::IpAddr;
 use std::process::exit;
 
 use clap::builder::Resettable;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Parser};
 
-/// The file that is read from the folder the program is started in; those above it are not looked at.
-pub const ENV_FILE: &str = ".env";
+use crate::Variables;
 
 /// The exit status of a start with a wrong setting, as clap has it.
 const USAGE_STATUS: i32 = 2;
@@ -29,51 +26,6 @@ pub enum NoSettings {
     Asked(String),
     /// Something is wrong: this one line, without `error:` before it, says what.
     Wrong(String),
-}
-
-/// The environment variables that are set to something, and the lines of `.env` where the environment has nothing.
-#[derive(Default)]
-pub struct Variables(BTreeMap<OsString, Found>);
-
-/// A value, and where it was found: text that follows the variable's name.
-type Found = (OsString, &'static str);
-
-impl Variables {
-    /// Those that `environment` and the text of an `.env` file come to; on failure the line that cannot be read.
-    pub fn new(
-        environment: impl IntoIterator<Item = (OsString, OsString)>,
-        dot_env: &str,
-    ) -> Result<Variables, NoSettings> {
-        let mut variables = Variables::default();
-        let file = read_dot_env(dot_env).map_err(NoSettings::Wrong)?;
-        let file = file.into_iter().map(|(name, value)| (name.into(), (value.into(), " (in .env)")));
-        let environment = environment.into_iter().map(|(name, value)| (name, (value, "")));
-        for (name, found) in environment.chain(file).filter(|(_, (value, _))| !value.is_empty()) {
-            variables.0.entry(name).or_insert(found);
-        }
-        Ok(variables)
-    }
-
-    /// Those of this process.
-    fn of_process() -> Result<Variables, NoSettings> {
-        let dot_env = match fs::read_to_string(ENV_FILE) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(NoSettings::Wrong(format!("{ENV_FILE} cannot be read: {error}"))),
-        };
-        Variables::new(env::vars_os(), &dot_env)
-    }
-
-    fn get(&self, name: &OsStr) -> Option<&Found> {
-        self.0.get(name)
-    }
-
-    /// Those whose names begin with `prefix`, by the rest of the name.
-    pub(crate) fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a OsStr)> {
-        self.0
-            .iter()
-            .filter_map(move |(name, (value, _))| Some((name.to_str()?.strip_prefix(prefix)?, value.as_os_str())))
-    }
 }
 
 /// The settings of this process, and the variables that they came from. Prints help, the version or one line about what is
@@ -125,6 +77,8 @@ struct Named {
     found: Option<&'static str>,
     /// Its value may be a secret.
     is_secret: bool,
+    /// Its variable's value is not UTF-8.
+    is_not_utf8: bool,
 }
 
 /// `command`, taking what is found in `variables` where a flag is not given.
@@ -134,19 +88,19 @@ struct Named {
 fn with_variables(command: Command, named: &mut Vec<Named>, variables: &Variables) -> Command {
     let mut command = command.mut_args(|arg| {
         let Some(variable) = arg.get_env().map(OsStr::to_owned) else { return arg };
-        let found = variables.get(&variable);
+        let is_secret = arg.is_hide_env_values_set();
+        let found = variables.get(&variable).map(|(value, place)| (trimmed(value, is_secret), place));
+        let found = found.filter(|(value, _)| !value.is_empty());
         named.push(Named {
             flag: arg.get_long().map(|long| format!("--{long}")).unwrap_or_default(),
             variable: variable.to_string_lossy().into_owned(),
-            found: found.map(|(_, place)| *place),
-            is_secret: arg.is_hide_env_values_set(),
+            found: found.as_ref().map(|(_, place)| **place),
+            is_secret,
+            is_not_utf8: found.as_ref().is_some_and(|(value, _)| value.to_str().is_none()),
         });
         let arg = with_help(arg.env(Resettable::Reset), &variable.to_string_lossy());
         match found {
-            Some((value, _)) => {
-                let hide = arg.is_hide_env_values_set();
-                arg.default_value(value.clone()).required(false).hide_default_value(hide)
-            }
+            Some((value, _)) => arg.default_value(value).required(false).hide_default_value(is_secret),
             None => arg,
         }
     });
@@ -156,23 +110,19 @@ fn with_variables(command: Command, named: &mut Vec<Named>, variables: &Variable
     command
 }
 
+/// `value` without the white space around it, which files with the line ends of Windows and `echo` leave there. A secret may
+/// begin or end with a space.
+fn trimmed(value: &OsStr, is_secret: bool) -> OsString {
+    match value.to_str() {
+        Some(text) if !is_secret => text.trim().into(),
+        _ => value.to_owned(),
+    }
+}
+
 /// Names the variable in the flag's help, as clap no longer does.
 fn with_help(arg: Arg, variable: &str) -> Arg {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     arg.help(format!("{help} [env: {variable}]").trim_start().to_owned())
-}
-
-/// The entries of an `.env` file's text; on failure the line that cannot be read. Its text may be a secret and is not
-/// repeated.
-fn read_dot_env(text: &str) -> Result<Vec<(String, String)>, String> {
-    dotenvy::from_read_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(|error| match error {
-        dotenvy::Error::LineParse(line, _) => {
-            let before = text.find(line.trim_end()).map_or(text, |start| &text[..start]);
-            let number = before.matches('\n').count() + 1;
-            format!("{ENV_FILE} line {number} is malformed: expected NAME=value")
-        }
-        error => format!("{ENV_FILE} cannot be read: {error}"),
-    })
 }
 
 /// What `error` says, in one line, in the words the operator used: the flag if it was given, else the variable.
@@ -186,7 +136,13 @@ fn one_line(error: &clap::Error, named: &[Named], args: &[OsString]) -> String {
         named.iter().find(|named| named.flag == flag)
     });
     let (Some(setting), Some(value)) = (setting, text_of(ContextKind::InvalidValue)) else {
-        return squeeze(&error.to_string(), named);
+        let not_utf8 = named.iter().find(|named| named.is_not_utf8 && error.kind() == ErrorKind::InvalidUtf8);
+        return match not_utf8 {
+            Some(Named { variable, found, .. }) => {
+                format!("invalid value for {variable}{}: it is not UTF-8", found.unwrap_or_default())
+            }
+            None => squeeze(&without_values(error.to_string(), args), named),
+        };
     };
     let given = args.iter().any(|arg| {
         let arg = arg.to_string_lossy();
@@ -204,6 +160,19 @@ fn one_line(error: &clap::Error, named: &[Named], args: &[OsString]) -> String {
         _ => "not a value it takes".to_owned(),
     };
     squeeze(&format!("invalid value{value} for {name}: {reason}"), named)
+}
+
+/// `text` without the values among `args` that are more than a word. clap repeats an argument that it has no use for, such as
+/// a database URL whose flag was forgotten.
+fn without_values(mut text: String, args: &[OsString]) -> String {
+    let is_word = |value: &str| value.chars().all(|char| char.is_alphanumeric() || "-_".contains(char));
+    for arg in args.iter().skip(1).map(|arg| arg.to_string_lossy()) {
+        let value = if arg.starts_with('-') { arg.split_once('=').map_or("", |(_, value)| value) } else { &arg };
+        if !is_word(value) {
+            text = text.replace(value, "…");
+        }
+    }
+    text
 }
 
 /// `text` in one line, without clap's usage, and with the variable beside each flag it misses.

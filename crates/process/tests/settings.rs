@@ -71,6 +71,45 @@ fn a_variable_set_to_nothing_counts_as_unset() {
 }
 
 #[test]
+fn white_space_around_a_value_does_not_count_unless_it_may_be_a_secret() {
+    let settings = try_parse("", &[("PORT", "2\r"), ("DATA_DIR", " d\n"), ("KAFKA_TOPIC", " \t")], "").unwrap();
+    assert_eq!((settings.port, settings.data_dir.as_str(), settings.kafka_topic), (2, "d", None));
+    let line = wrong("", &[("DATA_DIR", "d"), ("SECRET_SIZE", "7 ")], "");
+    assert_eq!(line, "invalid value for SECRET_SIZE: invalid digit found in string");
+    assert_eq!(try_parse("", &[], "DATA_DIR=d\r\nPORT=3\r\n").unwrap().port, 3);
+}
+
+#[test]
+fn values_of_the_file_are_literal_and_the_last_line_of_a_name_counts() {
+    let settings = try_parse("", &[("word", "expanded")], "DATA_DIR=x\nDATA_DIR=\"pa$word\\n\"\n").unwrap();
+    assert_eq!(settings.data_dir, "pa$word\\n");
+}
+
+#[test]
+fn a_value_that_is_not_utf8_is_refused_by_the_name_of_its_variable() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let environment = [("DATA_DIR".into(), "d".into()), ("LOG_LEVEL".into(), OsString::from_vec(b"inf\xff".to_vec()))];
+    let parsed = try_parse_from::<Settings>(["program".into()], &Variables::new(environment, "").unwrap());
+    assert_eq!(parsed, Err(NoSettings::Wrong("invalid value for LOG_LEVEL: it is not UTF-8".to_owned())));
+}
+
+#[test]
+fn what_kubernetes_sets_for_a_service_is_no_setting() {
+    let kubernetes = [
+        ("PORT", "tcp://10.0.0.1:80"),
+        ("KAFKA_TOPIC_PORT", "udp://[fd00::1]:80"),
+        ("VERBOSE_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("DATA_DIR", "d"),
+    ];
+    assert_eq!(try_parse("", &kubernetes, "").unwrap().port, 8081);
+    // A person's value counts wherever it is, and a flag is never Kubernetes's.
+    assert_eq!(try_parse("", &kubernetes, "PORT=3").unwrap().port, 3);
+    assert_eq!(try_parse("", &[], "DATA_DIR=d\nPORT=sctp://10.0.0.1:80").unwrap().port, 8081);
+    assert!(wrong("--port tcp://10.0.0.1:80", &kubernetes, "").contains("for --port"));
+    assert!(wrong("", &[("DATA_DIR", "d"), ("PORT", "http://10.0.0.1:80")], "").contains("for PORT"));
+}
+
+#[test]
 fn a_list_is_split_wherever_it_comes_from() {
     let brokers = |args, environment: &[_]| try_parse(args, environment, "DATA_DIR=d").unwrap().kafka_brokers;
     assert_eq!(brokers("", &[("KAFKA_BROKERS", "a:1,b:2")]), ["a:1", "b:2"]);
@@ -99,7 +138,13 @@ fn what_is_wrong_is_said_in_one_line_that_names_the_setting() {
         ("--prot 1", &[], file, "unexpected argument '--prot' found tip: a similar argument exists: '--port'"),
         ("extra", &[], file, "unexpected argument 'extra' found"),
         ("", &[], "DATA_DIR=d\n\n# fine\nthis is not fine\n", ".env line 4 is malformed: expected NAME=value"),
-        ("", &[], "DATA_DIR=d\nPASSWORD='open\n", ".env line 2 is malformed: expected NAME=value"),
+        (
+            "",
+            &[],
+            "DATA_DIR=d\nPASSWORD='open\n",
+            ".env line 2 is malformed: a quoted value ends with its quote, and has none of the same kind inside",
+        ),
+        ("postgres://bob:s3cret@host/db", &[], file, "unexpected argument '…' found"),
     ] {
         assert_eq!(wrong(args, environment, file), line, "{args} {environment:?} {file:?}");
     }
@@ -181,6 +226,7 @@ fn what_kubernetes_sets_for_a_service_called_kafka_is_left_alone() {
         ("KAFKA_PORT_9092_TCP_PORT", "9092"),
         ("KAFKA_PORT_9092_TCP_ADDR", "10.0.0.1"),
         ("KAFKA_UI_SERVICE_HOST", "fd00::1"),
+        ("KAFKA_PORT_UI_PORT_80_TCP", "tcp://10.0.0.1:80"),
         ("KAFKA_UI_PORT_80_TCP_ADDR", "fd00::1"),
     ];
     assert_eq!(properties("", &kubernetes, ""), []);
