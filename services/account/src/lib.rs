@@ -128,11 +128,11 @@ impl Readiness for AccountReadiness {
     /// Ready even while the event log is away: accounts are kept, and events wait (ARCHITECTURE.md A2).
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
-        report.reasons.extend(self.store.failure());
+        report.reasons.extend(self.store.failure().map(|cause| process::public_cause(&cause)));
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }
-        let failure = self.status.failure();
+        let failure = self.status.failure().map(|cause| process::public_cause(&cause));
         let relay = json!({ "publishing": failure.is_none(), "published": self.status.published_count(), "waiting": self.status.waiting_count(), "failure": failure });
         report.details.insert("relay".to_owned(), relay);
         report

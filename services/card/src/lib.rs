@@ -143,7 +143,7 @@ impl Readiness for CardReadiness {
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
         report.reasons.extend(self.status.unready());
-        report.reasons.extend(self.store.failure());
+        report.reasons.extend(self.store.failure().map(|cause| process::public_cause(&cause)));
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }

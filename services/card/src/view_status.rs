@@ -128,7 +128,7 @@ impl ViewStatus {
             "lag": progress.lag,
             "records": self.records(),
             "quarantined": self.quarantined(),
-            "failure": progress.failure.as_ref().or(progress.unanswered.as_ref()),
+            "failure": progress.failure.as_ref().or(progress.unanswered.as_ref()).map(|cause| process::public_cause(cause)),
         })
     }
 
