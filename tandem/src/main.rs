@@ -45,6 +45,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         cors: settings.cors_allow_origin.clone(),
         clock: Clock::system(),
     };
+    process::warn_if_exposed(bind_addr);
     let account_address = account_listener.local_addr()?;
     process::print_banner(
         "Tandem",

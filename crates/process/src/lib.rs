@@ -23,7 +23,7 @@ pub use clock::Clock;
 pub use kafka_args::{KafkaArgs, SaslMechanism, Secret, SecurityProtocol};
 pub use memory::provide_pages;
 pub use public_cause::public_cause;
-pub use run::{listen, run};
+pub use run::{listen, run, warn_if_exposed};
 pub use sampled_log::{MAX_LINES_PER_SECOND, SampledLog};
 pub use settings::{NoSettings, bind_address, parse, try_parse_from};
 pub use shutdown::{exit, shutdown_on_signals};

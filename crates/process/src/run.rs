@@ -37,3 +37,10 @@ pub async fn listen(address: IpAddr, port: u16, setting: &str) -> anyhow::Result
     let listener = TcpListener::bind(address).await;
     listener.with_context(|| format!("cannot listen on {address}, which {setting} and BIND_ADDR name"))
 }
+
+/// Logs a warning if `address` can be reached from other machines.
+pub fn warn_if_exposed(address: IpAddr) {
+    if !address.to_canonical().is_loopback() {
+        tracing::warn!(%address, "BIND_ADDR is not a loopback address, and callers are not authenticated: limit who can connect");
+    }
+}

@@ -63,6 +63,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
     let database = settings.database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("card.db")));
     let listener = process::listen(settings.common.bind_addr, settings.port, "PORT").await?;
     let log = KafkaLog::open(KafkaSettings { brokers, topic: settings.kafka.kafka_topic, extra })?;
+    process::warn_if_exposed(settings.common.bind_addr);
     let address = listener.local_addr()?;
     process::print_banner(
         "Tandem card service",
