@@ -21,8 +21,14 @@ pub struct CountryCode(&'static str);
 
 /// A text that is no country code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be an ISO 3166-1 alpha-2 code in upper case, such as US")]
-pub struct InvalidCountryCode;
+pub enum InvalidCountryCode {
+    /// Any other text.
+    #[error("must be an ISO 3166-1 alpha-2 code in upper case, such as US")]
+    Unassigned,
+    /// `UK`, which many take for the code of the United Kingdom.
+    #[error("must be an ISO 3166-1 alpha-2 code in upper case; the United Kingdom has GB")]
+    UnitedKingdom,
+}
 
 impl CountryCode {
     /// As it is written: two upper-case letters.
@@ -46,7 +52,10 @@ impl FromStr for CountryCode {
                 std::cmp::Ordering::Greater => high = middle,
             }
         }
-        Err(InvalidCountryCode)
+        Err(match text.eq_ignore_ascii_case("UK") {
+            true => InvalidCountryCode::UnitedKingdom,
+            false => InvalidCountryCode::Unassigned,
+        })
     }
 }
 
@@ -79,7 +88,10 @@ mod tests {
     #[test]
     fn nothing_else_is_a_country() {
         for text in ["", "U", "us", "USA", "XX", "AA", "ZZ", "U S", "US ", "ÄÖ", "\0\0"] {
-            assert_eq!(text.parse::<CountryCode>(), Err(InvalidCountryCode), "{text:?}");
+            assert_eq!(text.parse::<CountryCode>(), Err(InvalidCountryCode::Unassigned), "{text:?}");
+        }
+        for text in ["UK", "uk"] {
+            assert!(text.parse::<CountryCode>().unwrap_err().to_string().contains("GB"));
         }
     }
 }

@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use database::StoreError;
 use http_server::ApiError;
 
+use crate::beholder_name::InvalidBeholderName;
+
 /// Why a request was refused.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AccountError {
@@ -19,9 +21,9 @@ pub enum AccountError {
     /// A name of nothing but spaces, in an update.
     #[error("beholder_name must not be empty")]
     EmptyName,
-    /// A name that is too long or holds control characters.
-    #[error("beholder_name must have 1 to 200 characters and no control characters")]
-    InvalidName,
+    /// A name that breaks a rule.
+    #[error("beholder_name {0}")]
+    InvalidName(#[from] InvalidBeholderName),
     /// A country that is none.
     #[error("country_code {0}")]
     InvalidCountry(#[from] country_code::InvalidCountryCode),
@@ -69,7 +71,7 @@ impl From<AccountError> for ApiError {
         let invalid = |code, field: &'static str, text| ApiError::invalid(field, code, text);
         match error {
             AccountError::MissingFields { field } => invalid("missing_fields", field, text),
-            AccountError::EmptyName | AccountError::InvalidName => {
+            AccountError::EmptyName | AccountError::InvalidName(_) => {
                 invalid("invalid_beholder_name", "beholder_name", text)
             }
             AccountError::InvalidCountry(_) => invalid("invalid_country_code", "country_code", text),

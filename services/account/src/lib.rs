@@ -6,6 +6,7 @@
 
 pub mod account;
 mod account_number;
+mod beholder_name;
 mod config;
 mod create_account;
 mod delete_account;

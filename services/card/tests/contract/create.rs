@@ -79,9 +79,11 @@ fn a_country_is_one_of_iso_3166_in_upper_case() {
     let service = TestService::start();
     let account = service.account();
     let text = "country must be an ISO 3166-1 alpha-2 code in upper case, such as US";
-    for country in ["us", "USA", "U", "XX", "EU", "UK", " US", "US ", "ＵＳ", "12", "U\u{0}"] {
+    for country in ["us", "USA", "U", "XX", "EU", " US", "US ", "ＵＳ", "12", "U\u{0}"] {
         service.post_card(country, &account).expect_error(400, "invalid_country", text, Some("country"));
     }
+    let text = "country must be an ISO 3166-1 alpha-2 code in upper case; the United Kingdom has GB";
+    service.post_card("UK", &account).expect_error(400, "invalid_country", text, Some("country"));
 }
 
 #[test]
