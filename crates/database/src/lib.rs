@@ -23,6 +23,13 @@ pub enum StoreError {
     /// committed, it may be.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// The database does not take this command for what is in it, or cannot read a row that the command names. Nothing was
+    /// written, and a retry fails too. Other commands are not affected.
+    #[error("the database rejected the command: {0}")]
+    Rejected(String),
+    /// Another transaction was in the way. Nothing was written, and a retry may succeed.
+    #[error("another transaction was in the way: {0}")]
+    Conflict(String),
     /// The service is stopping. Nothing was written.
     #[error("the service is stopping")]
     Stopping,

@@ -20,6 +20,7 @@ use crate::account_number::AccountNumbering;
 use crate::error::AccountError;
 
 /// What a request wants of the database.
+#[derive(Clone)]
 pub(crate) enum Command {
     Create { beholder_name: BeholderName, country_code: CountryCode, trace: TraceParent },
     Change { id: AccountId, change: Change, if_match: Option<IfMatch>, trace: TraceParent },

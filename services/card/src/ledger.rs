@@ -19,6 +19,7 @@ use crate::error::CardError;
 use crate::quarantine::QuarantinedRecord;
 
 /// What a request, or a loop of this service, wants of the database.
+#[derive(Clone)]
 pub(crate) enum Command {
     /// A new card, unless the account is closed.
     Create { country: CountryCode, account_id: AccountId },

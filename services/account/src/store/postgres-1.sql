@@ -1,4 +1,4 @@
--- The account database on PostgreSQL, version 1. search_path is the service's own schema.
+-- The account database on PostgreSQL, version 1.
 
 -- In the order of creation, nearly: instances draw from it at once. account_number is a keyed permutation of it.
 CREATE SEQUENCE account.account_sequence;

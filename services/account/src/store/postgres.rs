@@ -32,7 +32,7 @@ const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, versio
 pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Result<Opened, OpenError> {
     let database = Postgres::open(url, &SCHEMA).await?;
     let row = database
-        .read(async |client| client.query_one("SELECT database_id, number_key FROM ledger", &[]).await)
+        .read(async |client| client.query_one("SELECT database_id, number_key FROM account.ledger", &[]).await)
         .await
         .map_err(|error| OpenError::Refused(error.to_string()))?;
     let key = <[u8; 16]>::try_from(row.get::<_, &[u8]>(1))
@@ -57,7 +57,8 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) async fn account(&self, id: AccountId) -> Result<Option<Account>, StoreError> {
         let row = self.database.read(async |client| {
-            let statement = client.prepare_cached(&format!("SELECT {COLUMNS} FROM accounts WHERE id = $1")).await?;
+            let statement =
+                client.prepare_cached(&format!("SELECT {COLUMNS} FROM account.accounts WHERE id = $1")).await?;
             client.query_opt(&statement, &[&id.0]).await
         });
         row.await?.map(|row| account_from_row(&row, &self.numbering)).transpose()
@@ -65,7 +66,7 @@ impl Reader {
 
     pub(super) async fn account_by_sequence(&self, sequence: u64) -> Result<Option<Account>, StoreError> {
         let row = self.database.read(async |client| {
-            let sql = format!("SELECT {COLUMNS} FROM accounts WHERE sequence = $1");
+            let sql = format!("SELECT {COLUMNS} FROM account.accounts WHERE sequence = $1");
             let statement = client.prepare_cached(&sql).await?;
             client.query_opt(&statement, &[&(sequence as i64)]).await
         });
@@ -78,7 +79,8 @@ impl Reader {
             let before = match request.after {
                 None => i64::MAX,
                 Some(id) => {
-                    let statement = client.prepare_cached("SELECT sequence FROM accounts WHERE id = $1").await?;
+                    let statement =
+                        client.prepare_cached("SELECT sequence FROM account.accounts WHERE id = $1").await?;
                     match client.query_opt(&statement, &[&id.0]).await? {
                         None => return Ok(None),
                         Some(row) => row.get(0),
@@ -86,12 +88,13 @@ impl Reader {
                 }
             };
             let filter = if request.status.is_some() { "status = $3 AND" } else { "$3::text IS NULL AND" };
-            let sql =
-                format!("SELECT {COLUMNS} FROM accounts WHERE {filter} sequence < $1 ORDER BY sequence DESC LIMIT $2");
+            let sql = format!(
+                "SELECT {COLUMNS} FROM account.accounts WHERE {filter} sequence < $1 ORDER BY sequence DESC LIMIT $2"
+            );
             // One more than asked for tells whether there are more.
             let (limit, status) = (request.limit as i64 + 1, request.status.map(AccountStatus::as_str));
             let statement = client.prepare_cached(&sql).await?;
-            let totals = client.prepare_cached("SELECT active, blocked, deleted FROM ledger").await?;
+            let totals = client.prepare_cached("SELECT active, blocked, deleted FROM account.ledger").await?;
             let parameters: [Parameter<'_>; 3] = [&before, &limit, &status];
             let (rows, totals) =
                 tokio::try_join!(client.query(&statement, &parameters), client.query_one(&totals, &[]),)?;

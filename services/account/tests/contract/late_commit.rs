@@ -55,7 +55,7 @@ fn an_event_whose_transaction_commits_late_is_published_before_those_behind_it()
         wait_until("the change waits for the ledger", || {
             let waiting = with_postgres(&url, async |client| {
                 let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                           AND wait_event_type = 'Lock' AND query LIKE '%UPDATE ledger%'";
+                           AND wait_event_type = 'Lock' AND query LIKE '%UPDATE account.ledger%'";
                 Ok(client.query_one(sql, &[]).await?.get::<_, i64>(0))
             });
             assert!(!change.is_finished(), "it was answered before its turn");

@@ -27,7 +27,7 @@ const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
 pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<()>), OpenError> {
     let database = Postgres::open(url, &SCHEMA).await?;
     let row = database
-        .read(async |client| client.query_one("SELECT number_key FROM ledger", &[]).await)
+        .read(async |client| client.query_one("SELECT number_key FROM card.ledger", &[]).await)
         .await
         .map_err(|error| OpenError::Refused(error.to_string()))?;
     let key = <[u8; 16]>::try_from(row.get::<_, &[u8]>(0))
@@ -57,7 +57,8 @@ impl Reader {
 
     async fn one(&self, column: &str, value: Parameter<'_>) -> Result<Option<Card>, StoreError> {
         let row = self.database.read(async |client| {
-            let statement = client.prepare_cached(&format!("SELECT {COLUMNS} FROM cards WHERE {column} = $1")).await?;
+            let statement =
+                client.prepare_cached(&format!("SELECT {COLUMNS} FROM card.cards WHERE {column} = $1")).await?;
             client.query_opt(&statement, &[value]).await
         });
         row.await?.map(|row| card_from_row(&row, &self.numbering)).transpose()
@@ -69,7 +70,7 @@ impl Reader {
             let before = match request.after {
                 None => i64::MAX,
                 Some(id) => {
-                    let statement = client.prepare_cached("SELECT sequence FROM cards WHERE id = $1").await?;
+                    let statement = client.prepare_cached("SELECT sequence FROM card.cards WHERE id = $1").await?;
                     match client.query_opt(&statement, &[&id]).await? {
                         None => return Ok(None),
                         Some(row) => row.get(0),
@@ -77,11 +78,12 @@ impl Reader {
                 }
             };
             let filter = if request.account_id.is_some() { "account_id = $3 AND" } else { "$3::uuid IS NULL AND" };
-            let sql =
-                format!("SELECT {COLUMNS} FROM cards WHERE {filter} sequence < $1 ORDER BY sequence DESC LIMIT $2");
+            let sql = format!(
+                "SELECT {COLUMNS} FROM card.cards WHERE {filter} sequence < $1 ORDER BY sequence DESC LIMIT $2"
+            );
             let total = match request.account_id {
-                None => "SELECT cards FROM ledger WHERE $1::uuid IS NULL",
-                Some(_) => "SELECT cards FROM card_accounts WHERE account_id = $1",
+                None => "SELECT cards FROM card.ledger WHERE $1::uuid IS NULL",
+                Some(_) => "SELECT cards FROM card.card_accounts WHERE account_id = $1",
             };
             let (statement, total) = (client.prepare_cached(&sql).await?, client.prepare_cached(total).await?);
             // One more than asked for tells whether there are more.

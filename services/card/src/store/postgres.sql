@@ -1,4 +1,4 @@
--- The card database on PostgreSQL, version 1. search_path is the service's own schema.
+-- The card database on PostgreSQL, version 1.
 
 -- In the order of creation, nearly: instances draw from it at once. card_number is a keyed permutation of it.
 CREATE SEQUENCE card.card_sequence;

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use database::StoreError;
-use database::postgres::{Postgres, Session};
+use database::postgres::{Postgres, SYNCED, Session};
 use event_log::Record;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::unbounded_channel;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
@@ -147,7 +146,7 @@ impl Outbox for PostgresOutbox {
 
     fn removed(&mut self) -> Result<u64, StoreError> {
         let removed = self.with_session(async |session| {
-            let row = session.client.query_one("SELECT removed_outbox_sequence FROM relay_lease", &[]).await?;
+            let row = session.client.query_one("SELECT removed_outbox_sequence FROM account.relay_lease", &[]).await?;
             Ok(row.get::<_, i64>(0))
         })?;
         // What is published will be removed, whatever becomes of this publisher.
@@ -164,7 +163,7 @@ impl Outbox for PostgresOutbox {
 
     fn waiting(&mut self) -> Result<u64, StoreError> {
         let waiting = self.with_session(async |session| {
-            let row = session.client.query_one("SELECT count(*) FROM outbox", &[]).await?;
+            let row = session.client.query_one("SELECT count(*) FROM account.outbox", &[]).await?;
             Ok(row.get::<_, i64>(0))
         })?;
         Ok(waiting as u64)
@@ -204,7 +203,7 @@ impl Outbox for PostgresOutbox {
         self.with_session(async |session| {
             session
                 .client
-                .execute("UPDATE relay_lease SET resync_done = greatest(resync_done, $1)", &[&request.0])
+                .execute("UPDATE account.relay_lease SET resync_done = greatest(resync_done, $1)", &[&request.0])
                 .await
         })?;
         self.resync = self.resync.filter(|latest| *latest > request);
@@ -244,14 +243,8 @@ impl AsRef<Client> for OutboxSession {
 
 impl OutboxSession {
     async fn open(database: &Postgres, handover: &Handover) -> Result<Self, StoreError> {
-        let (notified, mut notifications) = unbounded_channel();
-        let client = database.connect_listening(notified).await?;
         let hearing = handover.clone();
-        tokio::spawn(async move {
-            while notifications.recv().await.is_some() {
-                hearing.expect_more();
-            }
-        });
+        let client = database.connect_listening(move |_| hearing.expect_more()).await?;
         client.batch_execute("LISTEN account_outbox").await?;
         // Nobody has heard of what was committed before.
         handover.expect_more();
@@ -262,7 +255,7 @@ impl OutboxSession {
         client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off").await?;
         let lease = client
             .prepare(
-                "UPDATE relay_lease SET holder = $1, expires_at = clock_timestamp() + make_interval(secs => $2)
+                "UPDATE account.relay_lease SET holder = $1, expires_at = clock_timestamp() + make_interval(secs => $2)
                  WHERE holder = $1 OR expires_at < clock_timestamp()
                  RETURNING resync_requested, resync_done",
             )
@@ -270,20 +263,21 @@ impl OutboxSession {
         let read = client
             .prepare(
                 "SELECT sequence, account_id, event_type, status, version, occurred_at, traceparent
-                 FROM outbox WHERE sequence > $1 AND sequence <= $2 ORDER BY sequence LIMIT $3",
+                 FROM account.outbox WHERE sequence > $1 AND sequence <= $2 ORDER BY sequence LIMIT $3",
             )
             .await?;
         // One statement, so all of it is of one moment.
         let page = format!(
-            "SELECT {COLUMNS}, (SELECT last_outbox_sequence FROM ledger) FROM accounts WHERE sequence > $1
+            "SELECT {COLUMNS}, (SELECT last_outbox_sequence FROM account.ledger) FROM account.accounts WHERE sequence > $1
              ORDER BY sequence LIMIT $2"
         );
         let page = client.prepare(&page).await?;
-        let release = client.prepare("UPDATE relay_lease SET expires_at = clock_timestamp() WHERE holder = $1").await?;
+        let release =
+            client.prepare("UPDATE account.relay_lease SET expires_at = clock_timestamp() WHERE holder = $1").await?;
         let remove = client
             .prepare(
-                "WITH removed AS (DELETE FROM outbox WHERE sequence <= $1)
-                 UPDATE relay_lease SET removed_outbox_sequence = greatest(removed_outbox_sequence, $1)",
+                "WITH removed AS (DELETE FROM account.outbox WHERE sequence <= $1)
+                 UPDATE account.relay_lease SET removed_outbox_sequence = greatest(removed_outbox_sequence, $1)",
             )
             .await?;
         Ok(OutboxSession { client, lease, release, read, page, remove })
@@ -292,13 +286,15 @@ impl OutboxSession {
 
 /// Asks whichever instance publishes to tell the event log the state of every account.
 pub(crate) async fn request_resync(database: &Postgres) -> Result<ResyncRequest, StoreError> {
-    let sql = "UPDATE relay_lease SET resync_requested = resync_requested + 1 RETURNING resync_requested";
-    database.read(async |client| Ok(ResyncRequest(client.query_one(sql, &[]).await?.get(0)))).await
+    let sql = format!(
+        "UPDATE account.relay_lease SET resync_requested = resync_requested + 1 RETURNING resync_requested, {SYNCED}"
+    );
+    database.read(async |client| Ok(ResyncRequest(client.query_one(&sql, &[]).await?.get(0)))).await
 }
 
 /// What has been asked for, and what has been done; and whether an instance holds the lease.
 pub(crate) async fn resync_requests(database: &Postgres) -> Result<(ResyncRequests, bool), StoreError> {
-    let sql = "SELECT resync_requested, resync_done, expires_at > clock_timestamp() FROM relay_lease";
+    let sql = "SELECT resync_requested, resync_done, expires_at > clock_timestamp() FROM account.relay_lease";
     let row = database.read(async |client| client.query_one(sql, &[]).await).await?;
     Ok((requests_from_row(&row), row.get(2)))
 }

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 
-use database::postgres::{Parameter, Postgres, Session};
+use database::postgres::{BEGIN, Parameter, Postgres, SYNCED, Session, commit_isolated};
 use database::{Committer, StoreError};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
@@ -45,16 +45,19 @@ impl Committer for Writer {
 
     /// It always asks the server, which tells whether that is there.
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
-        let (now, accounts) = (self.clock.now(), HashMap::new());
-        let id_of = |_sequence| self.ids.next(now);
-        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, accounts };
-        let hands_over = self.handover.is_publishing();
-        let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over).await;
-        let (outcomes, told) = self.session.run(WriteSession::open, work)?;
-        if hands_over && let Some(batch) = told {
-            self.handover.hand_over(batch);
-        }
-        Ok(outcomes)
+        let Writer { session, numbering, clock, ids, handover } = self;
+        commit_isolated(commands, |commands| {
+            let (now, accounts) = (clock.now(), HashMap::new());
+            let id_of = |_sequence| ids.next(now);
+            let batch = Batch { numbering, id_of: &id_of, now, accounts };
+            let hands_over = handover.is_publishing();
+            let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over).await;
+            let (outcomes, told) = session.run(WriteSession::open, work)?;
+            if hands_over && let Some(batch) = told {
+                handover.hand_over(batch);
+            }
+            Ok(outcomes)
+        })
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
@@ -66,7 +69,7 @@ impl Committer for Writer {
 /// $1 to $5 are of the ledger and of the events' accounts, $11 says whether other instances are to be notified.
 const HEAD: &str = "
     head AS (
-        UPDATE ledger SET
+        UPDATE account.ledger SET
             active = active + $1, blocked = blocked + $2, deleted = deleted + $3,
             previous_outbox_sequence = last_outbox_sequence,
             last_outbox_sequence = greatest(last_outbox_sequence, $4) + cardinality($5::uuid[])
@@ -76,7 +79,7 @@ const HEAD: &str = "
 
 /// Writes the events behind what [`HEAD`] found.
 const TELL: &str = "
-    INSERT INTO outbox
+    INSERT INTO account.outbox
     SELECT head.last - cardinality($5::uuid[]) + event.place, event.account_id, event.event_type, event.status,
         event.version, event.occurred_at, event.traceparent
     FROM head, unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
@@ -102,18 +105,19 @@ impl AsRef<Client> for WriteSession {
 impl WriteSession {
     async fn open(database: &Postgres) -> Result<Self, StoreError> {
         let client = database.connect().await?;
-        let draw = client.prepare("SELECT nextval('account_sequence') FROM generate_series(1, $1::bigint)").await?;
-        let lock = format!("SELECT {COLUMNS} FROM accounts WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE");
+        let draw =
+            client.prepare("SELECT nextval('account.account_sequence') FROM generate_series(1, $1::bigint)").await?;
+        let lock = format!("SELECT {COLUMNS} FROM account.accounts WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE");
         let lock = client.prepare(&lock).await?;
         let insert = client
             .prepare(
-                "INSERT INTO accounts SELECT * FROM unnest(
+                "INSERT INTO account.accounts SELECT * FROM unnest(
                      $1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[])",
             )
             .await?;
         let update = client
             .prepare(
-                "UPDATE accounts SET beholder_name = new.beholder_name, country_code = new.country_code,
+                "UPDATE account.accounts SET beholder_name = new.beholder_name, country_code = new.country_code,
                      status = new.status, version = new.version, updated_at = new.updated_at
                  FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
                      AS new (id, beholder_name, country_code, status, version, updated_at)
@@ -124,11 +128,12 @@ impl WriteSession {
         // The accounts come first: what the row of the answer asks for last is run last, and so is the one row of the ledger.
         let create = format!(
             "WITH created AS (
-                 INSERT INTO accounts SELECT nextval('account_sequence'), new.* FROM unnest(
+                 INSERT INTO account.accounts SELECT nextval('account.account_sequence'), new.* FROM unnest(
                      $12::uuid[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[], $18::bigint[]) AS new
                  RETURNING id, sequence
              ), {HEAD}, told AS ({TELL})
-             SELECT array_agg(id), array_agg(sequence), (SELECT behind FROM head), (SELECT last FROM head) FROM created"
+             SELECT array_agg(id), array_agg(sequence), (SELECT behind FROM head), (SELECT last FROM head), {SYNCED}
+             FROM created"
         );
         let create = client.prepare(&create).await?;
         Ok(WriteSession { client, create, draw, lock, insert, update, tell })
@@ -149,12 +154,14 @@ impl WriteSession {
         let (draw, lock): ([Parameter<'_>; 1], [Parameter<'_>; 1]) = ([&creations], [&named]);
         // Futures that are polled together go out together: this is one round trip.
         let ((), drawn, locked) = tokio::try_join!(
-            self.client.batch_execute("BEGIN"),
+            self.client.batch_execute(BEGIN),
             self.client.query(&self.draw, &draw),
             self.client.query(&self.lock, &lock),
         )?;
         for row in &locked {
-            let account = account_from_row(row, batch.numbering)?;
+            // It fails the command that names it, and no other.
+            let account = account_from_row(row, batch.numbering);
+            let account = account.map_err(|error| StoreError::Rejected(error.to_string()))?;
             batch.accounts.insert(account.id, account);
         }
         let now = batch.now;

@@ -10,7 +10,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use account_events::AccountId;
-use database::postgres::{Parameter, Postgres, Session};
+use database::postgres::{BEGIN, Parameter, Postgres, Session, commit_isolated};
 use database::{Committer, StoreError};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
@@ -43,10 +43,13 @@ impl Committer for Writer {
 
     /// It always asks the server, which tells whether that is there.
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
-        let (now, closed, cards) = (self.clock.now(), BTreeSet::new(), HashMap::new());
-        let id_of = |_sequence| self.ids.next(now);
-        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
-        self.session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
+        let Writer { session, numbering, clock, ids } = self;
+        commit_isolated(commands, |commands| {
+            let (now, closed, cards) = (clock.now(), BTreeSet::new(), HashMap::new());
+            let id_of = |_sequence| ids.next(now);
+            let batch = Batch { numbering, id_of: &id_of, now, closed, cards };
+            session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
+        })
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
@@ -81,10 +84,10 @@ impl WriteSession {
     async fn open(database: &Postgres) -> Result<Self, StoreError> {
         let client = database.connect().await?;
         let quarantine = format!(
-            "INSERT INTO quarantine
+            "INSERT INTO card.quarantine
              SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::bytea[],
                  $7::text[], $8::bigint[])
-             WHERE (SELECT count(*) FROM quarantine) < {}
+             WHERE (SELECT count(*) FROM card.quarantine) < {}
              ON CONFLICT (partition, record_offset) DO UPDATE SET
                  (reason, detail, key, value, headers, seen_at) = (excluded.reason, excluded.detail, excluded.key,
                      excluded.value, excluded.headers, excluded.seen_at)
@@ -96,61 +99,61 @@ impl WriteSession {
             // What the row of the answer does not ask for is run last, and so is the one row of the ledger.
             create: prepare(
                 "WITH held AS (
-                     INSERT INTO card_accounts
+                     INSERT INTO card.card_accounts
                      SELECT account_id, cards, false FROM unnest($1::uuid[], $2::bigint[]) AS new (account_id, cards)
                      ON CONFLICT (account_id) DO UPDATE SET cards = card_accounts.cards + excluded.cards
                      WHERE NOT card_accounts.closed
                      RETURNING account_id
                  ), made AS (
-                     INSERT INTO cards
-                     SELECT nextval('card_sequence'), id, country, account_id, false, $6::bigint
+                     INSERT INTO card.cards
+                     SELECT nextval('card.card_sequence'), id, country, account_id, false, $6::bigint
                      FROM (
                          SELECT * FROM unnest($3::uuid[], $4::text[], $5::uuid[]) AS new (id, country, account_id)
                          WHERE account_id IN (SELECT account_id FROM held) ORDER BY id
                      ) AS ordered
                      RETURNING id, sequence
                  ), counted AS (
-                     UPDATE ledger SET cards = cards + (SELECT count(*) FROM made)
+                     UPDATE card.ledger SET cards = cards + (SELECT count(*) FROM made)
                  )
                  SELECT coalesce(array_agg(id), '{}'), coalesce(array_agg(sequence), '{}') FROM made",
             )
             .await?,
-            draw: prepare("SELECT nextval('card_sequence') FROM generate_series(1, $1::bigint)").await?,
+            draw: prepare("SELECT nextval('card.card_sequence') FROM generate_series(1, $1::bigint)").await?,
             add_accounts: prepare(
-                "INSERT INTO card_accounts SELECT account_id, 0, false FROM unnest($1::uuid[]) AS new (account_id)
+                "INSERT INTO card.card_accounts SELECT account_id, 0, false FROM unnest($1::uuid[]) AS new (account_id)
                  ON CONFLICT (account_id) DO NOTHING",
             )
             .await?,
             lock_accounts: prepare(
-                "SELECT account_id, closed FROM card_accounts WHERE account_id = ANY($1::uuid[])
+                "SELECT account_id, closed FROM card.card_accounts WHERE account_id = ANY($1::uuid[])
                  ORDER BY account_id FOR UPDATE",
             )
             .await?,
             lock_cards: prepare(
-                "SELECT id, deleted FROM cards
+                "SELECT id, deleted FROM card.cards
                  WHERE id = ANY($1::uuid[]) OR (account_id = ANY($2::uuid[]) AND NOT deleted) ORDER BY id FOR UPDATE",
             )
             .await?,
             insert: prepare(
-                "INSERT INTO cards SELECT sequence, id, country, account_id, false, created_at
+                "INSERT INTO card.cards SELECT sequence, id, country, account_id, false, created_at
                  FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[])
                      AS new (sequence, id, country, account_id, created_at)",
             )
             .await?,
             count: prepare(
-                "UPDATE card_accounts SET cards = card_accounts.cards + new.cards
+                "UPDATE card.card_accounts SET cards = card_accounts.cards + new.cards
                  FROM unnest($1::uuid[], $2::bigint[]) AS new (account_id, cards)
                  WHERE card_accounts.account_id = new.account_id",
             )
             .await?,
-            delete: prepare("UPDATE cards SET deleted = true WHERE id = ANY($1::uuid[])").await?,
-            close: prepare("UPDATE card_accounts SET closed = true WHERE account_id = ANY($1::uuid[])").await?,
+            delete: prepare("UPDATE card.cards SET deleted = true WHERE id = ANY($1::uuid[])").await?,
+            close: prepare("UPDATE card.card_accounts SET closed = true WHERE account_id = ANY($1::uuid[])").await?,
             delete_closed: prepare(
-                "UPDATE cards SET deleted = true WHERE account_id = ANY($1::uuid[]) AND NOT deleted",
+                "UPDATE card.cards SET deleted = true WHERE account_id = ANY($1::uuid[]) AND NOT deleted",
             )
             .await?,
             quarantine: prepare(&quarantine).await?,
-            total: prepare("UPDATE ledger SET cards = cards + $1").await?,
+            total: prepare("UPDATE card.ledger SET cards = cards + $1").await?,
             client,
         })
     }
@@ -166,7 +169,7 @@ impl WriteSession {
         let creations = named.creations as i64;
         // Futures that are polled together go out together: this is one round trip.
         let ((), drawn, _, accounts, cards) = tokio::try_join!(
-            self.client.batch_execute("BEGIN"),
+            self.client.batch_execute(BEGIN),
             self.query_if(creations > 0, &self.draw, [&creations]),
             self.query_if(!accounts.is_empty(), &self.add_accounts, [&accounts]),
             self.query_if(!accounts.is_empty(), &self.lock_accounts, [&accounts]),
@@ -192,7 +195,7 @@ impl WriteSession {
         let parameters: [Parameter<'_>; 6] = [&counted, &counts, &ids, &countries, &accounts, &now];
         let missing: [Parameter<'_>; 1] = [&counted];
         let ((), _, row, ()) = tokio::try_join!(
-            self.client.batch_execute("BEGIN"),
+            self.client.batch_execute(BEGIN),
             self.client.execute(&self.add_accounts, &missing),
             self.client.query_one(&self.create, &parameters),
             self.client.batch_execute("COMMIT"),

@@ -1,0 +1,187 @@
+//! The start on a PostgreSQL database: waiting for the server, checking what cannot be set, migrating.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::{Client, Error, SimpleQueryMessage};
+
+use super::fault::{describe, is_cancelled, may_pass};
+use super::{DEADLINE, PARAMETER_TRIES, Postgres, PostgresSchema, set_session_parameters};
+use crate::OpenError;
+
+/// How long a start waits for a server that is not there yet, as when all is started at once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// Why a try at starting failed, and whether the next one may succeed.
+struct Failure {
+    text: String,
+    may_pass: bool,
+}
+
+impl Failure {
+    fn permanent(text: impl Into<String>) -> Self {
+        Failure { text: text.into(), may_pass: false }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure { text: format!("the database cannot be used: {}", describe(&error)), may_pass: may_pass(&error) }
+    }
+}
+
+impl From<Failure> for OpenError {
+    fn from(failure: Failure) -> Self {
+        OpenError::Refused(failure.text)
+    }
+}
+
+/// Waits for the server, and brings the database to the last version of `schema`.
+pub(super) async fn start(database: &Postgres, schema: &PostgresSchema) -> Result<(), OpenError> {
+    let started = Instant::now();
+    let mut said = false;
+    loop {
+        let migrated = async { migrate(&mut connect(database).await?, schema).await };
+        let failure = match migrated.await {
+            Ok(()) => return Ok(()),
+            Err(failure) if !failure.may_pass || started.elapsed() >= PATIENCE => return Err(failure.into()),
+            Err(failure) => failure,
+        };
+        if !std::mem::replace(&mut said, true) {
+            tracing::warn!(error = failure.text, "waiting for the database");
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Checks that the database has exactly this schema.
+pub(super) async fn check(database: &Postgres, schema: &PostgresSchema) -> Result<(), OpenError> {
+    let client = connect(database).await?;
+    let (known, name) = (schema.migrations.len(), schema.name);
+    let row = client.query_one(&format!("SELECT version FROM {name}.schema_version"), &[]).await;
+    let found = row.map_err(Failure::from)?.get::<_, i32>(0) as usize;
+    if found != known {
+        return Err(OpenError::Refused(format!(
+            "the database has schema version {found} of {name}, and this binary needs {known}: use the services' version"
+        )));
+    }
+    Ok(())
+}
+
+/// A connection to a server that has what the services need.
+async fn connect(database: &Postgres) -> Result<Client, Failure> {
+    let no_answer = |_| Failure { text: "the database cannot be used: no answer in time".to_owned(), may_pass: true };
+    timeout(2 * DEADLINE, async {
+        let client = check_pooling(database).await?;
+        set_session_parameters(&client).await?;
+        check_server(&client).await?;
+        Ok(client)
+    })
+    .await
+    .unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
+}
+
+/// Refuses a pooler that gives a client another server connection for each transaction or statement: prepared statements,
+/// session parameters and LISTEN belong to a server connection and are lost. Gives a connection if all is well.
+///
+/// The test is whether a notification reaches a client that listens and is outside of a transaction. Between transactions
+/// such a pooler has no server connection for the client, so it cannot deliver one, whatever other clients do and whichever
+/// server connections they get. It runs before session parameters are set, which would otherwise stay behind in server
+/// connections that other applications are given.
+async fn check_pooling(database: &Postgres) -> Result<Client, Failure> {
+    // A server connection may still listen to what an earlier start has asked it to.
+    let channel = format!("tandem_start_{:x}", RandomState::new().hash_one(()));
+    let (heard, mut notifications) = unbounded_channel();
+    let expected = channel.clone();
+    let hear = move |channel: &str| {
+        if channel == expected {
+            // Nobody waits any more once the first one has come.
+            let _ = heard.send(());
+        }
+    };
+    let listening = database.connect_unprepared(hear).await?;
+    let client = database.connect_unprepared(|_| ()).await?;
+    execute(&listening, &format!("LISTEN {channel}")).await?;
+    execute(&client, &format!("SELECT set_config('lock_timeout', '0', true); NOTIFY {channel}")).await?;
+    match timeout(DEADLINE, notifications.recv()).await {
+        Ok(Some(())) => Ok(client),
+        Ok(None) => Err(Failure { text: "the database closed a connection".to_owned(), may_pass: true }),
+        Err(_) => Err(Failure::permanent(
+            "the connection pooler in front of PostgreSQL does not pool sessions, which prepared statements and LISTEN \
+             need: set pool_mode=session for this database, or connect to PostgreSQL itself",
+        )),
+    }
+}
+
+/// Runs `sql` under the defaults of the database, whose `statement_timeout` may be very short.
+async fn execute(client: &Client, sql: &str) -> Result<(), Error> {
+    let mut tries = 1..PARAMETER_TRIES;
+    loop {
+        match client.batch_execute(sql).await {
+            Err(error) if is_cancelled(&error) && tries.next().is_some() => {}
+            result => return result,
+        }
+    }
+}
+
+/// Checks what the server is configured to, and no session can set.
+async fn check_server(client: &Client) -> Result<(), Failure> {
+    let sql = "SELECT current_setting('server_encoding'), current_database(), current_setting('fsync')";
+    let messages = client.simple_query(sql).await?;
+    let row = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some([row.get(0)?, row.get(1)?, row.get(2)?]),
+        _ => None,
+    });
+    let [encoding, name, fsync] = row.ok_or_else(|| Failure::permanent("the server does not tell its settings"))?;
+    if encoding != "UTF8" {
+        return Err(Failure::permanent(format!(
+            "the database {name:?} has the encoding {encoding}, in which not every name can be stored: create it with \
+             ENCODING 'UTF8'"
+        )));
+    }
+    if fsync != "on" {
+        tracing::warn!("fsync is off in PostgreSQL: a power cut may lose acknowledged writes, or the whole database");
+    }
+    Ok(())
+}
+
+/// One instance migrates at a time; those that wait find the work done.
+async fn migrate(client: &mut Client, schema: &PostgresSchema) -> Result<(), Failure> {
+    let failed = |error: Error| Failure {
+        text: format!("cannot migrate the database: {}", describe(&error)),
+        may_pass: may_pass(&error),
+    };
+    let name = schema.name;
+    let known = schema.migrations.len();
+    let transaction = client.transaction().await.map_err(failed)?;
+    let head = format!(
+        "SET LOCAL synchronous_commit = on;
+         SET LOCAL statement_timeout = '60s';
+         SELECT pg_advisory_xact_lock(hashtext('tandem migration {name}'));
+         CREATE SCHEMA IF NOT EXISTS {name};
+         CREATE TABLE IF NOT EXISTS {name}.schema_version (version int NOT NULL);"
+    );
+    transaction.batch_execute(&head).await.map_err(failed)?;
+    let row =
+        transaction.query_opt(&format!("SELECT version FROM {name}.schema_version"), &[]).await.map_err(failed)?;
+    let version = row.as_ref().map_or(0, |row| row.get::<_, i32>(0)) as usize;
+    if version > known {
+        return Err(Failure::permanent(format!(
+            "the database has schema version {version} of {name}, and this binary knows up to {known}: start the newer binary"
+        )));
+    }
+    for sql in &schema.migrations[version..] {
+        transaction.batch_execute(sql).await.map_err(failed)?;
+    }
+    let note = match row {
+        Some(_) => format!("UPDATE {name}.schema_version SET version = {known}"),
+        None => format!("INSERT INTO {name}.schema_version VALUES ({known})"),
+    };
+    transaction.batch_execute(&note).await.map_err(failed)?;
+    transaction.commit().await.map_err(failed)
+}
