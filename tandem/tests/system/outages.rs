@@ -11,6 +11,7 @@ mod closed_once;
 mod database_away;
 mod failover;
 mod many_at_once;
+mod pooler;
 mod published_again;
 mod publisher_cut_off;
 mod publisher_fenced;

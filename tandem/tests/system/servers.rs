@@ -49,6 +49,11 @@ impl Servers {
         self.variable("TANDEM_TEST_POSTGRES_STANDBY_URL")
     }
 
+    /// The URL of its database `postgres` through PgBouncer.
+    pub(crate) fn pgbouncer(&self) -> String {
+        self.variable("TANDEM_TEST_PGBOUNCER_URL")
+    }
+
     /// Runs `dev/servers` with these arguments, and gives what it prints.
     pub(crate) fn tell(&self, arguments: &[&str]) -> String {
         let output =

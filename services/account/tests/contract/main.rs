@@ -14,6 +14,7 @@ mod late_commit;
 mod list;
 mod log_away;
 mod lost_log;
+mod postgres;
 mod protocol;
 mod restart;
 mod resync;

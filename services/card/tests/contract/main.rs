@@ -15,6 +15,7 @@ mod events;
 mod get;
 mod list;
 mod log_away;
+mod postgres;
 mod protocol;
 mod quarantine;
 mod restart;
