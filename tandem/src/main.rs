@@ -16,6 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::settings::{Command, Settings};
 
+/// A request crosses four threads, and memory that one thread allocates another thread frees: mimalloc is built for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ! {
     let (settings, variables) = process::parse::<Settings>();
     process::run(&settings.common.log_level.clone(), async |shutdown| match settings.command {

@@ -1,6 +1,6 @@
-//! What every binary needs around its service: settings, logs, a banner, signals, an allocator and a clock. No domain in it.
+//! What every binary needs around its service: settings, logs, a banner, signals and a clock. No domain in it.
 //!
-//! Invariant: nothing here is global but what a process has one of: its logger, its signal handlers and its allocator.
+//! Invariant: nothing here is global but what a process has one of: its logger and its signal handlers.
 
 mod args;
 mod banner;

@@ -1,12 +1,6 @@
-//! Where the process has its memory from.
+//! Memory that the system provides before it is written to.
 
 use std::mem::MaybeUninit;
-
-/// A request is read in one thread, committed in a second, synced in a third and published in a fourth, and what each allocates another
-/// one frees. With the C library's allocator an account and a card took 5 % more processor time with 64 connections, a card 10 % more
-/// with 512.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Has the system provide all pages of `memory` at once, which is about to be filled: for pieces of some hundred KiB and more, for
 /// which it would be called once a page otherwise.

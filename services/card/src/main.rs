@@ -47,6 +47,10 @@ struct Settings {
     cors_allow_origin: Option<CorsOrigin>,
 }
 
+/// A request crosses four threads, and memory that one thread allocates another thread frees: mimalloc is built for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ! {
     let (settings, variables) = process::parse::<Settings>();
     process::run(&settings.common.log_level.clone(), |shutdown| serve(settings, variables, shutdown))
