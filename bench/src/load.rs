@@ -1,237 +1,235 @@
-//! Load over HTTP from few threads, so that it takes little of the machine that it measures.
+//! An HTTP/1.1 load generator for keep-alive connections.
 //!
-//! [`closed_loop`] has each connection send its next request when it has the last one's answer: it finds what a service
-//! can do at most, and says nothing of latency, since a stall holds up the very requests that would have met it.
-//! [`open_loop`] sends on a fixed schedule, and counts from when a request was due: a stall shows in all that it delays.
+//! - [`closed_loop`] measures throughput: each connection sends its next request when the last one is answered. It says nothing
+//!   about latency, because a stall also delays the requests that would have met it.
+//! - [`open_loop`] measures latency: requests are due on a fixed schedule, and a latency counts from the moment its request was
+//!   due. A stall shows in every request that it delays.
+//!
+//! Any answer but 201 ends the measurement with an error.
 
-use std::borrow::Borrow;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::ScopedJoinHandle;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
+use tokio::net::TcpStream as AsyncStream;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
 
-use crate::machine::thread_time;
-
-mod connections;
-
-/// How long an answer may take before the request counts as an error.
+/// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long the open loop waits before its first request, so that all its threads are there.
+/// Requests of [`open_loop`] that are due in the first second are not counted: connections are being opened.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// How long [`open_loop`] waits before its first request, so that all threads have started.
 const HEAD_START: Duration = Duration::from_millis(50);
 
-/// A request as it is sent, again and again, and the status of a good answer.
-pub(crate) struct Request {
-    bytes: Vec<u8>,
-    expected: u16,
+/// `POST path` with a JSON body, as sent.
+pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    // The services refuse other host names on loopback.
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-impl Request {
-    /// `GET path`, to be answered with 200.
-    pub(crate) fn get(path: &str) -> Self {
-        Request { bytes: format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").into_bytes(), expected: 200 }
-    }
-
-    /// `POST path` with a JSON body, to be answered with 201.
-    pub(crate) fn post(path: &str, body: &str) -> Self {
-        let length = body.len();
-        let head = format!("POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n");
-        Request { bytes: format!("{head}Content-Length: {length}\r\n\r\n{body}").into_bytes(), expected: 201 }
-    }
+/// How long [`closed_loop`] sends requests.
+#[derive(Clone, Copy)]
+pub(crate) enum Until {
+    /// For this time.
+    Elapsed(Duration),
+    /// Until so many are answered.
+    Answered(u64),
 }
 
-/// What became of the requests.
-pub(crate) struct Tally {
-    /// How long good answers took, in microseconds.
-    pub(crate) latencies: Histogram<u64>,
-    /// Requests that had another answer, or none.
-    pub(crate) errors: u64,
-    /// From the first request to the last answer.
+/// Answers that [`closed_loop`] received, and the seconds from the first request to the last answer.
+pub(crate) struct Answers {
+    pub(crate) count: u64,
     pub(crate) seconds: f64,
-    /// What the threads of the load used, all together.
-    pub(crate) processor_time: Duration,
 }
 
-impl Tally {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Tally { latencies: Histogram::new(3)?, errors: 0, seconds: 0.0, processor_time: Duration::ZERO })
-    }
-
-    /// Good answers a second.
+impl Answers {
+    /// Answers a second.
     pub(crate) fn rate(&self) -> f64 {
-        self.latencies.len() as f64 / self.seconds
-    }
-
-    /// What is left for each request of processor time that all of them took, in microseconds.
-    pub(crate) fn micros_a_request(&self, used: Duration) -> f64 {
-        used.as_secs_f64() * 1_000_000.0 / (self.latencies.len() + self.errors) as f64
-    }
-
-    fn note(&mut self, took: Duration, good: bool) -> anyhow::Result<()> {
-        match good {
-            true => self.latencies.record(micros(took))?,
-            false => self.errors += 1,
-        }
-        Ok(())
-    }
-
-    fn add(&mut self, other: &Tally) -> anyhow::Result<()> {
-        self.latencies.add(&other.latencies)?;
-        self.errors += other.errors;
-        self.processor_time += other.processor_time;
-        Ok(())
+        self.count as f64 / self.seconds
     }
 }
 
-/// How many connections are kept busy, and for how long.
-#[derive(Clone, Copy)]
-pub(crate) struct Busy {
-    pub(crate) connections: usize,
-    /// Threads that share them. One needs some 10 µs of its core for a request, as the tables tell.
-    pub(crate) threads: usize,
-    pub(crate) lasting: Duration,
-}
-
-/// Keeps connections busy.
-pub(crate) fn closed_loop(address: SocketAddr, request: &Request, busy: Busy) -> anyhow::Result<Tally> {
-    let Busy { connections, threads, lasting } = busy;
+/// Keeps `connections` busy from one thread, which leaves the other cores to the services. `make` returns the request with a
+/// number, and `look` sees the body of each answer.
+pub(crate) fn closed_loop(
+    address: SocketAddr,
+    connections: usize,
+    until: Until,
+    make: impl Fn(u64) -> Rc<[u8]> + 'static,
+    look: impl Fn(&[u8]) + 'static,
+) -> anyhow::Result<Answers> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let shared = Rc::new((make, look, Cell::new(0)));
     let started = Instant::now();
-    let until = started + lasting;
-    let share = |thread| connections / threads + usize::from(thread < connections % threads);
-    let mut tally = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(timed(move || connections::keep_busy(address, request, share(thread), until))))
-            .collect();
-        joined(threads)
-    })?;
-    tally.seconds = started.elapsed().as_secs_f64();
-    Ok(tally)
-}
-
-/// When requests are due.
-#[derive(Clone, Copy)]
-pub(crate) struct Schedule {
-    /// Requests a second.
-    pub(crate) rate: u32,
-    /// For so long.
-    pub(crate) seconds: u32,
-    /// Connections that send them, each by a thread that may wait: more than are ever busy at once, stalls aside.
-    pub(crate) connections: usize,
-}
-
-/// A good answer of the open loop's.
-pub(crate) struct Answered<'a> {
-    /// When the request was due.
-    pub(crate) due: Instant,
-    /// When the answer was there.
-    pub(crate) answered: Instant,
-    /// Its body.
-    pub(crate) body: &'a [u8],
-}
-
-/// Sends `request` on `schedule`, and shows each good answer to `look`.
-pub(crate) fn open_loop(
-    address: SocketAddr,
-    request: &Request,
-    schedule: Schedule,
-    look: impl Fn(&Answered<'_>) + Sync,
-) -> anyhow::Result<Tally> {
-    open_loop_of(address, |_| request, schedule, look)
-}
-
-/// As [`open_loop`], with the request that `make` has for each number.
-pub(crate) fn open_loop_of<R: Borrow<Request>>(
-    address: SocketAddr,
-    make: impl Fn(u32) -> R + Sync,
-    schedule: Schedule,
-    look: impl Fn(&Answered<'_>) + Sync,
-) -> anyhow::Result<Tally> {
-    let next = AtomicU32::new(0);
-    let start = Instant::now() + HEAD_START;
-    let send_what_is_due = || -> anyhow::Result<Tally> {
-        let mut tally = Tally::new()?;
-        let mut connection = None;
-        let mut buffer = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= schedule.rate * schedule.seconds {
-                return Ok(tally);
-            }
-            let request = make(number);
-            let request = request.borrow();
-            let due = start + Duration::from_secs(1) * number / schedule.rate;
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let answer = exchange(&mut connection, address, &request.bytes, &mut buffer);
-            let answered = Instant::now();
-            let good = answer.ok().filter(|(status, _)| *status == request.expected);
-            tally.note(answered - due, good.is_some())?;
-            if let Some((_, body)) = good {
-                look(&Answered { due, answered, body: &buffer[body] });
-            }
-        }
-    };
-    let mut tally = std::thread::scope(|scope| {
-        joined((0..schedule.connections).map(|_| scope.spawn(timed(&send_what_is_due))).collect::<Vec<_>>())
-    })?;
-    tally.seconds = start.elapsed().as_secs_f64();
-    Ok(tally)
-}
-
-/// `work` as all that a thread does, with the processor time that it took.
-fn timed(work: impl Fn() -> anyhow::Result<Tally>) -> impl Fn() -> anyhow::Result<Tally> {
-    move || {
-        let mut tally = work()?;
-        tally.processor_time = thread_time()?;
-        Ok(tally)
-    }
-}
-
-fn joined(threads: Vec<ScopedJoinHandle<'_, anyhow::Result<Tally>>>) -> anyhow::Result<Tally> {
-    let mut all = Tally::new()?;
-    for thread in threads {
-        all.add(&thread.join().map_err(|_| anyhow!("a thread of the load panicked"))??)?;
-    }
-    Ok(all)
-}
-
-/// One request on the connection, which is made where there is none, and given up after an error. Gives the status, and where in
-/// `buffer` the body is.
-fn exchange(
-    connection: &mut Option<TcpStream>,
-    address: SocketAddr,
-    request: &[u8],
-    buffer: &mut Vec<u8>,
-) -> io::Result<(u16, Range<usize>)> {
-    let mut stream = match connection.take() {
-        Some(stream) => stream,
-        None => {
-            let stream = TcpStream::connect(address)?;
+    let connection = |_| {
+        let shared = Rc::clone(&shared);
+        tokio::task::spawn_local(async move {
+            let (make, look, next) = &*shared;
+            let stream = AsyncStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-            stream
-        }
+            let mut buffer = Vec::new();
+            loop {
+                let number = next.get();
+                let is_over = match until {
+                    Until::Elapsed(time) => started.elapsed() >= time,
+                    Until::Answered(count) => number >= count,
+                };
+                if is_over {
+                    return anyhow::Ok(());
+                }
+                next.set(number + 1);
+                let answer = timeout(ANSWER_TIMEOUT, exchange(&stream, &make(number), &mut buffer)).await;
+                look(created(answer.context("no answer in time")??, &buffer)?);
+            }
+        })
     };
-    stream.write_all(request)?;
+    runtime.block_on(LocalSet::new().run_until(async {
+        for task in (0..connections).map(connection).collect::<Vec<_>>() {
+            task.await??;
+        }
+        anyhow::Ok(())
+    }))?;
+    Ok(Answers { count: shared.2.get(), seconds: started.elapsed().as_secs_f64() })
+}
+
+/// Sends one request. Returns the status, and where in `buffer` the body is.
+async fn exchange(stream: &AsyncStream, request: &[u8], buffer: &mut Vec<u8>) -> io::Result<(u16, Range<usize>)> {
+    let mut unsent = request;
+    while !unsent.is_empty() {
+        match stream.try_write(unsent) {
+            Ok(count) => unsent = &unsent[count..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
     buffer.clear();
     loop {
+        stream.readable().await?;
         let mut bytes = [0; 4_096];
-        match stream.read(&mut bytes)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => buffer.extend_from_slice(&bytes[..count]),
+        match stream.try_read(&mut bytes) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => buffer.extend_from_slice(&bytes[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) => return Err(error),
         }
         if let Some(answer) = answer_in(buffer)? {
-            *connection = Some(stream);
             return Ok(answer);
         }
     }
 }
 
-/// Status and place of the body, if the whole answer is there. Every answer of the services has a `content-length`.
+/// When requests of [`open_loop`] are due.
+#[derive(Clone, Copy)]
+pub(crate) struct Schedule {
+    /// Requests a second.
+    pub(crate) rate: u32,
+    /// For so many seconds, of which the first one is not counted.
+    pub(crate) seconds: u32,
+    /// Each connection has a thread that blocks. There should be more than are ever busy at once.
+    pub(crate) connections: usize,
+}
+
+impl Schedule {
+    /// When the request with this number is due, and whether it is counted.
+    pub(crate) fn due(self, start: Instant, number: u64) -> (Instant, bool) {
+        let offset = Duration::from_nanos(number * 1_000_000_000 / u64::from(self.rate));
+        (start + offset, offset >= WARM_UP)
+    }
+
+    /// How many requests there are.
+    pub(crate) fn count(self) -> u64 {
+        u64::from(self.rate) * u64::from(self.seconds)
+    }
+}
+
+/// Sends the request that `make` returns for each number on `schedule`. `look` sees the number and the body of each counted
+/// answer, on the thread that received it. Returns the latencies in microseconds.
+pub(crate) fn open_loop<R: AsRef<[u8]>>(
+    address: SocketAddr,
+    schedule: Schedule,
+    make: impl Fn(u64) -> R + Sync,
+    look: impl Fn(u64, &[u8]) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<Histogram<u64>> {
+    let (next, start) = (AtomicU64::new(0), Instant::now() + HEAD_START);
+    let work = || {
+        let (mut connection, mut latencies) = (Connection::open(address)?, new_histogram());
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= schedule.count() {
+                return anyhow::Ok(latencies);
+            }
+            let request = make(number);
+            let (due, counts) = schedule.due(start, number);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            let (status, body) = connection.exchange(request.as_ref())?;
+            let latency = due.elapsed();
+            ensure!(status == 201, "answered with {status}: {}", String::from_utf8_lossy(body));
+            if counts {
+                latencies.record(micros(latency))?;
+                look(number, body)?;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..schedule.connections).map(|_| scope.spawn(work)).collect();
+        let mut all = new_histogram();
+        for thread in threads {
+            all.add(thread.join().map_err(|_| anyhow!("a thread of the load generator panicked"))??)?;
+        }
+        Ok(all)
+    })
+}
+
+/// A connection that blocks.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        Ok(Connection { stream, buffer: Vec::new() })
+    }
+
+    /// Sends one request. Returns status and body.
+    pub(crate) fn exchange(&mut self, request: &[u8]) -> io::Result<(u16, &[u8])> {
+        self.stream.write_all(request)?;
+        self.buffer.clear();
+        loop {
+            let mut bytes = [0; 4_096];
+            match self.stream.read(&mut bytes)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => self.buffer.extend_from_slice(&bytes[..count]),
+            }
+            if let Some((status, body)) = answer_in(&self.buffer)? {
+                return Ok((status, &self.buffer[body]));
+            }
+        }
+    }
+}
+
+fn created((status, body): (u16, Range<usize>), buffer: &[u8]) -> anyhow::Result<&[u8]> {
+    let body = &buffer[body];
+    if status != 201 {
+        bail!("answered with {status}: {}", String::from_utf8_lossy(body));
+    }
+    Ok(body)
+}
+
+/// Status and position of the body once the whole answer is in `bytes`. Every answer of the services has a `Content-Length`.
 fn answer_in(bytes: &[u8]) -> io::Result<Option<(u16, Range<usize>)>> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
     let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
@@ -246,10 +244,95 @@ fn answer_in(bytes: &[u8]) -> io::Result<Option<(u16, Range<usize>)>> {
     Ok((bytes.len() >= body.end).then_some((status, body)))
 }
 
+/// The `id` in the JSON of a new account or card, which comes first. Parsing all of the JSON would cost the generator as much as
+/// sending the request.
+pub(crate) fn id_in(body: &[u8]) -> anyhow::Result<&str> {
+    let text = std::str::from_utf8(body)?;
+    text.split_once(r#""id":""#).and_then(|(_, rest)| rest.get(..36)).with_context(|| format!("no id in {text}"))
+}
+
+/// Counts microseconds.
+pub(crate) fn new_histogram() -> Histogram<u64> {
+    Histogram::new(3).unwrap_or_else(|error| unreachable!("three significant digits are allowed: {error}"))
+}
+
 /// In whole microseconds, as histograms count.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// A quantile of microseconds, in milliseconds.
+pub(crate) fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
+    histogram.value_at_quantile(quantile) as f64 / 1_000.0
+}
+
+/// Collects what [`closed_loop`] sees: it runs on one thread.
+pub(crate) type Collected<T> = Rc<RefCell<Vec<T>>>;
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    /// A server that asks `status` what to answer. It stays until the process ends.
+    fn serve(status: impl Fn() -> u16 + Send + Sync + 'static) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let status = std::sync::Arc::new(status);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let status = std::sync::Arc::clone(&status);
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 4_096];
+                    // The requests here are small enough to come in one piece.
+                    while stream.read(&mut bytes).is_ok_and(|count| count > 0) {
+                        let answer = format!("HTTP/1.1 {} X\r\nContent-Length: 2\r\n\r\n{{}}", status());
+                        if stream.write_all(answer.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_stall_of_200_ms_every_2_s_shows_in_the_open_loop() {
+        let started = Instant::now();
+        let address = serve(move || {
+            let (elapsed, period) = (started.elapsed(), Duration::from_secs(2));
+            let into = Duration::from_nanos((elapsed.as_nanos() % period.as_nanos()) as u64);
+            std::thread::sleep(Duration::from_millis(200).saturating_sub(into));
+            201
+        });
+        let schedule = Schedule { rate: 200, seconds: 5, connections: 8 };
+        let latencies = open_loop(address, schedule, |_| post("/", "{}"), |_, _| Ok(())).unwrap();
+        assert_eq!(latencies.len(), 800);
+        let p99 = latencies.value_at_quantile(0.99);
+        assert!(p99 >= 150_000, "a tenth of the requests were due during a stall, and p99 is {p99} µs");
+    }
+
+    #[test]
+    fn the_closed_loop_counts_answers_and_stops_at_an_error() {
+        let request: Rc<[u8]> = post("/", "{}").into();
+        let run = |address, until, request| closed_loop(address, 4, until, move |_| Rc::clone(&request), |_| ());
+        let all = run(serve(|| 201), Until::Answered(100), Rc::clone(&request)).unwrap();
+        assert_eq!(all.count, 100);
+        let half = Until::Elapsed(Duration::from_millis(50));
+        assert!(run(serve(|| 201), half, Rc::clone(&request)).unwrap().count > 0);
+        assert!(run(serve(|| 503), half, request).is_err());
+    }
+
+    #[test]
+    fn an_answer_is_whole_or_waited_for() {
+        let whole = b"HTTP/1.1 201 Created\r\nContent-Type: x\r\ncontent-LENGTH: 2\r\n\r\n{}";
+        for length in 0..whole.len() {
+            assert_eq!(answer_in(&whole[..length]).unwrap(), None);
+        }
+        let (status, body) = answer_in(whole).unwrap().unwrap();
+        assert_eq!((status, &whole[body]), (201, b"{}".as_slice()));
+        assert!(answer_in(b"what\r\n\r\n").is_err());
+    }
+}

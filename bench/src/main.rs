@@ -1,52 +1,58 @@
-//! `cargo run --release -p bench`: what Tandem costs on the machine at hand, beside what the machine allows, or a peer reaches.
+//! `cargo run --release -p bench`: measures the release binaries over HTTP, as a client sees them, and prints a table for each part.
 //!
-//! It measures in parts, each of which can be asked for alone. A part prints its table, and keeps it under `docs/bench`. Nothing
-//! here fails by itself: a machine may be slow or busy, and whoever reads the table judges.
+//! Each figure has beside it what the same machine does without Tandem, or, with `--before`, what other binaries do.
 
-mod accounts;
-mod backlog;
-mod builds;
-mod figure;
-mod flat;
+mod document;
 mod load;
 mod machine;
-mod memory;
 mod peers;
-mod pgbench;
-mod postgres;
 mod replay;
-mod report;
+mod results;
 mod saturation;
+mod scale;
 mod servers;
 mod starts;
-mod turns;
+mod system;
 mod visible;
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use clap::{Parser, ValueEnum};
-use hdrhistogram::Histogram;
 
-use crate::figure::{Figure, table};
+use crate::peers::{Pgbench, Sqlite};
+use crate::results::{Of, Results};
 use crate::servers::Servers;
+use crate::system::{Build, System};
 
-/// What every account is made of: the flow's own.
-const ACCOUNT: &str = r#"{"beholder_name":"John Doe","country_code":"US"}"#;
+/// Requests cross threads, and a load generator on another allocator would not be the same one as before.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Measures Tandem on this machine and prints a table.
+/// How long accounts are created before the first measurement.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// The same where Kafka is involved: a broker that has just started compiles its code, which slows everything beside it.
+const BROKER_WARM_UP: Duration = Duration::from_secs(30);
+
+/// Measures the release binaries on this machine, and prints a table for each part.
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Options {
-    /// A tenth of the data and of the turns, and no cold build and no test run, which take minutes; nothing is kept
-    #[arg(long)]
+    /// Compares with the binaries in this folder, by turns in the same run
+    #[arg(long, value_name = "FOLDER", conflicts_with = "write")]
+    before: Option<PathBuf>,
+
+    /// Measures the binaries in this folder, and builds none
+    #[arg(long, value_name = "FOLDER")]
+    binaries: Option<PathBuf>,
+
+    /// One round of each, and less data
+    #[arg(long, conflicts_with = "write")]
     quick: bool,
 
-    /// Fills a view with so many accounts, for the part that measures its memory
-    #[arg(long, hide = true, value_name = "ACCOUNTS")]
-    fill_view: Option<u64>,
-
-    /// Starts the card service in a folder, on an embedded log's file or the brokers and topic of one, for the part that measures
-    /// such starts
-    #[arg(long, hide = true, num_args = 2, value_names = ["FOLDER", "LOG"])]
-    start: Option<Vec<String>>,
+    /// Writes the tables to docs/performance.md
+    #[arg(long)]
+    write: bool,
 
     /// What to measure; all of it if nothing is named
     parts: Vec<Part>,
@@ -55,81 +61,84 @@ struct Options {
 /// What there is to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// A start until both services are ready, and the memory of the idle process
-    Starts,
-    /// Accounts and cards a second on SQLite, beside the limits
+    /// Accounts and cards a second, and their latency: SQLite and the embedded log
     Saturation,
-    /// From a commit to the card service's view at half of saturation, on SQLite and the embedded log
+    /// How soon a card can be created for a new account: SQLite and the embedded log
     Visible,
-    /// The same on PostgreSQL and Apache Kafka, which dev/servers starts, beside bare librdkafka and pgbench's commits
-    ServersVisible,
-    /// Accounts and cards a second on PostgreSQL and Apache Kafka, beside pgbench
+    /// Starts, and the memory of the idle process
+    Starts,
+    /// POST /card, starts, memory, disk and replay with ten million accounts and cards
+    Scale,
+    /// Accounts and cards a second, and their latency: PostgreSQL and Apache Kafka
     ServersSaturation,
-    /// The card service's start on a full log until it is ready, and its next one; on Kafka beside bare librdkafka
-    Replay,
-    /// The account view's memory, and a look-up beside its writer
-    Memory,
-    /// POST /card and every list at ten million accounts and cards beside ten thousand, and what they take on the disk
-    Flat,
-    /// Draining a million events from the outbox after the log was away, beside bare producers
-    Backlog,
-    /// A cold build, the binaries' size, a start and its memory beside the first version's; and the test run
-    Builds,
+    /// How soon a card can be created for a new account: PostgreSQL and Apache Kafka
+    ServersVisible,
+    /// How fast the card service reads ten million records from Apache Kafka
+    ServersReplay,
 }
 
 fn main() -> anyhow::Result<()> {
-    let Options { quick, fill_view, start, parts } = Options::parse();
-    if let Some(accounts) = fill_view {
-        return memory::fill_view(accounts);
+    let options = Options::parse();
+    let mut builds = vec![match &options.binaries {
+        Some(folder) => Build::at(Of::Ours, folder)?,
+        None => Build::checked_out()?,
+    }];
+    if let Some(folder) = &options.before {
+        builds.push(Build::at(Of::Other("before"), folder)?);
     }
-    if let Some([folder, log]) = start.as_deref() {
-        return replay::start(folder.as_ref(), log);
-    }
-    let parts = if parts.is_empty() { Part::value_variants() } else { &parts };
-    let mut all = Vec::new();
-    for part in parts.iter().filter(|part| !(quick && **part == Part::Builds)) {
-        let name = part.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
-        println!("== {name}");
-        // Disks differ more than anything else here, and from one minute to the next.
-        let mut figures = vec![machine::syncs()?];
-        figures.extend(part.measure(quick)?);
-        println!("\n{}\n", table(&figures));
-        if !quick {
-            report::keep(&name, &figures)?;
+    let parts = if options.parts.is_empty() { Part::value_variants() } else { &options.parts };
+    for part in parts {
+        println!("\n== {}", part.name());
+        let source = format!("Commit {}, {}.", machine::commit(), machine::description()?);
+        let results = part.measure(&builds, options.quick)?;
+        println!("\n{}\n\n{source}", results.markdown());
+        if options.write {
+            document::write(&part.name(), &results, &source)?;
         }
-        all.extend(figures);
-    }
-    if parts.len() > 1 {
-        println!("== all\n\n{}", table(&all));
     }
     Ok(())
 }
 
 impl Part {
-    fn measure(self, quick: bool) -> anyhow::Result<Vec<Figure>> {
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn measure(self, builds: &[Build], quick: bool) -> anyhow::Result<Results> {
         match self {
-            Part::Starts => starts::measure(),
-            Part::Saturation => saturation::measure(quick),
-            Part::Visible => visible::measure(quick),
-            Part::ServersVisible => visible::on_servers::measure(&Servers::up()?, quick),
-            Part::ServersSaturation => postgres::measure(&Servers::up()?, quick),
-            Part::Replay => replay::measure(quick),
-            Part::Memory => memory::measure(quick),
-            Part::Flat => flat::measure(quick),
-            Part::Backlog => backlog::measure(&Servers::up()?, quick),
-            Part::Builds => builds::measure(),
+            Part::Starts => return starts::measure(builds, quick),
+            Part::Scale => return scale::measure(builds, quick),
+            Part::ServersReplay => return replay::measure(builds, &Servers::up()?, quick),
+            Part::Saturation | Part::Visible | Part::ServersSaturation | Part::ServersVisible => {}
         }
+        let servers = match self {
+            Part::ServersSaturation | Part::ServersVisible => Some(Servers::up()?),
+            _ => None,
+        };
+        let folders = builds.iter().map(|_| tempfile::tempdir()).collect::<Result<Vec<_>, _>>()?;
+        let start = |(build, folder): (&Build, &tempfile::TempDir)| match &servers {
+            Some(servers) => System::on_servers(build, folder.path(), servers),
+            None => System::all_in_one(build, folder.path()),
+        };
+        let systems = builds.iter().zip(&folders).map(start).collect::<anyhow::Result<Vec<_>>>()?;
+        // Where two builds are compared, the second one takes the place of what is beside the first.
+        let alone = builds.len() == 1;
+        let warm_up = if quick || servers.is_none() { WARM_UP } else { BROKER_WARM_UP };
+        let results = match (self, &servers) {
+            (Part::Saturation, _) => {
+                let peer = Sqlite::new()?;
+                saturation::measure(&systems, alone.then_some(&peer as _), warm_up, quick)
+            }
+            (Part::ServersSaturation, Some(servers)) => {
+                let peer = Pgbench::new(&servers.postgres)?;
+                saturation::measure(&systems, alone.then_some(&peer as _), warm_up, quick)
+            }
+            (Part::ServersVisible, servers) => {
+                visible::on_servers(&systems, servers.as_ref().filter(|_| alone), warm_up, quick)
+            }
+            _ => visible::embedded(&systems, quick),
+        }?;
+        systems.into_iter().try_for_each(System::stop)?;
+        Ok(results)
     }
-}
-
-/// Says how far a long run is, at every million.
-fn progress(what: &str, done: u64, all: u64) {
-    if done.is_multiple_of(1_000_000) && done < all {
-        println!("{what}: {done} of {all}");
-    }
-}
-
-/// A quantile of microseconds, in milliseconds.
-fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    histogram.value_at_quantile(quantile) as f64 / 1_000.0
 }

@@ -1,209 +1,142 @@
-//! What Kafka itself takes, and what its transactions cost: a bare producer and a bare consumer of librdkafka on the broker, at the
-//! rate and with the records of the services, tuned as theirs are.
-//!
-//! A record is due on a fixed schedule, as an account is committed on one, and it has arrived when the consumer is handed it. In a
-//! transaction goes what became due while the last one was on its way. The relay does better: its batches share a transaction for
-//! 100 ms, so that a record need not wait for the end of the last one.
+//! What a user would have instead of Tandem: the same rows in the same database, written without it.
 
-use std::thread;
+pub(crate) mod kafka;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use event_log::{DEFAULT_PARTITION_COUNT, Record};
-use hdrhistogram::Histogram;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use anyhow::{Context, ensure};
+use rusqlite::Connection;
+use tempfile::TempDir;
+use test_harness::{postgres_database, with_postgres};
+use uuid::Uuid;
 
-use crate::accounts::MadeAccount;
-use crate::figure::{Figure, Unit};
-use crate::load::{Schedule, micros};
-use crate::milliseconds;
-use crate::servers::Servers;
+/// Writes accounts (each with an event in an outbox) or cards, one transaction for each.
+pub(crate) trait Peer {
+    /// Its name in the table.
+    fn name(&self) -> &'static str;
 
-/// How long any step may take. The broker is on this machine.
-const STEP_TIMEOUT: Duration = Duration::from_secs(10);
-/// The pause of a producer with records under way, as the relay's.
-const DRAIN_PAUSE: Duration = Duration::from_micros(100);
-
-/// From due to arrived, in microseconds, without transactions. The topic's name says of what it is.
-pub(crate) fn bare(
-    servers: &Servers,
-    name: &str,
-    schedule: Schedule,
-    warm_up: Duration,
-) -> anyhow::Result<Histogram<u64>> {
-    run(servers, name, None, schedule, warm_up)
+    /// Rows of `path` that it commits a second, each durably and by itself.
+    fn rate(&self, path: &str, time: Duration) -> anyhow::Result<f64>;
 }
 
-/// What transactions add to that: one turn of either way to read them.
-pub(crate) fn transactions(servers: &Servers, schedule: Schedule, warm_up: Duration) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = Vec::new();
-    for isolation in ["read_uncommitted", "read_committed"] {
-        println!("bare librdkafka, transactions, {isolation}, {} records a second", schedule.rate);
-        let histogram = run(servers, isolation, Some(isolation), schedule, warm_up)?;
-        for (at, label) in [(0.5, "p50"), (0.99, "p99")] {
-            let what = format!("  bare librdkafka, transactions, {isolation}, {label}");
-            figures.push(Figure::new(what, milliseconds(&histogram, at), Unit::Milliseconds));
+/// SQLite from one thread, as durable as the services: each transaction is synced.
+pub(crate) struct Sqlite {
+    _folder: TempDir,
+    connection: Connection,
+}
+
+const SQLITE_TABLES: &str = "
+    PRAGMA journal_mode = wal;
+    PRAGMA synchronous = full;
+    CREATE TABLE accounts (sequence INTEGER PRIMARY KEY, id BLOB UNIQUE, name TEXT, country TEXT, status TEXT, created_at INTEGER);
+    CREATE TABLE outbox (sequence INTEGER PRIMARY KEY, account_id BLOB, type TEXT, status TEXT);
+    CREATE TABLE cards (sequence INTEGER PRIMARY KEY, id BLOB UNIQUE, account_id BLOB, country TEXT, created_at INTEGER);
+    CREATE INDEX cards_by_account ON cards (account_id);";
+
+impl Sqlite {
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let connection = Connection::open(folder.path().join("peer.db"))?;
+        connection.execute_batch(SQLITE_TABLES)?;
+        Ok(Sqlite { _folder: folder, connection })
+    }
+
+    fn insert(&self, path: &str) -> rusqlite::Result<()> {
+        let id = Uuid::now_v7().into_bytes();
+        if path != "/account" {
+            let mut card = self
+                .connection
+                .prepare_cached("INSERT INTO cards VALUES (NULL, ?, zeroblob(16), 'US', unixepoch())")?;
+            return card.execute([id]).map(drop);
         }
-    }
-    Ok(figures)
-}
-
-/// With transactions if it is said how they are read.
-fn run(
-    servers: &Servers,
-    name: &str,
-    transactions: Option<&str>,
-    schedule: Schedule,
-    warm_up: Duration,
-) -> anyhow::Result<Histogram<u64>> {
-    drop(servers.topic(name)?);
-    let topic = servers.topic_name(name);
-    let consumer = consumer(&servers.brokers, &topic, transactions.unwrap_or("read_uncommitted"))?;
-    let producer = producer(&servers.brokers, transactions.map(|_| &topic))?;
-    let timetable = Timetable { start: Instant::now() + Duration::from_millis(100), schedule };
-    thread::scope(|scope| {
-        let consuming = scope.spawn(|| consume(&consumer, timetable, warm_up));
-        produce(&producer, &topic, transactions.is_some(), timetable)?;
-        consuming.join().ok().context("the consumer panicked")?
-    })
-}
-
-/// When each record is due.
-#[derive(Clone, Copy)]
-struct Timetable {
-    start: Instant,
-    schedule: Schedule,
-}
-
-impl Timetable {
-    fn count(self) -> u32 {
-        self.schedule.rate * self.schedule.seconds
-    }
-
-    fn due(self, number: u32) -> Instant {
-        self.start + Duration::from_secs(1) * number / self.schedule.rate
+        let transaction = self.connection.unchecked_transaction()?;
+        transaction
+            .prepare_cached("INSERT INTO accounts VALUES (NULL, ?, 'John Doe', 'US', 'ACTIVE', unixepoch())")?
+            .execute([id])?;
+        transaction
+            .prepare_cached("INSERT INTO outbox VALUES (NULL, ?, 'account.created', 'ACTIVE')")?
+            .execute([id])?;
+        transaction.commit()
     }
 }
 
-/// A producer of records that all replicas acknowledge, in the partitions that Kafka's own clients would choose.
-pub(crate) fn idempotent(brokers: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("enable.idempotence", "true").set("acks", "all");
-    config.set("partitioner", "murmur2_random");
-    config
-}
-
-fn producer(brokers: &str, transactional_id: Option<&String>) -> anyhow::Result<BaseProducer> {
-    let mut config = idempotent(brokers);
-    config.set("linger.ms", "0").set("retry.backoff.ms", "5");
-    if let Some(id) = transactional_id {
-        config.set("transactional.id", id);
+impl Peer for Sqlite {
+    fn name(&self) -> &'static str {
+        "SQLite, one by one"
     }
-    let producer: BaseProducer = config.create()?;
-    if transactional_id.is_some() {
-        producer.init_transactions(STEP_TIMEOUT)?;
-    }
-    Ok(producer)
-}
 
-/// A consumer of the whole topic from its beginning, tuned as the feed's reader is.
-pub(crate) fn consumer(brokers: &str, topic: &str, isolation: &str) -> anyhow::Result<BaseConsumer> {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", brokers).set("group.id", "bench-no-group").set("enable.auto.commit", "false");
-    config.set("enable.auto.offset.store", "false").set("isolation.level", isolation);
-    config.set("fetch.error.backoff.ms", "20").set("fetch.queue.backoff.ms", "10");
-    let consumer: BaseConsumer = config.create()?;
-    let mut partitions = TopicPartitionList::new();
-    for partition in 0..DEFAULT_PARTITION_COUNT {
-        partitions.add_partition_offset(topic, partition as i32, Offset::Beginning)?;
-    }
-    consumer.assign(&partitions)?;
-    Ok(consumer)
-}
-
-fn produce(producer: &BaseProducer, topic: &str, transactions: bool, timetable: Timetable) -> anyhow::Result<()> {
-    let mut next = 0;
-    while next < timetable.count() {
-        thread::sleep(timetable.due(next).saturating_duration_since(Instant::now()));
-        if transactions {
-            producer.begin_transaction()?;
+    fn rate(&self, path: &str, time: Duration) -> anyhow::Result<f64> {
+        let (started, mut count) = (Instant::now(), 0_u32);
+        while started.elapsed() < time {
+            self.insert(path)?;
+            count += 1;
         }
-        while next < timetable.count() && timetable.due(next) <= Instant::now() {
-            send(producer, topic, &MadeAccount(next.into()).first_record())?;
-            next += 1;
-        }
-        if transactions {
-            drain(producer)?;
-            producer.commit_transaction(STEP_TIMEOUT)?;
-        }
-        producer.poll(Duration::ZERO);
-    }
-    drain(producer)
-}
-
-/// Has the producer take a record, as soon as it has room for it.
-pub(crate) fn send(
-    producer: &BaseProducer<impl ProducerContext<DeliveryOpaque = ()>>,
-    topic: &str,
-    record: &Record,
-) -> anyhow::Result<()> {
-    let mut message = BaseRecord::<[u8], [u8]>::to(topic);
-    message.key = record.key.as_deref();
-    message.payload = record.value.as_deref();
-    let add = |headers: OwnedHeaders, (key, value)| headers.insert(Header { key, value: Some(value) });
-    message.headers = Some(record.headers.iter().fold(OwnedHeaders::new(), add));
-    let deadline = Instant::now() + STEP_TIMEOUT;
-    loop {
-        message = match producer.send(message) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), message)) if Instant::now() < deadline => {
-                producer.poll(DRAIN_PAUSE);
-                message
-            }
-            Err((error, _)) => return Err(error.into()),
-        };
+        Ok(f64::from(count) / started.elapsed().as_secs_f64())
     }
 }
 
-fn drain(producer: &BaseProducer) -> anyhow::Result<()> {
-    let deadline = Instant::now() + STEP_TIMEOUT;
-    loop {
-        let left = producer.in_flight_count();
-        if left == 0 {
-            return Ok(());
-        }
-        producer.poll(Duration::ZERO);
-        if producer.in_flight_count() >= left {
-            if Instant::now() >= deadline {
-                bail!("the broker did not take the records in time");
-            }
-            thread::park_timeout(DRAIN_PAUSE);
-        }
+/// PostgreSQL with `pgbench`: 64 connections, a transaction for each row, no HTTP and no events.
+pub(crate) struct Pgbench {
+    folder: TempDir,
+    url: String,
+}
+
+const PGBENCH_CLIENTS: u32 = 64;
+
+const POSTGRES_TABLES: &str = "
+    CREATE TABLE accounts (sequence bigserial PRIMARY KEY, id uuid UNIQUE, name text, country text, status text,
+        created_at timestamptz DEFAULT now());
+    CREATE TABLE outbox (sequence bigserial PRIMARY KEY, account_id uuid, type text, status text);
+    CREATE TABLE cards (sequence bigserial PRIMARY KEY, id uuid UNIQUE, account_id uuid, country text,
+        created_at timestamptz DEFAULT now());
+    CREATE INDEX ON cards (account_id)";
+
+const INSERT_ACCOUNT: &str = "\
+WITH account AS (
+    INSERT INTO accounts (id, name, country, status) VALUES (gen_random_uuid(), 'John Doe', 'US', 'ACTIVE') RETURNING id
+)
+INSERT INTO outbox (account_id, type, status) SELECT id, 'account.created', 'ACTIVE' FROM account;
+";
+
+const INSERT_CARD: &str = "\
+INSERT INTO cards (id, account_id, country) VALUES (gen_random_uuid(), '00000000-0000-7000-8000-000000000000', 'US');
+";
+
+impl Pgbench {
+    pub(crate) fn new(server: &str) -> anyhow::Result<Self> {
+        let (folder, url) = (tempfile::tempdir()?, postgres_database(server));
+        with_postgres(&url, async |client| client.batch_execute(POSTGRES_TABLES).await);
+        Ok(Pgbench { folder, url })
     }
 }
 
-/// From due to arrived, in microseconds.
-fn consume(consumer: &BaseConsumer, timetable: Timetable, warm_up: Duration) -> anyhow::Result<Histogram<u64>> {
-    let mut histogram = Histogram::new(3)?;
-    let mut left = timetable.count();
-    let (deadline, counts_from) = (timetable.due(left) + STEP_TIMEOUT, timetable.start + warm_up);
-    while left > 0 {
-        if Instant::now() >= deadline {
-            bail!("{left} records did not arrive in time");
-        }
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-        let (arrived, message) = (Instant::now(), message?);
-        let account = MadeAccount::of(std::str::from_utf8(message.key().unwrap_or_default())?.parse()?);
-        let number = u32::try_from(account.context("a record that was not sent here")?.0)?;
-        left -= 1;
-        let due = timetable.due(number);
-        if due >= counts_from {
-            histogram.record(micros(arrived.saturating_duration_since(due)))?;
-        }
+impl Peer for Pgbench {
+    fn name(&self) -> &'static str {
+        "pgbench, 64 connections"
     }
-    Ok(histogram)
+
+    fn rate(&self, path: &str, time: Duration) -> anyhow::Result<f64> {
+        let script = self.folder.path().join("script.sql");
+        fs::write(&script, if path == "/account" { INSERT_ACCOUNT } else { INSERT_CARD })?;
+        let mut command = Command::new(pgbench());
+        command.args(["--no-vacuum", "--protocol=prepared", "--file"]).arg(&script).arg(&self.url);
+        command.arg(format!("--client={PGBENCH_CLIENTS}")).arg(format!("--time={}", time.as_secs()));
+        let output = command.output().context("cannot run pgbench")?;
+        let (report, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "pgbench failed: {errors}");
+        let rate = report.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+        rate.with_context(|| format!("pgbench reports no rate: {report}"))
+    }
+}
+
+/// The newest version's program where Debian installs it, or else the one in `PATH`.
+fn pgbench() -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<_> = versions.map(|version| version.path()).collect();
+    found.sort_by_key(|folder| folder.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok()));
+    let mut programs = found.into_iter().map(|folder| folder.join("bin/pgbench"));
+    programs.rfind(|path| Path::is_file(path)).unwrap_or_else(|| PathBuf::from("pgbench"))
 }

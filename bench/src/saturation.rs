@@ -1,203 +1,138 @@
-//! How many accounts and cards a second the all-in-one commits on SQLite, relay and feed running, beside what it would do without
-//! a database, what the disk allows, and `GET /health`.
+//! Accounts and cards a second at saturation with 64 and 512 connections, and the latency at half of that rate.
 //!
-//! Without a database the writer decides each batch and answers, and writes nothing: what is left is HTTP, JSON and the way to the
-//! writer and back. Without a relay the events stay in the outbox. Both are builds of the same code with a feature that nothing
-//! else uses. All take turns, so that whatever else the machine does meets all of them; what is given is the median of the turns.
-//! The generator runs on the same cores, which is why its processor time is given too.
+//! The builds and the peer take turns, so that whatever else the machine does affects all of them. The load generator shares the
+//! cores with the services.
 
-use std::path::Path;
-use std::process::Command;
+use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::ensure;
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use test_harness::{Process, binary, wait_until};
+use crate::load::{self, Schedule};
+use crate::peers::Peer;
+use crate::results::{Of, Results, Unit, median};
+use crate::system::{ACCOUNT, System, accounts_in_view};
 
-use crate::figure::{Figure, Unit};
-use crate::load::{self, Busy, Request};
-use crate::machine::{processor_time, sync_rate};
-use crate::turns::Turns;
-use crate::{ACCOUNT, builds};
-
-/// Turns of each.
+/// Rounds, of which the medians are given.
 const ROUNDS: usize = 5;
-
-/// How long a turn takes.
+/// How long a turn at saturation takes.
 const TURN: Duration = Duration::from_secs(3);
+/// How long a turn at half of saturation takes, in seconds, the first of which is not counted.
+const LATENCY_SECONDS: u32 = 4;
 
 const CONNECTIONS: [usize; 2] = [64, 512];
 
-/// Both services in one process, as one build of them makes it.
-pub(crate) struct Server {
-    process: Process,
-    _folder: TempDir,
-    account: String,
-}
-
-/// What a turn came to.
-#[derive(Clone, Copy)]
-pub(crate) struct Turn {
-    pub(crate) rate: f64,
-    server_micros: f64,
-    generator_micros: f64,
-}
-
-/// The turns of one round, and what the disk did meanwhile.
-struct Round {
-    durable: Turn,
-    no_database: Turn,
-    /// Of accounts only: cards have none.
-    no_relay: Option<Turn>,
-    health: Turn,
-    syncs: f64,
-}
-
-pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
+/// Measures all `systems`. `peer` is what the same machine does with the same rows and without the services.
+/// The systems create accounts for `warm_up` before that.
+pub(crate) fn measure(
+    systems: &[System],
+    peer: Option<&dyn Peer>,
+    warm_up: Duration,
+    quick: bool,
+) -> anyhow::Result<Results> {
+    let mut results = Results::default();
     let rounds = if quick { 1 } else { ROUNDS };
-    let builds = tempfile::tempdir()?;
-    let no_relay = builds.path().join("no-relay");
-    println!("building the all-in-one three times");
-    builds::build_variant("bench-no-relay", &no_relay)?;
-    let no_database = Server::without_a_database(builds.path())?;
-    let mut servers = [Server::start(&binary("tandem"))?, no_database, Server::start(&no_relay)?];
-    let mut figures = Vec::new();
-    for connections in CONNECTIONS {
-        for path in ["/account", "/card"] {
-            let mut measured = Vec::new();
-            for number in 1..=rounds {
-                println!("POST {path} with {connections} connections: turn {number} of {rounds}");
-                measured.push(round(&mut servers, path, connections)?);
-            }
-            figures.extend(lines(path, connections, &measured));
-        }
+    for system in systems {
+        system.keep_busy("/account", &load::post("/account", ACCOUNT).into(), CONNECTIONS[0], warm_up)?;
     }
-    figures.extend(confirmed(&mut servers[0])?);
-    Ok(figures)
-}
-
-impl Server {
-    /// Builds the all-in-one without a database into `folder`, and as it is, and starts the former.
-    pub(crate) fn without_a_database(folder: &Path) -> anyhow::Result<Self> {
-        let binary = folder.join("no-database");
-        builds::build_variant("bench-no-database", &binary)?;
-        builds::build("tandem")?;
-        Self::start(&binary)
-    }
-
-    /// The view of a build without a database would hear of no account, so one is made beforehand.
-    fn start(tandem: &Path) -> anyhow::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let mut usual = Process::start(&binary("tandem"), folder.path(), &[]);
-        let made = usual.ready_service(account_service::NAME).post("/account", &serde_json::from_str(ACCOUNT)?);
-        let account = made.expect(201)["id"].as_str().unwrap_or_default().to_owned();
-        usual.terminate();
-        let mut process = Process::start(tandem, folder.path(), &[]);
-        let cards = process.ready_service(card_service::NAME);
-        wait_until("the view has the account", || (cards.get("/readyz").body["view"]["accounts"] == 1).then_some(()));
-        Ok(Server { process, _folder: folder, account })
-    }
-
-    fn body(&self, path: &str) -> Value {
-        match path {
-            "/account" => serde_json::from_str(ACCOUNT).unwrap_or_default(),
-            _ => json!({"account_id": self.account, "country": "US"}),
-        }
-    }
-
-    fn address(&mut self, path: &str) -> std::net::SocketAddr {
-        let service = if path == "/account" { account_service::NAME } else { card_service::NAME };
-        self.process.service(service).address()
-    }
-
-    fn turn(&mut self, path: &str, request: &Request, connections: usize) -> anyhow::Result<Turn> {
-        let (address, server) = (self.address(path), self.process.id());
-        let before = processor_time(server)?;
-        let tally = load::closed_loop(address, request, Busy { connections, threads: 1, lasting: TURN })?;
-        let used = processor_time(server)? - before;
-        ensure!(tally.errors == 0, "{} of the requests failed", tally.errors);
-        Ok(Turn {
-            rate: tally.rate(),
-            server_micros: tally.micros_a_request(used),
-            generator_micros: tally.micros_a_request(tally.processor_time),
-        })
-    }
-
-    /// Has it busy with `POST path` for a turn.
-    pub(crate) fn post(&mut self, path: &str, connections: usize) -> anyhow::Result<Turn> {
-        let request = Request::post(path, &self.body(path).to_string());
-        let turn = self.turn(path, &request, connections)?;
-        // What the turn left to publish is no business of the next one.
-        let cards = self.process.service(card_service::NAME);
-        wait_until("the view has read all", || (cards.get("/readyz").status == 200).then_some(()));
-        Ok(turn)
-    }
-}
-
-fn round(servers: &mut [Server; 3], path: &str, connections: usize) -> anyhow::Result<Round> {
-    let [usual, no_database, no_relay] = servers;
-    Ok(Round {
-        durable: usual.post(path, connections)?,
-        no_database: no_database.post(path, connections)?,
-        no_relay: if path == "/account" { Some(no_relay.post(path, connections)?) } else { None },
-        health: usual.turn(path, &Request::get("/health"), connections)?,
-        syncs: sync_rate()?,
-    })
-}
-
-fn lines(path: &str, connections: usize, rounds: &[Round]) -> Vec<Figure> {
-    let rounds = Turns(rounds);
-    let limit = |round: &Round| round.no_database.rate.min(connections as f64 / 2.0 * round.syncs);
-    let rate = |what: String, peer, theirs: &dyn Fn(&Round) -> f64| {
-        rounds.compared(what, Unit::PerSecond, |round| round.durable.rate, peer, theirs)
-    };
-    let micros = |what: &str, of: fn(&Round) -> f64| rounds.figure(what, Unit::Microseconds, of);
-    let post = rate(format!("durable POST {path}, {connections} connections"), "no database, or the disk", &limit);
-    let health = rate("  against GET /health".to_owned(), "GET /health", &|round| round.health.rate);
-    let time = rounds.compared(
-        "  server's processor time",
-        Unit::Microseconds,
-        |round| round.durable.server_micros,
-        "GET /health",
-        |round| round.health.server_micros,
-    );
-    let mut figures = vec![
-        post.at_least(0.8),
-        if connections >= 512 { health.at_least(0.5) } else { health },
-        time.at_most(2.2),
-        micros("  server's processor time without a database", |round| round.no_database.server_micros),
-    ];
-    if path == "/account" {
-        let no_relay = |round: &Round| round.no_relay.map_or(f64::NAN, |turn| turn.rate);
-        figures.push(rate("  with the relay".to_owned(), "no relay", &no_relay).at_least(0.9));
-    }
-    figures.push(micros("  generator's processor time", |round| round.durable.generator_micros));
-    figures.push(rounds.figure("  raw syncs at the same turns", Unit::PerSecond, |round| round.syncs));
-    figures
-}
-
-/// The same by `wrk`, where that is installed: a generator that is not ours.
-fn confirmed(server: &mut Server) -> anyhow::Result<Vec<Figure>> {
-    let folder = tempfile::tempdir()?;
-    let script = folder.path().join("post.lua");
-    let mut figures = Vec::new();
+    let holders = systems.iter().map(holder).collect::<anyhow::Result<Vec<_>>>()?;
     for path in ["/account", "/card"] {
-        let body = server.body(path);
-        let head = "wrk.headers[\"Content-Type\"] = \"application/json\"";
-        std::fs::write(&script, format!("wrk.method = \"POST\"\nwrk.body = '{body}'\n{head}\n"))?;
-        let mut wrk = Command::new("wrk");
-        wrk.args(["--threads=1", "--connections=64", "--duration=5s", "--script"]).arg(&script);
-        let Ok(output) = wrk.arg(format!("http://{}{path}", server.address(path))).output() else {
-            println!("wrk is not installed: no figures of its own");
-            return Ok(Vec::new());
-        };
-        let said = String::from_utf8_lossy(&output.stdout);
-        ensure!(!said.contains("Non-2xx"), "wrk had other answers: {said}");
-        let rate = said.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
-        ensure!(rate.is_some(), "wrk tells no rate: {said}");
-        let what = format!("durable POST {path}, 64 connections, by wrk");
-        figures.push(Figure::new(what, rate.unwrap_or_default(), Unit::PerSecond));
+        let requests: Vec<Rc<[u8]>> =
+            holders.iter().map(|holder| load::post(path, &body(path, holder)).into()).collect();
+        let mut slowest = f64::INFINITY;
+        for connections in CONNECTIONS {
+            let what = format!("POST {path}, {connections} connections");
+            let mut rates = vec![Vec::new(); systems.len()];
+            for round in 1..=rounds {
+                println!("{what}: round {round} of {rounds}");
+                for turn in in_turn(systems.len(), round) {
+                    rates[turn].push(saturate(
+                        &mut results,
+                        &what,
+                        &systems[turn],
+                        path,
+                        &requests[turn],
+                        connections,
+                    )?);
+                }
+                // A peer has no second process to take its requests, so it is beside the fewer connections.
+                if let Some(peer) = peer.filter(|_| connections == CONNECTIONS[0]) {
+                    results.add(&what, Unit::PerSecond, Of::Other(peer.name()), peer.rate(path, TURN)?);
+                }
+            }
+            if connections == CONNECTIONS[0] {
+                slowest = rates.iter().map(|rates| median(rates)).fold(slowest, f64::min);
+            }
+        }
+        // Two digits: the rate is in the table.
+        let magnitude = 10_f64.powf((slowest / 2.0).log10().floor() - 1.0);
+        let rate = ((slowest / 2.0 / magnitude).floor() * magnitude) as u32;
+        let schedule = Schedule { rate, seconds: LATENCY_SECONDS, connections: CONNECTIONS[0] };
+        for round in 1..=rounds {
+            println!("POST {path} at {rate}/s: round {round} of {rounds}");
+            for turn in in_turn(systems.len(), round) {
+                latency(&mut results, &systems[turn], path, &requests[turn], schedule)?;
+            }
+        }
     }
-    Ok(figures)
+    Ok(results)
+}
+
+/// The order of one round, which is reversed in each second one.
+fn in_turn(count: usize, round: usize) -> Vec<usize> {
+    match round.is_multiple_of(2) {
+        true => (0..count).rev().collect(),
+        false => (0..count).collect(),
+    }
+}
+
+fn body(path: &str, holder: &str) -> String {
+    match path {
+        "/account" => ACCOUNT.to_owned(),
+        _ => format!(r#"{{"country":"US","account_id":"{holder}"}}"#),
+    }
+}
+
+/// The id of a new account that the view has: the holder of all cards.
+fn holder(system: &System) -> anyhow::Result<String> {
+    let ids = load::Collected::default();
+    let collect = Rc::clone(&ids);
+    system.create_accounts(1, move |body| collect.borrow_mut().extend(load::id_in(body).map(str::to_owned)))?;
+    Ok(ids.take().concat())
+}
+
+/// One turn at saturation. Returns the rate.
+fn saturate(
+    results: &mut Results,
+    what: &str,
+    system: &System,
+    path: &str,
+    request: &Rc<[u8]>,
+    connections: usize,
+) -> anyhow::Result<f64> {
+    let before = system.processor_time()?;
+    let answers = system.keep_busy(path, request, connections, TURN)?;
+    let used = (system.processor_time()? - before).as_secs_f64() * 1e6 / answers.count as f64;
+    results.add(what, Unit::PerSecond, system.of, answers.rate());
+    results.add(&format!("{what}: processor time each"), Unit::Microseconds, system.of, used);
+    Ok(answers.rate())
+}
+
+fn latency(
+    results: &mut Results,
+    system: &System,
+    path: &str,
+    request: &Rc<[u8]>,
+    schedule: Schedule,
+) -> anyhow::Result<()> {
+    let cards = test_harness::Http::new(system.cards);
+    let accounts_before = accounts_in_view(&cards);
+    let request: &[u8] = request;
+    let latencies = load::open_loop(system.address(path), schedule, |_| request, |_, _| Ok(()))?;
+    for (quantile, name) in [(0.5, "p50"), (0.99, "p99")] {
+        let what = format!("POST {path} at {}/s: latency {name}", schedule.rate);
+        results.add(&what, Unit::Milliseconds, system.of, load::milliseconds(&latencies, quantile));
+    }
+    if path == "/account" {
+        system.wait_for_view(accounts_before + schedule.count())?;
+    }
+    Ok(())
 }

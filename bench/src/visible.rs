@@ -1,108 +1,149 @@
-//! Commit to visible: how long after an account is committed the card service's view has it.
+//! How soon after `POST /account` is answered a card can be created for the account.
 //!
-//! Both services run in this process, over HTTP, with whatever log and databases are asked for. Accounts are made on a
-//! fixed schedule, so a stall shows in all that it delays. Visible is the moment when the record has been applied
-//! to the view: the log is wrapped to see it. Committed is the moment when the answer has arrived, or when the relay begins
-//! to publish if that is earlier: the commit itself ends a little before either.
-//!
-//! How many accounts a second there are at half of saturation is found anew before each turn: by as many requests as 64
-//! connections take, in the same process and on the same files. The generator runs there too, on the same cores, in threads
-//! whose processor time is told apart.
+//! Accounts are created on a fixed schedule. For a sample of them, the thread that has received the answer sends `POST /card` until
+//! it is answered with 201. The time counts from the answer for the account until the `POST /card` that succeeded was sent. It is
+//! 0 where the first attempt succeeds.
 
-pub(crate) mod on_servers;
-mod services;
-mod watched_log;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use std::sync::Arc;
-use std::time::Duration;
+use anyhow::ensure;
 
-use database::DatabaseUrl;
-use event_log::{EmbeddedLog, EmbeddedSettings};
-use hdrhistogram::Histogram;
+use crate::load::{self, Connection, Schedule};
+use crate::peers::kafka;
+use crate::results::{Of, Results, Unit};
+use crate::servers::Servers;
+use crate::system::{ACCOUNT, System, accounts_in_view};
 
-use self::services::{Services, Setup, Turn};
-use crate::figure::{Figure, Unit};
-use crate::load::Schedule;
-use crate::milliseconds;
-use crate::turns::{Turns, median};
-
-/// Turns at half of saturation, of which the medians are given.
-const TURNS: usize = 5;
-
-/// How long saturation takes to be found, and how long the turn behind it takes, with its first second, which does not count.
-const SATURATING: Duration = Duration::from_secs(3);
-const SECONDS: u32 = 6;
-const WARM_UP: Duration = Duration::from_secs(1);
-
-/// More connections than are ever busy at once, stalls aside.
+/// Rounds, of which the medians are given.
+const ROUNDS: usize = 5;
+/// How long a round takes, in seconds, the first of which is not counted.
+const SECONDS: u32 = 5;
+/// Connections of the schedule. Those that wait for a card send no other account meanwhile.
 const CONNECTIONS: usize = 64;
+/// Accounts a second that a card is created for: enough for a p99, few enough to cost nothing.
+const SAMPLES: u32 = 200;
+/// How long the rate at saturation is measured.
+const SATURATING: Duration = Duration::from_secs(3);
+/// How long the view may take.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Accounts a second that leave the machine quiet.
+/// Accounts a second that leave the machine idle most of the time.
 const QUIET: u32 = 500;
+/// Accounts a second on Kafka and PostgreSQL.
+const ON_SERVERS: u32 = 1_000;
 
-/// Over SQLite and the embedded log, as the all-in-one runs.
-pub(crate) fn measure(quick: bool) -> anyhow::Result<Vec<Figure>> {
-    let folder = tempfile::tempdir()?;
-    let file = |name| DatabaseUrl::Sqlite(folder.path().join(name));
-    let log = EmbeddedLog::open(EmbeddedSettings::at(folder.path().join("event-log.db")))?;
-    let setup = Setup { log: Arc::new(log), account_database: file("account.db"), card_database: file("card.db") };
-    let services = Services::start(setup)?;
-    println!("making {QUIET} accounts a second for {SECONDS} s");
-    let at = |rate| Schedule { rate, seconds: SECONDS, connections: CONNECTIONS };
-    let quiet = services.turn(at(QUIET), WARM_UP)?;
-    let count = if quick { 1 } else { TURNS };
-    let (mut saturations, mut turns) = (Vec::new(), Vec::new());
-    for number in 1..=count {
-        let saturation = services.saturation(SATURATING)?;
-        let half = (saturation / 2.0) as u32;
-        println!("making {half} accounts a second, half of saturation, for {SECONDS} s: turn {number} of {count}");
-        saturations.push(saturation);
-        turns.push(services.turn(at(half), WARM_UP)?);
+/// On SQLite and the embedded log: at [`QUIET`], and at half of the rate that 64 connections reach.
+pub(crate) fn embedded(systems: &[System], quick: bool) -> anyhow::Result<Results> {
+    let mut slowest = f64::INFINITY;
+    for system in systems {
+        slowest = slowest.min(saturate(system, SATURATING)?);
     }
-    services.stop()?;
-
-    let what = "commit to visible, half of saturation";
-    let mut figures = vec![
-        commit_to_visible(&turns, what, 0.5).at_most(1.0),
-        Turns(&turns)
-            .compared(
-                format!("{what}, p99"),
-                Unit::Milliseconds,
-                |turn| milliseconds(&turn.commit_to_visible, 0.99),
-                "the POST itself, p99",
-                |turn| milliseconds(&turn.due_to_answered, 0.99),
-            )
-            .at_most(2.0),
-        Figure::new("  at saturation, 64 connections", median(saturations), Unit::PerSecond),
-    ];
-    figures.extend(beside(&turns));
-    figures.push(commit_to_visible(&[quiet], &format!("commit to visible, {QUIET} accounts a second"), 0.5));
-    Ok(figures)
+    let mut results = Results::default();
+    // Two digits: the rate is in the table.
+    let half = (slowest / 2.0) as u32;
+    let half = half - half % 10_u32.pow(half.max(10).ilog10() - 1);
+    for rate in [QUIET, half] {
+        for round in 1..=rounds(quick) {
+            println!("{rate} accounts a second: round {round} of {}", rounds(quick));
+            systems.iter().try_for_each(|system| measure(&mut results, system, rate))?;
+        }
+    }
+    Ok(results)
 }
 
-/// A quantile from commit to visible.
-fn commit_to_visible(turns: &[Turn], what: &str, quantile: f64) -> Figure {
-    latency(turns, what, quantile, |turn| &turn.commit_to_visible)
+/// On PostgreSQL and Kafka at [`ON_SERVERS`], beside a bare producer and consumer with the same records.
+pub(crate) fn on_servers(
+    systems: &[System],
+    servers: Option<&Servers>,
+    warm_up: Duration,
+    quick: bool,
+) -> anyhow::Result<Results> {
+    for system in systems {
+        saturate(system, warm_up)?;
+    }
+    let mut results = Results::default();
+    for round in 1..=rounds(quick) {
+        println!("{ON_SERVERS} accounts a second: round {round} of {}", rounds(quick));
+        systems.iter().try_for_each(|system| measure(&mut results, system, ON_SERVERS))?;
+        if let Some(servers) = servers {
+            let bare = kafka::latency(servers, schedule(ON_SERVERS))?;
+            for (quantile, name) in QUANTILES {
+                let value = load::milliseconds(&bare, quantile);
+                results.add(&row(ON_SERVERS, name), Unit::Milliseconds, Of::Other(kafka::NAME), value);
+            }
+        }
+    }
+    Ok(results)
 }
 
-/// What else there is to say of turns.
-fn beside(turns: &[Turn]) -> Vec<Figure> {
-    let visible = |quantile| latency(turns, "  POST /account due to visible", quantile, |turn| &turn.due_to_visible);
-    let answered = |quantile| latency(turns, "  POST /account due to answered", quantile, |turn| &turn.due_to_answered);
-    let turns = Turns(turns);
-    vec![
-        visible(0.5),
-        visible(0.99),
-        answered(0.5),
-        answered(0.99),
-        turns.figure("  accounts a second", Unit::PerSecond, |turn| turn.rate),
-        turns.figure("  services' processor time a request", Unit::Microseconds, |turn| turn.services_micros),
-        turns.figure("  generator's processor time a request", Unit::Microseconds, |turn| turn.generator_micros),
-        turns.figure("  raw syncs at the same turns", Unit::PerSecond, |turn| turn.syncs),
-    ]
+const QUANTILES: [(f64, &str); 2] = [(0.5, "p50"), (0.99, "p99")];
+
+fn rounds(quick: bool) -> usize {
+    if quick { 1 } else { ROUNDS }
 }
 
-fn latency(turns: &[Turn], what: &str, quantile: f64, of: fn(&Turn) -> &Histogram<u64>) -> Figure {
-    let what = format!("{what}, p{:.0}", quantile * 100.0);
-    Turns(turns).figure(what, Unit::Milliseconds, |turn| milliseconds(of(turn), quantile))
+fn schedule(rate: u32) -> Schedule {
+    Schedule { rate, seconds: SECONDS, connections: CONNECTIONS }
+}
+
+fn row(rate: u32, quantile: &str) -> String {
+    format!("{rate} accounts/s: answer to visible, {quantile}")
+}
+
+/// The accounts a second that [`CONNECTIONS`] reach.
+fn saturate(system: &System, time: Duration) -> anyhow::Result<f64> {
+    Ok(system.keep_busy("/account", &load::post("/account", ACCOUNT).into(), CONNECTIONS, time)?.rate())
+}
+
+fn measure(results: &mut Results, system: &System, rate: u32) -> anyhow::Result<()> {
+    let before = accounts_in_view(&test_harness::Http::new(system.cards));
+    let (request, visible) = (load::post("/account", ACCOUNT), Mutex::new(load::new_histogram()));
+    let schedule = schedule(rate);
+    // A connection for each thread that waits for a card, opened before it is needed.
+    let connections = (0..CONNECTIONS).map(|_| Connection::open(system.cards)).collect::<Result<Vec<_>, _>>()?;
+    let connections = Mutex::new(connections);
+    let every = u64::from(rate.div_ceil(SAMPLES));
+    let answered = load::open_loop(
+        system.accounts,
+        schedule,
+        |_| &request[..],
+        |number, body| {
+            if !number.is_multiple_of(every) {
+                return Ok(());
+            }
+            let Some(mut cards) = lock(&connections).pop() else { return Ok(()) };
+            let took = until_card(&mut cards, load::id_in(body)?)?;
+            lock(&visible).record(load::micros(took))?;
+            lock(&connections).push(cards);
+            Ok(())
+        },
+    )?;
+    for (quantile, name) in QUANTILES {
+        let visible = load::milliseconds(&lock(&visible), quantile);
+        results.add(&row(rate, name), Unit::Milliseconds, system.of, visible);
+    }
+    for (quantile, name) in QUANTILES {
+        let what = format!("{rate} accounts/s: request to answer, {name}");
+        results.add(&what, Unit::Milliseconds, system.of, load::milliseconds(&answered, quantile));
+    }
+    system.wait_for_view(before + schedule.count())
+}
+
+/// Sends `POST /card` until the account is found. Returns the time until the successful one was sent.
+fn until_card(cards: &mut Connection, account: &str) -> anyhow::Result<Duration> {
+    let request = load::post("/card", &format!(r#"{{"country":"US","account_id":"{account}"}}"#));
+    let answered = Instant::now();
+    loop {
+        let waited = answered.elapsed();
+        match cards.exchange(&request)? {
+            (201, _) => return Ok(waited),
+            (404, _) => ensure!(waited < VISIBLE_TIMEOUT, "account {account} is not visible after {waited:?}"),
+            (status, body) => anyhow::bail!("POST /card answered {status}: {}", String::from_utf8_lossy(body)),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

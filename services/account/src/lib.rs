@@ -79,11 +79,7 @@ pub async fn run(
     };
     let relay_thread = std::thread::Builder::new()
         .name("account-relay".to_owned())
-        .spawn(move || {
-            if !cfg!(feature = "bench-no-relay") {
-                relay.run();
-            }
-        })
+        .spawn(move || relay.run())
         .context("cannot start the relay")?;
 
     let readiness = Arc::new(AccountReadiness { store: Arc::clone(&store), status, shutdown: shutdown.clone() });

@@ -45,13 +45,11 @@ impl Committer for Writer {
     fn commit(&mut self, commands: Vec<Command>, is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let now = self.clock.now();
         let id_of = |sequence| self.ids.next_of(now, &self.numbering.0, sequence);
-        let (closed, cards) = (BTreeSet::new(), HashMap::new());
-        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let named = Named::by(&commands);
         let closed = closed_accounts(&transaction, &named)?;
         let cards = cards_to_delete(&transaction, &self.numbering, &named)?;
-        let batch = Batch { closed, cards, ..batch };
+        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
         let (outcomes, changes) = batch.decide(commands, self.last_sequence + 1..);
         // Only refusals, or closing what is closed: nothing that would be worth a sync, unless it is to tell
         // whether the database takes transactions again.
@@ -120,7 +118,7 @@ fn write(
         statement.execute(params![account_id.0.as_bytes(), count])?;
     }
     for id in &changes.deleted {
-        let sql = format!("UPDATE cards SET deleted = 1 WHERE sequence = ?1 AND id = ?2");
+        let sql = "UPDATE cards SET deleted = 1 WHERE sequence = ?1 AND id = ?2";
         transaction.prepare_cached(&sql)?.execute(where_card_is(numbering, id))?;
     }
     for account_id in &changes.closed {
