@@ -119,7 +119,7 @@ fn write(
     }
     for id in &changes.deleted {
         let sql = "UPDATE cards SET deleted = 1 WHERE sequence = ?1 AND id = ?2";
-        transaction.prepare_cached(&sql)?.execute(where_card_is(numbering, id))?;
+        transaction.prepare_cached(sql)?.execute(where_card_is(numbering, id))?;
     }
     for account_id in &changes.closed {
         let mut close = transaction
