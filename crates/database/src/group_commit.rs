@@ -14,8 +14,8 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use self::queue::{MAX_UNSYNCED, Queue, Taken};
-use crate::StoreError;
+use crate::{Health, StoreError};
 
 /// How long without a command until [`Committer::idle`] is called.
 const IDLE: Duration = Duration::from_millis(250);
@@ -73,35 +73,6 @@ pub struct GroupCommit<C, O> {
     health: Arc<Health>,
 }
 
-/// Whether the writer can write. Its failures are logged when they begin and when they are over, not each: while a disk is
-/// full, lines would only make it worse.
-#[derive(Default)]
-struct Health {
-    failure: Mutex<Option<String>>,
-}
-
-impl Health {
-    fn is_failing(&self) -> bool {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
-    fn note(&self, result: Result<(), &StoreError>) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        match result {
-            Err(error) => {
-                if failure.replace(error.to_string()).is_none() {
-                    tracing::error!(%error, "a transaction failed");
-                }
-            }
-            Ok(()) => {
-                if failure.take().is_some() {
-                    tracing::info!("the database takes transactions again");
-                }
-            }
-        }
-    }
-}
-
 /// Ends the queue with the thread that has this: nobody waits for one that is gone. Says so if that is by a panic.
 struct End<C, O> {
     queue: Arc<Queue<(C, Answer<O>)>>,
@@ -111,7 +82,7 @@ struct End<C, O> {
 impl<C, O> Drop for End<C, O> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.health.note(Err(&StoreError::Unavailable("its writer has ended".to_owned())));
+            self.health.note(Err::<(), _>(&StoreError::Unavailable("its writer has ended".to_owned())));
         }
         self.queue.close();
     }
@@ -131,7 +102,7 @@ impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
         committer: impl Committer<Command = C, Outcome = O>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let queue = Arc::new(Queue::new());
-        let health = Arc::new(Health::default());
+        let health = Arc::new(Health::new("a transaction failed", "the database takes transactions again"));
         let answering = Answering { health: Arc::clone(&health), runtime: Handle::try_current().ok() };
         let (next, sync_thread) = match committer.sync() {
             None => (Next::Answer(answering), None),
@@ -167,7 +138,7 @@ impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
 
     /// Why nothing can be written now, if so: what the last transaction failed with.
     pub fn failure(&self) -> Option<String> {
-        self.health.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.health.failure()
     }
 
     fn enqueue(&self, command: C) -> Result<oneshot::Receiver<Result<O, StoreError>>, StoreError> {
@@ -198,14 +169,14 @@ fn run<C: Committer>(
         let (commands, answers) = match queue.take(IDLE) {
             Taken::Batch(batch) => batch.into_iter().unzip(),
             // An empty transaction tells whether that is over: no request need be spent on it.
-            Taken::Nothing if health.is_failing() => (Vec::new(), Vec::new()),
+            Taken::Nothing if health.failure().is_some() => (Vec::new(), Vec::new()),
             Taken::Nothing => {
-                health.note(committer.idle().as_ref().map(drop));
+                health.note(committer.idle().as_ref());
                 continue;
             }
             Taken::Stopped => break,
         };
-        let committed = Committed { result: committer.commit(commands, health.is_failing()), answers };
+        let committed = Committed { result: committer.commit(commands, health.failure().is_some()), answers };
         match &next {
             Next::Answer(answering) => answering.answer(committed),
             Next::Sync(unsynced) => {
@@ -215,7 +186,7 @@ fn run<C: Committer>(
             }
         }
     }
-    health.note(committer.idle().as_ref().map(drop));
+    health.note(committer.idle().as_ref());
 }
 
 /// Syncs what has been committed, and answers it.
@@ -240,7 +211,7 @@ struct Answering {
 
 impl Answering {
     fn answer<O: Send + 'static>(&self, committed: Committed<O>) {
-        self.health.note(committed.result.as_ref().map(drop));
+        self.health.note(committed.result.as_ref());
         match &self.runtime {
             // One wake for all of them.
             Some(runtime) if committed.answers.len() > 1 => drop(runtime.spawn(async { answer_all(committed) })),

@@ -4,13 +4,16 @@
 //! A service owns its database alone (ARCHITECTURE.md B4): a file is locked for one process, and says whose it is.
 
 mod group_commit;
+mod health;
 mod open_error;
 pub mod postgres;
 pub mod sqlite;
 mod url;
 
 pub use group_commit::{Committer, GroupCommit, Syncer};
+pub use health::Health;
 pub use open_error::OpenError;
+pub use sqlite_file::{FailStop, StorageFailed, UseProbe, create_folder, for_owner, warn_of_exposed};
 pub use url::DatabaseUrl;
 
 /// Why the database did not do what was asked. None of these is a rule of the domain: those are outcomes of a command.

@@ -5,10 +5,11 @@
 //! transaction is rolled back, and a later one succeeds.
 
 use std::fmt::Display;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rusqlite::{Connection, ffi};
+use rusqlite::ffi;
 use tokio_util::sync::CancellationToken;
 
 /// Stops everything that writes to a file, and tells whoever runs the process. Clones are of the same file.
@@ -48,20 +49,17 @@ impl FailStop {
     }
 }
 
-/// Whether `error`, which `connection` returned last, says that the storage failed to take a write or an fsync.
-pub(crate) fn is_storage_failure(connection: &Connection, error: &rusqlite::Error) -> bool {
+/// Whether `error`, which SQLite has just returned to this thread, says that the storage failed to take a write or an
+/// fsync.
+pub(crate) fn is_storage_failure(error: &rusqlite::Error) -> bool {
     let Some(code) = error.sqlite_error().map(|error| error.extended_code) else { return false };
     match code {
         ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC | ffi::SQLITE_IOERR_TRUNCATE => true,
-        // SQLite reports only ENOSPC as a full disk. A quota and a limit on the file's size are the same to us.
-        ffi::SQLITE_IOERR_WRITE => !matches!(system_error(connection), libc::EDQUOT | libc::EFBIG),
+        // SQLite reports only ENOSPC as a full disk. A quota, and a limit on the size of files, are full disks too.
+        ffi::SQLITE_IOERR_WRITE => {
+            let cause = io::Error::last_os_error().raw_os_error();
+            !matches!(cause, Some(libc::EDQUOT | libc::EFBIG))
+        }
         _ => false,
     }
-}
-
-/// The `errno` behind the last error of `connection`.
-#[expect(unsafe_code, reason = "rusqlite has no safe call for it")]
-fn system_error(connection: &Connection) -> i32 {
-    // SAFETY: the handle is that of an open connection, which this thread has to itself.
-    unsafe { ffi::sqlite3_system_errno(connection.handle()) }
 }

@@ -163,7 +163,7 @@ impl DatabaseFile {
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| error.to_string())?;
         let run = |sql: &str| {
             connection.busy_timeout(MODE_PATIENCE)?;
-            self.check(&connection, connection.query_row(sql, [], |_| Ok(())))
+            self.check(connection.query_row(sql, [], |_| Ok(())))
         };
         match run("PRAGMA journal_mode = DELETE") {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
@@ -177,13 +177,16 @@ impl DatabaseFile {
         self.sync_folder().map_err(|error| error.to_string())
     }
 
-    /// Passes on `result`, which `connection` returned last. Triggers the [`FailStop`] if it says that the storage failed.
-    pub fn check<T>(&self, connection: &Connection, result: rusqlite::Result<T>) -> rusqlite::Result<T> {
-        result.inspect_err(|error| {
-            if fail_stop::is_storage_failure(connection, error) {
-                self.0.fail_stop.trigger(&self.0.name, error);
-            }
-        })
+    /// Passes on `result`, which SQLite has just returned to this thread, and [notes](DatabaseFile::note) its error.
+    pub fn check<T>(&self, result: rusqlite::Result<T>) -> rusqlite::Result<T> {
+        result.inspect_err(|error| self.note(error))
+    }
+
+    /// Triggers the [`FailStop`] if `error`, which SQLite has just returned to this thread, says that the storage failed.
+    pub fn note(&self, error: &rusqlite::Error) {
+        if fail_stop::is_storage_failure(error) {
+            self.0.fail_stop.trigger(&self.0.name, error);
+        }
     }
 
     /// What ends the process when the storage of this file fails.

@@ -198,7 +198,7 @@ fn only_a_storage_that_failed_stops_the_process_and_its_log_is_kept() {
     insert(&connection);
     let fail = |code| {
         let failure = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
-        file.check::<()>(&connection, Err(failure)).unwrap_err();
+        file.check::<()>(Err(failure)).unwrap_err();
         file.fail_stop().has_failed()
     };
     for code in [ffi::SQLITE_FULL, ffi::SQLITE_BUSY, ffi::SQLITE_CORRUPT, ffi::SQLITE_IOERR_READ] {

@@ -86,21 +86,26 @@ pub async fn run(
     let router = router::routes(Arc::clone(&store)).merge(http_server::health_routes(NAME, readiness));
     let router = http_server::finish(router, NAME, config.cors);
     tracing::info!(service = NAME, address = %listener.local_addr()?, "listening");
-    http_server::serve(listener, router, shutdown).await;
+    let fail_stop = store.fail_stop();
+    tokio::select! {
+        () = http_server::serve(listener, router, shutdown) => {}
+        // Nothing is stopped in order: the restart recovers.
+        failure = fail_stop.failed() => return Err(failure.into()),
+    }
 
-    stop(store, writer_thread, relay_thread, relay_stopping, signal).await;
+    stop(store, writer_thread, relay_thread, relay_stopping, signal).await?;
     tracing::info!(service = NAME, "stopped");
     Ok(())
 }
 
-/// Ends the writer, then the relay: what the writer commits last is still published.
+/// Ends the writer, then the relay, so that what the writer commits last is still published. Closes the database last.
 async fn stop(
     store: Arc<Store>,
     writer_thread: JoinHandle<()>,
     relay_thread: JoinHandle<()>,
     relay_stopping: Arc<AtomicBool>,
     signal: OutboxSignal,
-) {
+) -> anyhow::Result<()> {
     store.stop();
     // A writer that panicked has nothing more to commit.
     let _ = tokio::task::spawn_blocking(move || writer_thread.join()).await;
@@ -113,6 +118,7 @@ async fn stop(
     if tokio::time::timeout(RELAY_DRAIN, ending).await.is_err() {
         tracing::warn!("the event log did not take the last events in time; they stay in the outbox");
     }
+    Ok(tokio::task::spawn_blocking(move || store.close()).await??)
 }
 
 struct AccountReadiness {
@@ -125,7 +131,10 @@ impl Readiness for AccountReadiness {
     /// Ready even while the event log is away: accounts are kept, and events wait (ARCHITECTURE.md A2).
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
-        report.reasons.extend(self.store.failure().map(|cause| process::public_cause(&cause)));
+        report.reasons.extend(self.store.failures().map(|cause| process::public_cause(&cause)));
+        if let Some(warning) = self.store.warning() {
+            report.details.insert("warnings".to_owned(), json!([process::public_cause(&warning)]));
+        }
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }

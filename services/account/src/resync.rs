@@ -4,11 +4,9 @@
 //! whichever instance publishes finds it there, and so does the next one that starts if none runs. How it is met is the
 //! relay's business ([`crate::relay`]).
 
-use std::path::PathBuf;
-
 use database::postgres::Postgres;
 use database::sqlite::SqliteFile;
-use database::{DatabaseUrl, StoreError};
+use database::{DatabaseUrl, StoreError, UseProbe};
 use rusqlite::Connection;
 
 use crate::outbox::ResyncRequest;
@@ -21,7 +19,7 @@ pub struct Resync {
 }
 
 enum Database {
-    Sqlite(Connection, PathBuf),
+    Sqlite(Connection, UseProbe),
     Postgres(Postgres),
 }
 
@@ -43,7 +41,7 @@ impl Resync {
             DatabaseUrl::Sqlite(path) => {
                 let connection = SqliteFile::connect_beside(path, &sqlite::SCHEMA)?;
                 let request = sqlite::outbox::request_resync(&connection)?;
-                Resync { database: Database::Sqlite(connection, path.clone()), request }
+                Resync { database: Database::Sqlite(connection, UseProbe::open(path)?), request }
             }
             DatabaseUrl::Postgres(url) => {
                 let database = Postgres::open_as_it_is(url, &postgres::SCHEMA).await?;
@@ -56,9 +54,7 @@ impl Resync {
     /// How far it is now.
     pub async fn progress(&self) -> Result<Progress, StoreError> {
         let (requests, publishing) = match &self.database {
-            Database::Sqlite(connection, path) => {
-                (sqlite::outbox::resync_requests(connection)?, SqliteFile::is_in_use(path))
-            }
+            Database::Sqlite(connection, probe) => (sqlite::outbox::resync_requests(connection)?, probe.is_in_use()),
             Database::Postgres(database) => postgres::outbox::resync_requests(database).await?,
         };
         Ok(match (requests.is_met(self.request), publishing) {

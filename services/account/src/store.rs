@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use account_events::{AccountId, AccountStatus};
 use country_code::CountryCode;
-use database::{DatabaseUrl, GroupCommit, OpenError};
+use database::{DatabaseUrl, FailStop, GroupCommit, OpenError, StoreError};
 use http_server::{IfMatch, TraceParent};
 use process::Clock;
 
@@ -122,9 +122,37 @@ impl Store {
         page.ok_or(AccountError::InvalidAfter)
     }
 
-    /// Why nothing can be written now, if so.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.writer.failure()
+    /// What keeps the database from being written or read now.
+    pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
+        let reads = match &self.reader {
+            Reader::Sqlite(reader) => reader.pool().failure(),
+            Reader::Postgres(_) => None,
+        };
+        self.writer.failure().into_iter().chain(reads)
+    }
+
+    /// Why some reads fail, while others work.
+    pub(crate) fn warning(&self) -> Option<String> {
+        match &self.reader {
+            Reader::Sqlite(reader) => reader.pool().warning().map(|cause| format!("some reads fail: {cause}")),
+            Reader::Postgres(_) => None,
+        }
+    }
+
+    /// What ends the process when the storage of the database fails. A server sees to its own.
+    pub(crate) fn fail_stop(&self) -> FailStop {
+        match &self.reader {
+            Reader::Sqlite(reader) => reader.pool().fail_stop().clone(),
+            Reader::Postgres(_) => FailStop::default(),
+        }
+    }
+
+    /// Closes the database once its writer has ended. For a thread that may block.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        match &self.reader {
+            Reader::Sqlite(reader) => reader.pool().close(),
+            Reader::Postgres(_) => Ok(()),
+        }
     }
 
     /// Ends the writer thread once everything accepted so far is durable.

@@ -32,6 +32,7 @@ use std::time::Duration;
 use anyhow::Context;
 use event_log::EventLog;
 use http_server::{Readiness, ReadyReport};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -103,9 +104,14 @@ pub async fn run(
     let router = router::routes(service).merge(http_server::health_routes(NAME, readiness));
     let router = http_server::finish(router, NAME, config.cors);
     tracing::info!(service = NAME, address = %listener.local_addr()?, "listening");
-    http_server::serve(listener, router, shutdown).await;
+    let fail_stop = store.fail_stop();
+    tokio::select! {
+        () = http_server::serve(listener, router, shutdown) => {}
+        // Nothing is stopped in order: the restart recovers.
+        failure = fail_stop.failed() => return Err(failure.into()),
+    }
 
-    stop(store, writer_thread, loops, stopping).await;
+    stop(store, writer_thread, loops, stopping).await?;
     tracing::info!(service = NAME, "stopped");
     Ok(())
 }
@@ -115,8 +121,13 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<Join
     thread.spawn(run).with_context(|| format!("cannot start the thread {name}"))
 }
 
-/// Ends the loops, which write too, then the writer.
-async fn stop(store: Store, writer_thread: JoinHandle<()>, loops: [JoinHandle<()>; 4], stopping: Arc<AtomicBool>) {
+/// Ends the loops, which write too, then the writer. Closes the database last.
+async fn stop(
+    store: Store,
+    writer_thread: JoinHandle<()>,
+    loops: [JoinHandle<()>; 4],
+    stopping: Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     stopping.store(true, Ordering::Release);
     let ending = tokio::task::spawn_blocking(move || {
         for thread in loops {
@@ -130,6 +141,7 @@ async fn stop(store: Store, writer_thread: JoinHandle<()>, loops: [JoinHandle<()
     }
     store.stop();
     let _ = tokio::task::spawn_blocking(move || writer_thread.join()).await;
+    Ok(tokio::task::spawn_blocking(move || store.close()).await??)
 }
 
 struct CardReadiness {
@@ -143,7 +155,10 @@ impl Readiness for CardReadiness {
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
         report.reasons.extend(self.status.unready());
-        report.reasons.extend(self.store.failure().map(|cause| process::public_cause(&cause)));
+        report.reasons.extend(self.store.failures().map(|cause| process::public_cause(&cause)));
+        if let Some(warning) = self.store.warning() {
+            report.details.insert("warnings".to_owned(), json!([process::public_cause(&warning)]));
+        }
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }

@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use database::DatabaseUrl;
+use database::{DatabaseUrl, create_folder, for_owner, warn_of_exposed};
 use event_log::Positions;
 
 use crate::account_view::checkpoint::{self, Checkpoint, Unusable};
@@ -101,6 +101,7 @@ impl Checkpoints {
     /// Fills the empty view from the file, if that can be, and returns where to read on.
     pub(crate) fn load(&mut self, view: &mut ViewWriter) -> Positions {
         let started = Instant::now();
+        warn_of_exposed(&[&self.path]);
         match read(&self.path) {
             Ok(checkpoint) => {
                 let mark = checkpoint.mark.clone();
@@ -259,11 +260,11 @@ fn read(path: &Path) -> Result<Checkpoint, Unusable> {
 /// Writes beside `path`, and takes its place when it is complete. Returns whether it is.
 fn write(path: &Path, view: &AccountView, mark: &Mark, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
+        create_folder(folder)?;
     }
     let unfinished = with_suffix(path, &format!(".{:016x}{UNFINISHED}", RandomState::new().hash_one(path)));
     // Locked, so that no other instance takes it for a leftover.
-    let mut file = File::options().create(true).truncate(false).write(true).open(&unfinished)?;
+    let mut file = for_owner().open(&unfinished)?;
     file.try_lock()?;
     let written = file.set_len(0).and_then(|()| checkpoint::write(view, mark, &mut file, go_on)).and_then(|complete| {
         if complete {

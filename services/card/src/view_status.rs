@@ -50,7 +50,11 @@ impl ViewStatus {
     /// Why no card can be made by this view now, if so.
     pub fn unready(&self) -> Option<String> {
         if self.is_catching_up() {
-            return Some("the account view is catching up".to_owned());
+            // What cannot be read does not catch up.
+            return Some(match &self.lock().failure {
+                Some(failure) => format!("the account view cannot catch up: {failure}"),
+                None => "the account view is catching up".to_owned(),
+            });
         }
         let max_age = self.max_age?;
         let age = self.age().unwrap_or(Duration::MAX);

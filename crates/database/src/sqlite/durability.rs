@@ -6,28 +6,21 @@
 //! saw is durable: nobody is told, and no event tells, what a power cut would take back (ARCHITECTURE.md A2, B1).
 
 use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use rusqlite::Transaction;
+use sqlite_file::DatabaseFile;
 use tokio::sync::oneshot;
 
-use super::disk::Disk;
-use super::{beside, open_writer};
 use crate::{OpenError, StoreError, Syncer};
-
-/// How long moving the write-ahead log to the file waits for those who read or write meanwhile. It is tried again.
-const MOVE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How far one writer's commits to a file are durable. Clones are of the same writer.
 #[derive(Clone)]
 pub struct Durability(Arc<State>);
 
 struct State {
-    path: PathBuf,
-    disk: Arc<Disk>,
+    file: DatabaseFile,
     write_ahead_log: File,
     /// Transactions that readers may see, from just before their commit on.
     announced: AtomicU64,
@@ -40,33 +33,45 @@ struct State {
 struct Synced {
     /// How many transactions are durable.
     count: u64,
-    /// Whether the last sync failed: what the system still had to write by then it may have forgotten.
-    is_broken: bool,
     /// Those who wait until so many are durable. Each stands for a request or a thread.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 
 impl Durability {
-    /// Of the file at `path` on `disk`, which has a connection in WAL mode. What a process that was killed has left there is synced.
-    pub(super) fn open(path: &Path, disk: Arc<Disk>) -> Result<Self, OpenError> {
-        let open = || {
-            let write_ahead_log = File::open(beside(path, "-wal"))?;
-            write_ahead_log.sync_data()?;
-            Ok(write_ahead_log)
-        };
-        let unusable = |error: io::Error| OpenError::Unusable { path: beside(path, "-wal"), reason: error.to_string() };
-        Ok(Durability(Arc::new(State {
-            path: path.to_owned(),
-            disk,
-            write_ahead_log: open().map_err(unusable)?,
+    /// Of `file`, which has a connection in WAL mode.
+    pub(super) fn open(file: &DatabaseFile) -> Result<Self, OpenError> {
+        let path = file.beside("-wal");
+        let opened = File::open(&path);
+        let write_ahead_log = opened.map_err(|error| OpenError::Unusable { path, reason: error.to_string() })?;
+        Ok(Durability::of(file.clone(), write_ahead_log))
+    }
+
+    fn of(file: DatabaseFile, write_ahead_log: File) -> Self {
+        Durability(Arc::new(State {
+            file,
+            write_ahead_log,
             announced: AtomicU64::new(0),
             written: AtomicU64::new(0),
             synced: Mutex::default(),
-        })))
+        }))
     }
 
-    /// Runs `commit`, the writer's, whose transaction readers may see before it returns.
-    pub fn written<T>(&self, commit: impl FnOnce() -> T) -> T {
+    /// Commits `transaction`, the writer's. Readers may see it before this returns, and wait for the next
+    /// [`sync`](Durability::sync).
+    pub fn commit(&self, transaction: Transaction<'_>) -> Result<(), StoreError> {
+        self.written(|| self.commit_unseen(transaction))
+    }
+
+    /// As [`commit`](Durability::commit), for what no reader and no caller waits for: a later sync makes it durable, too.
+    pub fn commit_unseen(&self, transaction: Transaction<'_>) -> Result<(), StoreError> {
+        if self.0.file.fail_stop().has_failed() {
+            return Err(storage_failed());
+        }
+        Ok(self.0.file.check(transaction.commit())?)
+    }
+
+    /// Runs `commit`, whose transaction readers may see before it returns.
+    fn written<T>(&self, commit: impl FnOnce() -> T) -> T {
         let number = self.0.announced.fetch_add(1, Ordering::SeqCst) + 1;
         let result = commit();
         // Also if it failed: then there is nothing to be synced.
@@ -74,26 +79,22 @@ impl Durability {
         result
     }
 
-    /// Makes all that is written durable.
-    ///
-    /// After a sync that failed another one would say that all is well, and prove nothing. So all of the write-ahead log is
-    /// moved to the file then, and only if that is synced, too, are its transactions durable.
+    /// Makes all that is written durable. A sync that fails stops the process ([`sqlite_file::FailStop`]).
     pub fn sync(&self) -> Result<(), StoreError> {
         let state = &*self.0;
         let written = state.written.load(Ordering::SeqCst);
-        let (count, is_broken) = {
-            let synced = state.synced();
-            (synced.count, synced.is_broken)
-        };
-        if count == written {
+        if state.synced().count == written {
             return Ok(());
         }
-        let outcome = match is_broken {
-            false => state.write_ahead_log.sync_data().map_err(|error| StoreError::Unavailable(error.to_string())),
-            true => state.move_to_file(),
+        let fail_stop = state.file.fail_stop();
+        let outcome = match fail_stop.has_failed() {
+            true => Err(storage_failed()),
+            false => state.write_ahead_log.sync_data().map_err(|error| {
+                fail_stop.trigger(state.file.name(), &error);
+                storage_failed()
+            }),
         };
         let mut synced = state.synced();
-        synced.is_broken = outcome.is_err();
         match outcome {
             Ok(()) => {
                 synced.count = written;
@@ -102,7 +103,7 @@ impl Durability {
                     let _ = waiting.send(());
                 }
             }
-            // They are told by the end of their channels.
+            // The end of their channels tells them.
             Err(_) => synced.waiting.clear(),
         }
         outcome
@@ -141,24 +142,17 @@ impl State {
         let mut synced = self.synced();
         (synced.count < visible).then(|| {
             let (sender, receiver) = oneshot::channel();
-            synced.waiting.push((visible, sender));
+            // After a failure there is no sync to wait for.
+            if !self.file.fail_stop().has_failed() {
+                synced.waiting.push((visible, sender));
+            }
             receiver
         })
     }
+}
 
-    fn move_to_file(&self) -> Result<(), StoreError> {
-        if self.disk.has_failed() {
-            return Err(StoreError::Unavailable("the disk has failed; a restart moves the write-ahead log".to_owned()));
-        }
-        let connection = open_writer(&self.path).map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        connection.busy_timeout(MOVE_PATIENCE)?;
-        let moved = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
-        let is_incomplete: bool = moved.inspect_err(|error| self.disk.note(error))?;
-        match is_incomplete {
-            false => Ok(()),
-            true => Err(StoreError::Unavailable("the write-ahead log cannot be moved to the file".to_owned())),
-        }
-    }
+pub(super) fn storage_failed() -> StoreError {
+    StoreError::Unavailable("the storage failed, and the process stops".to_owned())
 }
 
 fn not_durable() -> StoreError {
@@ -205,31 +199,34 @@ mod tests {
         durability.wait_blocking().expect("nothing is written");
     }
 
-    #[test]
-    fn after_a_failed_sync_nothing_is_durable_until_all_of_it_is_in_the_file() {
+    #[tokio::test]
+    async fn a_sync_that_fails_stops_the_process_and_nothing_is_acknowledged_after_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file.db");
         let file = SqliteFile::open(&path, &SCHEMA).unwrap();
-        let (connection, durability) = file.group_writer().unwrap();
-        durability.written(|| connection.execute("INSERT INTO one VALUES (1)", [])).unwrap();
-        let mut waiting = durability.0.waiting().expect("it is not durable yet");
-        durability.0.synced().is_broken = true;
-        // A reader in the middle of a transaction keeps the log from being moved as a whole.
-        let mut reader = file.reader().unwrap();
-        reader.busy_timeout(std::time::Duration::ZERO).unwrap();
-        let reading = reader.transaction().unwrap();
-        let count = |connection: &rusqlite::Connection| {
-            connection.query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i64>(0)).unwrap()
+        let (mut connection, durability) = file.group_writer().unwrap();
+        // The system syncs no such file, and says so.
+        let failing = Durability::of(durability.0.file.clone(), File::open("/dev/null").unwrap());
+        let mut insert = || {
+            let transaction = connection.transaction().unwrap();
+            transaction.execute("INSERT INTO one VALUES (1)", []).unwrap();
+            failing.commit(transaction)
         };
-        assert_eq!(count(&reading), 1);
-        durability.written(|| connection.execute("INSERT INTO one VALUES (2)", [])).unwrap();
-        let error = durability.sync().unwrap_err().to_string();
-        assert!(error.contains("cannot be moved"), "{error}");
-        assert!(matches!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Closed)), "it is told");
-        drop(reading);
-        durability.sync().expect("nobody reads");
-        durability.wait_blocking().expect("all is in the file");
-        assert_eq!(std::fs::metadata(beside(&path, "-wal")).unwrap().len(), 0, "and none is in the log");
-        assert_eq!(count(&reader), 2);
+        insert().unwrap();
+        let mut waiting = failing.0.waiting().expect("it is not durable yet");
+        failing.sync().unwrap_err();
+        assert!(matches!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Closed)), "nobody is left waiting");
+        let cause = file.fail_stop().failed().await.to_string();
+        assert!(cause.contains("file.db failed"), "{cause}");
+        insert().unwrap_err();
+        failing.sync().expect_err("a second sync would prove nothing");
+        failing.wait().await.expect_err("what is visible is not durable");
+        drop((failing, durability, connection));
+        file.close().unwrap();
+        drop(file);
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        let count =
+            file.reader().unwrap().query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!(count, 1, "the restart recovers the write-ahead log");
     }
 }

@@ -1,15 +1,13 @@
-//! Moves a group writer's write-ahead log to its file beside the commits.
+//! Moves a group writer's write-ahead log to its file beside the commits (a WAL checkpoint).
 //!
 //! SQLite does that inside the commit that makes the log long enough: where rows lie scattered in a large file that is thousands of
 //! pages and two syncs, and nobody is answered meanwhile. Here a thread of its own moves what there is, and then what came
 //! meanwhile; the writer is left with the pages after that, and so begins the log anew. A commit never fails for it: what
-//! could not be moved is tried again when the log has become longer.
+//! could not be moved is tried again when the log has become longer. A disk that did not take a page stops the process.
 //!
-//! A commit's sync waits for all that the disk has been given. So what was moved goes there bit by bit (`write_back.rs`) before
-//! it is synced; unless no commit came while it was copied, for then SQLite syncs it at once.
+//! A commit's sync waits for all that the disk has been given. So what was moved is written back at a pace
+//! (`write_back.rs`) before it is synced; unless no commit came while it was copied, for then SQLite syncs it at once.
 
-use std::mem;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,8 +15,8 @@ use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
+use sqlite_file::DatabaseFile;
 
-use super::disk::Disk;
 use super::open_writer;
 use super::write_back::WriteBack;
 use crate::OpenError;
@@ -29,7 +27,7 @@ const WAL_PAGES: i32 = 3_000;
 /// After so many more it is tried again.
 const MORE_PAGES: i32 = WAL_PAGES / 4;
 
-/// From so many pages in the log on nothing goes to disk bit by bit: more is written than the disk takes so, or a reader holds the
+/// From so many pages in the log on write-back has no pauses: more is written than the disk takes so, or a reader holds the
 /// log. It stays below what the log is cut back to, for one that is cut and grows again is synced more slowly.
 const URGENT_PAGES: i32 = WAL_PAGES * 2;
 
@@ -48,13 +46,13 @@ struct Shared {
     is_moved: AtomicBool,
     /// Pages in the log after the last commit.
     pages: AtomicI32,
-    disk: Arc<Disk>,
+    file: DatabaseFile,
 }
 
-/// Has the log of `writer`, a connection to the file at `path` on `disk`, moved from now on.
-pub(super) fn move_beside(writer: &mut Connection, path: &Path, disk: &Arc<Disk>) -> Result<(), OpenError> {
-    let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
-    let mut mover = Mover::start(path.to_owned(), Arc::clone(disk)).map_err(|error| unusable(error.to_string()))?;
+/// Has the log of `writer`, a connection to `file`, moved from now on.
+pub(super) fn move_beside(writer: &mut Connection, file: &DatabaseFile) -> Result<(), OpenError> {
+    let unusable = |reason: String| OpenError::Unusable { path: file.name().to_owned(), reason };
+    let mut mover = Mover::start(file)?;
     let hook = move |log: &mut Wal, pages| {
         mover.committed(log, pages);
         Ok(())
@@ -63,18 +61,21 @@ pub(super) fn move_beside(writer: &mut Connection, path: &Path, disk: &Arc<Disk>
 }
 
 impl Mover {
-    fn start(path: PathBuf, disk: Arc<Disk>) -> std::io::Result<Self> {
+    fn start(file: &DatabaseFile) -> Result<Self, OpenError> {
         let (ask, asked) = sync_channel(1);
-        let shared = Arc::new(Shared { is_moved: AtomicBool::new(false), pages: AtomicI32::new(0), disk });
-        let (for_thread, write_back) = (Arc::clone(&shared), WriteBack::open(&path)?);
+        let shared = Shared { is_moved: AtomicBool::new(false), pages: AtomicI32::new(0), file: file.clone() };
+        let shared = Arc::new(shared);
+        let (for_thread, connection, write_back) = (Arc::clone(&shared), open_writer(file)?, WriteBack(file.file()));
         let thread = Builder::new().name("sqlite-mover".to_owned());
-        let thread = thread.spawn(move || run(&path, &write_back, &asked, &for_thread))?;
+        let thread = thread.spawn(move || run(&connection, &write_back, &asked, &for_thread));
+        let thread =
+            thread.map_err(|error| OpenError::Unusable { path: file.name().to_owned(), reason: error.to_string() })?;
         Ok(Mover { asked: Some(ask), shared, thread: Some(thread), from_pages: WAL_PAGES })
     }
 
     /// After each commit of the writer: the log has so many pages.
     fn committed(&mut self, log: &mut Wal, pages: i32) {
-        if self.shared.disk.has_failed() {
+        if self.shared.file.fail_stop().has_failed() {
             return;
         }
         if pages < WAL_PAGES {
@@ -83,9 +84,7 @@ impl Mover {
         self.shared.pages.store(pages, Ordering::Relaxed);
         if self.shared.is_moved.swap(false, Ordering::Acquire) {
             // If a reader still needs the log, it only becomes longer.
-            if let Err(error) = log.checkpoint() {
-                self.shared.disk.note(&error);
-            }
+            let _ = self.shared.file.check(log.checkpoint());
         } else if pages >= self.from_pages && self.asked.as_ref().is_some_and(|asked| asked.try_send(()).is_ok()) {
             self.from_pages = pages.saturating_add(MORE_PAGES);
         }
@@ -102,9 +101,9 @@ impl Drop for Mover {
     }
 }
 
-fn run(path: &Path, write_back: &WriteBack, asked: &Receiver<()>, shared: &Shared) {
+fn run(connection: &Connection, write_back: &WriteBack, asked: &Receiver<()>, shared: &Shared) {
     while asked.recv().is_ok() {
-        let moved = move_log(path, write_back, shared);
+        let moved = move_log(connection, write_back, shared);
         // What was asked meanwhile would find next to nothing.
         while asked.try_recv().is_ok() {}
         match moved {
@@ -112,29 +111,19 @@ fn run(path: &Path, write_back: &WriteBack, asked: &Receiver<()>, shared: &Share
             Err(error) => tracing::warn!(%error, "the write-ahead log is not moved to the file, and becomes longer"),
         }
     }
-    if shared.disk.has_failed() {
-        // The last connection that is closed moves the log and removes it. With one that is never closed there is no last one.
-        match open_writer(path) {
-            Ok(connection) => mem::forget(connection),
-            Err(error) => tracing::error!(%error, "the write-ahead log cannot be kept"),
-        }
-    }
 }
 
-/// Moves what is in the log, and once more what came meanwhile. Gives why it is not moved.
-fn move_log(path: &Path, write_back: &WriteBack, shared: &Shared) -> Result<(), String> {
-    // A connection that stayed open would be the last one to be closed, in place of the writer.
-    let connection = open_writer(path).map_err(|error| error.to_string())?;
+/// Moves what is in the log, and once more what came meanwhile. Returns why it is not moved.
+fn move_log(connection: &Connection, write_back: &WriteBack, shared: &Shared) -> Result<(), String> {
+    let file = &shared.file;
     let copy = || {
         let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        copied.map_err(|error| {
-            shared.disk.note(&error);
-            error.to_string()
-        })
+        file.check(copied).map_err(|error| error.to_string())
     };
+    // Write-back that fails is an fsync that fails: the kernel marks the pages clean.
     let written = |result: std::io::Result<()>| {
         result.map_err(|error| {
-            shared.disk.fail(&error);
+            file.fail_stop().trigger(file.name(), &error);
             error.to_string()
         })
     };
@@ -147,16 +136,17 @@ fn move_log(path: &Path, write_back: &WriteBack, shared: &Shared) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::sqlite::{Schema, SqliteFile, beside};
+    use crate::sqlite::{Schema, SqliteFile};
 
     const SCHEMA: Schema = Schema { application_id: 7, owner: "test", migrations: &["CREATE TABLE one (n BLOB)"] };
 
     /// How often the log at `path` has begun anew, as its header says (sqlite.org/fileformat2.html, 4.1).
     fn beginnings(path: &Path) -> u32 {
-        let header = std::fs::read(beside(path, "-wal")).unwrap();
+        let header = std::fs::read(path.with_extension("db-wal")).unwrap();
         header.get(12..16).map_or(0, |number| u32::from_be_bytes(number.try_into().unwrap()))
     }
 
@@ -181,35 +171,23 @@ mod tests {
             connection.query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i64>(0)).unwrap()
         };
         assert_eq!(count(&file.reader().unwrap()), rows);
-        drop(connection);
-        assert!(!beside(&path, "-wal").exists(), "the writer was the last one");
-        assert_eq!(count(&file.reader().unwrap()), rows);
     }
 
     #[test]
-    fn a_log_is_kept_once_the_disk_has_failed() {
+    fn a_log_is_kept_once_the_storage_has_failed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file.db");
         let file = SqliteFile::open(&path, &SCHEMA).unwrap();
-        let mut connection = file.writer().unwrap();
-        let disk = Arc::<Disk>::default();
-        move_beside(&mut connection, &path, &disk).unwrap();
+        let (connection, _durability) = file.group_writer().unwrap();
         connection.execute("INSERT INTO one VALUES (zeroblob(4000))", []).unwrap();
         let before = beginnings(&path);
-        disk.fail(&"the test's own");
+        file.fail_stop().trigger(&path, &"the test's own");
         for _ in 0..WAL_PAGES {
             connection.execute("INSERT INTO one VALUES (zeroblob(4000))", []).unwrap();
         }
         drop(connection);
-        assert_eq!(beginnings(&path), before, "it is as it was");
-        // As the next start finds it.
-        let copy = folder.path().join("copy.db");
-        for suffix in ["", "-wal"] {
-            std::fs::copy(beside(&path, suffix), beside(&copy, suffix)).unwrap();
-        }
-        let again = Connection::open(&copy).unwrap();
-        let count = again.query_row("SELECT count(*) FROM one", [], |row| row.get::<_, i32>(0)).unwrap();
-        assert_eq!(count, WAL_PAGES + 1);
+        file.close().unwrap();
+        assert_eq!(beginnings(&path), before);
     }
 
     #[test]

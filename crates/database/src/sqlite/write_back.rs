@@ -1,48 +1,38 @@
-//! Brings to disk, bit by bit, what has been written to a file and nobody waits for yet.
+//! Paced write-back: hands written pages of a file to the disk a few at a time, before anybody waits for them.
 //!
-//! Whoever syncs a file waits for all that was written to it, and so does everyone else's sync that the disk is given meanwhile: for
-//! thousands of pages, tens of milliseconds. Here they go a few at a time, with pauses in which the disk is free, so that little
-//! is left for that sync. It promises nothing: what is durable is told by a sync alone, which comes after it.
+//! An fsync waits for every page of the file that is still to be written, and delays other syncs of the same disk: for
+//! thousands of pages, tens of milliseconds. PostgreSQL (`checkpoint_flush_after`) and RocksDB (`bytes_per_sync`) pace the
+//! same way. Write-back promises nothing: only the fsync after it makes the pages durable.
 
 use std::fs::File;
 use std::io;
-use std::mem::ManuallyDrop;
-use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The parts of a file that are written one after the other.
+/// Into so many parts a file is divided.
 const PARTS: u64 = 128;
 
-/// The disk is left alone for so many times what a part took.
+/// The pause after a part, in multiples of the time that its write took.
 const PAUSE: u32 = 4;
 
-/// For so long at most.
+/// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 
-/// A part that took less had most likely nothing to be written.
+/// A part that took less had most likely no page to be written.
 const NOTHING: Duration = Duration::from_micros(50);
 
-/// A file whose pages are brought to disk.
-///
-/// It is never closed: that would take away the locks that SQLite has on the file in this process
-/// (sqlite.org/howtocorrupt.html, 2.2).
-pub(super) struct WriteBack(ManuallyDrop<File>);
+/// A file whose pages are written back.
+pub(super) struct WriteBack(pub(super) Arc<File>);
 
 impl WriteBack {
-    /// Of the file at `path`.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(WriteBack(ManuallyDrop::new(File::open(path)?)))
-    }
-
-    /// Hands to the disk what has been written so far, until all of it is there or the rest `is_urgent`. Where the system has no call for
-    /// a part of a file (only Linux has), all of it waits for the next sync. An error says that the disk did not take something.
+    /// Writes back what has been written so far, until all of it is on disk or `is_urgent`: then the next fsync takes the
+    /// rest. Only Linux can write back a part of a file. An error says that the disk did not take a page.
     pub(super) fn spread(&self, is_urgent: impl Fn() -> bool) -> io::Result<()> {
         let length = self.0.metadata().map_or(0, |metadata| metadata.len());
         let part = length.div_ceil(PARTS).max(1);
         for from in (0..length).step_by(usize::try_from(part).unwrap_or(usize::MAX)) {
             if is_urgent() {
-                // Whoever syncs it takes it all at once.
                 break;
             }
             let began = Instant::now();
@@ -89,10 +79,8 @@ fn write_part(_: &File, _: u64, _: u64) -> io::Result<()> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use std::cell::Cell;
-    use std::os::fd::AsRawFd;
-
     use super::*;
+    use std::cell::Cell;
 
     fn asked(write_back: &WriteBack, urgent_from: u64) -> u64 {
         let asked = Cell::new(0);
@@ -107,37 +95,11 @@ mod tests {
     #[test]
     fn all_parts_are_written_unless_it_is_urgent() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let write_back = WriteBack::open(file.path()).unwrap();
+        let write_back = WriteBack(Arc::new(file.reopen().unwrap()));
         assert_eq!(asked(&write_back, u64::MAX), 0, "there is nothing");
         std::fs::write(file.path(), [42; 100_000]).unwrap();
         assert_eq!(asked(&write_back, u64::MAX), PARTS);
         assert_eq!(asked(&write_back, 3), 3);
         write_back.all().unwrap();
-    }
-
-    /// Whether this process holds a lock on `file` by another descriptor of it.
-    #[expect(unsafe_code, reason = "the standard library does not tell")]
-    fn is_locked(file: &File) -> bool {
-        let [kind, whence] = [libc::F_WRLCK, libc::SEEK_SET].map(|value| value as libc::c_short);
-        let mut lock = libc::flock { l_type: kind, l_whence: whence, l_start: 0, l_len: 0, l_pid: 0 };
-        // SAFETY: it fills the structure, and the file is open.
-        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
-        assert_eq!(result, 0, "{}", io::Error::last_os_error());
-        lock.l_type != libc::F_UNLCK as libc::c_short
-    }
-
-    #[test]
-    fn sqlites_locks_are_left_alone() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let looking = file.as_file();
-        let connection = rusqlite::Connection::open(file.path()).unwrap();
-        connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
-        assert!(is_locked(looking));
-        {
-            let _write_back = WriteBack::open(file.path()).unwrap();
-        }
-        assert!(is_locked(looking), "closing it would take the lock away");
-        drop(File::open(file.path()).unwrap());
-        assert!(!is_locked(looking), "as this does");
     }
 }

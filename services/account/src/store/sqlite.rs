@@ -49,15 +49,21 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
         .map_err(|error| unusable(error.to_string()))?;
     let numbering = AccountNumbering(Numbering::decimal(number_key));
     let recent = RecentEvents::default();
-    let outbox =
-        SqliteOutbox::new(file.writer()?, durability.clone(), numbering.clone(), recent.clone(), published.clone());
-    let read_pool = file.read_pool(durability.clone());
+    let outbox = SqliteOutbox::new(
+        file.shared_writer()?,
+        durability.clone(),
+        numbering.clone(),
+        recent.clone(),
+        published.clone(),
+    );
+    let read_pool = file.read_pool(durability.clone())?;
     let writer = Writer::open((connection, durability), numbering.clone(), clock, signal, recent, published)
         .map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| unusable(error.to_string()))?;
     let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone()));
-    Ok(Opened { store: Store { writer, reader, numbering }, writer_thread, outbox: Box::new(outbox), database_id })
+    let store = Store { writer, reader, numbering };
+    Ok(Opened { store, writer_thread, outbox: Box::new(outbox), database_id })
 }
 
 /// The account with this id, and its sequence, which is a permutation of a part of the id.

@@ -45,7 +45,7 @@ pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>),
         .query_row("SELECT number_key FROM ledger", [], |row| row.get(0))
         .map_err(|error| unusable(error.to_string()))?;
     let numbering = CardNumbering(Numbering::hexadecimal(number_key));
-    let pool = file.read_pool(durability.clone());
+    let pool = file.read_pool(durability.clone())?;
     let writer =
         Writer::open(connection, durability, numbering.clone(), clock).map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =

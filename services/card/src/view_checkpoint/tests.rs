@@ -1,5 +1,7 @@
 //! When a checkpoint is written, and what is left on disk.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType};
 use test_harness::wait_until;
 use uuid::Uuid;
@@ -53,6 +55,8 @@ fn it_is_written_when_it_is_due_and_something_was_read_and_at_the_end() {
     writing.join().unwrap();
     assert_eq!(there(), Some(positions(2)));
     assert_eq!(names(path.parent().unwrap()), ["view"]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
 
     let (mut view_writer, view) = account_view();
     let (mut feed, ..) = setup(&path);

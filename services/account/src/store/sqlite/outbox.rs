@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use account_events::{AccountId, AccountStatus, Version};
 use database::StoreError;
-use database::sqlite::Durability;
+use database::sqlite::{Durability, SharedConnection};
 use event_log::Record;
 use http_server::TraceParent;
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ use crate::store::recent_events::RecentEvents;
 const REQUEST_POLL: Duration = Duration::from_millis(500);
 
 pub(super) struct SqliteOutbox {
-    connection: Connection,
+    connection: SharedConnection,
     durability: Durability,
     numbering: AccountNumbering,
     recent: RecentEvents,
@@ -52,7 +52,7 @@ impl PublishedPosition {
 impl SqliteOutbox {
     /// `connection` writes only what tells of requests for the state of every account, which come once in a long while.
     pub(super) fn new(
-        connection: Connection,
+        connection: SharedConnection,
         durability: Durability,
         numbering: AccountNumbering,
         recent: RecentEvents,
@@ -64,20 +64,22 @@ impl SqliteOutbox {
 
     /// The events that [`Outbox::read`] asks for, from the file.
     fn read_rows(&self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<OutboxEvent>, u64), StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT last_sequence, occurred_at, events FROM outbox
-             WHERE last_sequence > ? AND last_sequence <= ? ORDER BY last_sequence",
-        )?;
-        let mut rows = statement.query(params![after as i64, up_to as i64])?;
-        let (mut events, mut last) = (Vec::new(), after);
-        while events.len() < limit
-            && let Some(row) = rows.next()?
-        {
-            last = row.get::<_, i64>(0)? as u64;
-            let json = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
-            events.extend(events_from_json(json, timestamp(row, 1)?).ok_or_else(|| invalid(2, json))?);
-        }
-        Ok((events, last))
+        self.connection.run(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT last_sequence, occurred_at, events FROM outbox
+                 WHERE last_sequence > ? AND last_sequence <= ? ORDER BY last_sequence",
+            )?;
+            let mut rows = statement.query(params![after as i64, up_to as i64])?;
+            let (mut events, mut last) = (Vec::new(), after);
+            while events.len() < limit
+                && let Some(row) = rows.next()?
+            {
+                last = row.get::<_, i64>(0)? as u64;
+                let json = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+                events.extend(events_from_json(json, timestamp(row, 1)?).ok_or_else(|| invalid(2, json))?);
+            }
+            Ok((events, last))
+        })
     }
 }
 
@@ -102,20 +104,19 @@ impl Outbox for SqliteOutbox {
     }
 
     fn removed(&mut self) -> Result<u64, StoreError> {
-        let removed =
-            self.connection.query_row("SELECT removed_outbox_sequence FROM ledger", [], |row| row.get::<_, i64>(0))?;
+        let sql = "SELECT removed_outbox_sequence FROM ledger";
+        let removed = self.connection.run(|connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)))?;
         // What is published will be removed, whatever becomes of this publisher.
         Ok(self.published.get().max(removed as u64))
     }
 
     fn last(&mut self) -> Result<u64, StoreError> {
-        let last = self.connection.query_row(LAST_EVENT, [], |row| row.get::<_, i64>(0))?;
-        Ok(last as u64)
+        Ok(self.connection.run(|connection| connection.query_row(LAST_EVENT, [], |row| row.get::<_, i64>(0)))? as u64)
     }
 
     fn waiting(&mut self) -> Result<u64, StoreError> {
         let sql = "SELECT coalesce(sum(event_count), 0) FROM outbox";
-        Ok(self.connection.query_row(sql, [], |row| row.get::<_, i64>(0))? as u64)
+        Ok(self.connection.run(|connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)))? as u64)
     }
 
     /// The writer does it with its next transaction, so that removal costs no sync of its own.
@@ -128,13 +129,13 @@ impl Outbox for SqliteOutbox {
         if self.requests_read_at.is_some_and(|at| at.elapsed() < REQUEST_POLL) {
             return Ok(None);
         }
-        let requests = resync_requests(&self.connection)?;
+        let requests = self.connection.run(resync_requests)?;
         self.requests_read_at = Some(Instant::now());
         Ok(requests.open())
     }
 
     fn request_resync(&mut self) -> Result<(), StoreError> {
-        request_resync(&self.connection)?;
+        self.connection.run(request_resync)?;
         self.requests_read_at = None;
         Ok(())
     }
@@ -143,20 +144,24 @@ impl Outbox for SqliteOutbox {
         // One statement, so all of it is of one moment.
         let sql =
             format!("SELECT {COLUMNS}, ({LAST_EVENT}) FROM accounts WHERE sequence > ? ORDER BY sequence LIMIT ?");
-        let mut statement = self.connection.prepare_cached(&sql)?;
-        let mut rows = statement.query(params![sequence as i64, limit as i64])?;
-        let (mut page, span) = (AccountPage::default(), TraceSpan::new());
-        while let Some(row) = rows.next()? {
-            page.last = row.get::<_, i64>(0)? as u64;
-            page.head = row.get::<_, i64>(8)? as u64;
-            page.records.push(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?, span).record());
-        }
+        let page = self.connection.run(|connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut rows = statement.query(params![sequence as i64, limit as i64])?;
+            let (mut page, span) = (AccountPage::default(), TraceSpan::new());
+            while let Some(row) = rows.next()? {
+                page.last = row.get::<_, i64>(0)? as u64;
+                page.head = row.get::<_, i64>(8)? as u64;
+                page.records.push(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?, span).record());
+            }
+            Ok(page)
+        })?;
         self.durability.wait_blocking()?;
         Ok(page)
     }
 
     fn resync_done(&mut self, request: ResyncRequest) -> Result<(), StoreError> {
-        self.connection.execute("UPDATE ledger SET resync_done = max(resync_done, ?)", [request.0])?;
+        let sql = "UPDATE ledger SET resync_done = max(resync_done, ?)";
+        self.connection.run(|connection| connection.execute(sql, [request.0]))?;
         Ok(())
     }
 }

@@ -20,6 +20,10 @@ impl Reader {
         Reader { pool, numbering }
     }
 
+    pub(in crate::store) fn pool(&self) -> &ReadPool {
+        &self.pool
+    }
+
     pub(in crate::store) async fn account(&self, id: AccountId) -> Result<Option<Account>, StoreError> {
         let numbering = self.numbering.clone();
         let found = self.pool.read(move |connection| account_by_id(connection, &numbering, id)).await?;

@@ -104,7 +104,7 @@ impl Committer for Writer {
         if removes {
             remove_published(&transaction, published)?;
         }
-        self.durability.written(|| transaction.commit())?;
+        self.durability.commit(transaction)?;
         let behind = self.counters.last_outbox_sequence;
         self.counters = counters;
         if removes {
@@ -127,7 +127,7 @@ impl Committer for Writer {
         if published > self.removed {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             remove_published(&transaction, published)?;
-            transaction.commit()?;
+            self.durability.commit_unseen(transaction)?;
             (self.removed, self.unremoved) = (published, 0);
         }
         Ok(())

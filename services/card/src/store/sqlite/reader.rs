@@ -20,6 +20,10 @@ impl Reader {
         Reader { pool, numbering }
     }
 
+    pub(in crate::store) fn pool(&self) -> &ReadPool {
+        &self.pool
+    }
+
     pub(in crate::store) async fn card(&self, id: Uuid) -> Result<Option<Card>, StoreError> {
         let numbering = self.numbering.clone();
         let found = self.pool.read(move |connection| card_by_id(connection, &numbering, id)).await?;

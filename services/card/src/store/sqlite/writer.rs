@@ -57,7 +57,7 @@ impl Committer for Writer {
             return Ok(outcomes);
         }
         write(&transaction, &self.numbering, (&outcomes, &changes), now)?;
-        self.durability.written(|| transaction.commit())?;
+        self.durability.commit(transaction)?;
         if let Some((sequence, _)) = changes.created.last() {
             self.last_sequence = *sequence;
         }
