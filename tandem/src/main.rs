@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use database::DatabaseUrl;
+use database::{DatabaseUrl, FailStop};
 use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, KafkaLog, KafkaSettings};
 use process::{Clock, Variables};
 use tokio_util::sync::CancellationToken;
@@ -32,7 +32,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
     let bind_addr = settings.common.bind_addr;
     let account_listener = process::listen(bind_addr, settings.account_port, "ACCOUNT_PORT").await?;
     let card_listener = process::listen(bind_addr, settings.card_port, "CARD_PORT").await?;
-    let log = open_log(&settings, &variables)?;
+    let (log, log_failure) = open_log(&settings, &variables)?;
     let backlog_published = Arc::<AtomicBool>::default();
     let account = account_service::Config {
         database: account_database(&settings),
@@ -61,13 +61,23 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
             ("Try", account_service::first_curl(account_address)),
         ],
     );
-    let (accounts, cards) = tokio::join!(
-        stop_other_on_failure(
-            account_service::run(account, account_listener, Arc::clone(&log), shutdown.clone()),
-            &shutdown
-        ),
-        stop_other_on_failure(card_service::run(card, card_listener, log, shutdown.clone()), &shutdown),
-    );
+    let services = async {
+        tokio::join!(
+            stop_other_on_failure(
+                account_service::run(account, account_listener, Arc::clone(&log), shutdown.clone()),
+                &shutdown
+            ),
+            stop_other_on_failure(card_service::run(card, card_listener, log, shutdown.clone()), &shutdown),
+        )
+    };
+    let (accounts, cards) = tokio::select! {
+        ended = services => ended,
+        failure = log_failure.failed() => return Err(failure).context("event log"),
+    };
+    // The last to use the log has closed it.
+    if log_failure.has_failed() {
+        return Err(log_failure.failed().await).context("event log");
+    }
     accounts.context("account service").and(cards.context("card service"))
 }
 
@@ -79,13 +89,13 @@ fn database_file(settings: &Settings, name: &str) -> DatabaseUrl {
     DatabaseUrl::Sqlite(settings.common.data_dir.join(name))
 }
 
-/// The embedded event log, unless Kafka is configured.
-fn open_log(settings: &Settings, variables: &Variables) -> anyhow::Result<Arc<dyn EventLog>> {
+/// The embedded event log, unless Kafka is configured, and what ends the process when its storage fails.
+fn open_log(settings: &Settings, variables: &Variables) -> anyhow::Result<(Arc<dyn EventLog>, FailStop)> {
     let extra = settings.kafka.properties(variables)?;
     Ok(match &settings.kafka.kafka_brokers {
         Some(brokers) => {
             let (brokers, topic) = (brokers.clone(), settings.kafka.kafka_topic.clone());
-            Arc::new(KafkaLog::open(KafkaSettings { brokers, topic, extra })?)
+            (Arc::new(KafkaLog::open(KafkaSettings { brokers, topic, extra })?), FailStop::default())
         }
         None => {
             // Whoever sets it means to use Kafka: events in a file instead would go unnoticed.
@@ -95,10 +105,9 @@ fn open_log(settings: &Settings, variables: &Variables) -> anyhow::Result<Arc<dy
                     event_log::kafka_variable(name)
                 );
             }
-            let folder = &settings.common.data_dir;
-            std::fs::create_dir_all(folder)
-                .with_context(|| format!("cannot make the folder {}, which DATA_DIR names", folder.display()))?;
-            Arc::new(EmbeddedLog::open(EmbeddedSettings::at(folder.join("event-log.db")))?)
+            let log = EmbeddedLog::open(EmbeddedSettings::at(settings.common.data_dir.join("event-log.db")))?;
+            let fail_stop = log.fail_stop();
+            (Arc::new(log), fail_stop)
         }
     })
 }

@@ -28,6 +28,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlite_file::FailStop;
+
 use self::group_reader::EmbeddedGroupReader;
 use self::maintenance::Maintenance;
 use self::publisher::EmbeddedPublisher;
@@ -42,7 +44,8 @@ pub const DEFAULT_COMPACTION_MIN_RECORDS: u64 = 100_000;
 /// Where and how an embedded log is kept.
 #[derive(Debug, Clone)]
 pub struct EmbeddedSettings {
-    /// The database file; `-wal`, `-shm` and `.lock` files appear beside it. Its folder must exist.
+    /// The database file, created for the owner alone, as its folder is. While it is open, `-wal` and `-shm` files are beside
+    /// it.
     pub path: PathBuf,
     /// For a log that does not exist yet. One that does keeps its own count: keys must stay where they are.
     pub partition_count: u32,
@@ -62,7 +65,8 @@ impl EmbeddedSettings {
     }
 }
 
-/// An open embedded log. Publishers and readers may outlive it; its file stays locked until the last of them is gone.
+/// An open embedded log. Publishers and readers may outlive it; its file stays locked until the last of them is gone, which
+/// closes it: then the file is whole without its write-ahead log.
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
     maintenance: Maintenance,
@@ -71,9 +75,19 @@ pub struct EmbeddedLog {
 impl EmbeddedLog {
     /// Opens the log, or makes it. One process at a time can have it open: a second one is refused.
     pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedLog, LogError> {
-        let shared = Arc::new(Shared::open(&settings)?);
+        let shared = Shared::open(&settings).map_err(|error| match error {
+            // The start names the whole path. Later errors may be shown to everyone.
+            LogError::Damaged(text) => LogError::Damaged(format!("{}: {text}", settings.path.display())),
+            error => error,
+        })?;
+        let shared = Arc::new(shared);
         let maintenance = Maintenance::start(Arc::clone(&shared))?;
         Ok(EmbeddedLog { shared, maintenance })
+    }
+
+    /// What ends the process when the storage of the log fails.
+    pub fn fail_stop(&self) -> FailStop {
+        self.shared.file.fail_stop().clone()
     }
 
     /// Compacts every partition now, however little there is to gain, and gives the space back to the file system.

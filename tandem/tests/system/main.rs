@@ -31,4 +31,5 @@ mod restart;
 mod resync;
 mod secured_kafka;
 mod settings;
+mod storage;
 mod stuck_stderr;

@@ -28,17 +28,24 @@ pub(super) struct StoredPartition {
     pub(super) clean_records: u64,
 }
 
-/// Creates the tables in a new file, with `partition_count` partitions. Refuses a file of another layout.
-pub(super) fn prepare(connection: &mut Connection, partition_count: u32) -> Result<(), Failure> {
+/// Refuses a file that is no event log, or one of a newer version. Returns its layout, 0 for an empty file.
+pub(super) fn check_owner(connection: &Connection) -> Result<i64, Failure> {
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (version, tables) {
-        (0, 0) => create(connection, partition_count),
-        (LAYOUT, _) => Ok(()),
+        (0, 0) | (LAYOUT, _) => Ok(version),
         (0, _) => Err(Failure::Refused("this is a database, but no event log".to_owned())),
         (other, _) => Err(Failure::Refused(format!(
             "a newer version wrote this event log (layout {other}; this version knows {LAYOUT})"
         ))),
+    }
+}
+
+/// Creates the tables in a new file, with `partition_count` partitions. Refuses a file of another layout.
+pub(super) fn prepare(connection: &mut Connection, partition_count: u32) -> Result<(), Failure> {
+    match check_owner(connection)? {
+        0 => create(connection, partition_count),
+        _ => Ok(()),
     }
 }
 

@@ -79,7 +79,7 @@ fn work_once(shared: &Shared, asked: &Work) -> Result<(), LogError> {
     };
     // Compaction ends with it, unless it failed.
     if asked.checkpoint_is_due() || compacted.is_err() {
-        checkpoint(shared, shared.wal_bytes() > WAL_MAX_BYTES)?;
+        checkpoint(shared, shared.file.wal_bytes() > WAL_MAX_BYTES)?;
     }
     compacted
 }

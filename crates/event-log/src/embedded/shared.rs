@@ -1,12 +1,11 @@
 //! The open log, as its publishers, readers and its maintenance thread share it.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::EmbeddedSettings;
 use super::state::{Partition, State};
-use super::storage::{Database, PAGE_BYTES};
+use super::storage::{Database, LogFile, PAGE_BYTES};
 use super::writer::Writer;
 use crate::{LogError, Positions, Record};
 
@@ -47,16 +46,16 @@ pub(super) struct Shared {
     pub(super) compacting: Mutex<()>,
     pub(super) work: Mutex<Work>,
     pub(super) work_wanted: Condvar,
-    /// Held until the last user of the log is gone; the operating system frees it if the process dies.
-    _process_lock: File,
+    /// Every connection has it, too: the last one to go closes the file.
+    pub(super) file: Arc<LogFile>,
 }
 
 impl Shared {
     pub(super) fn open(settings: &EmbeddedSettings) -> Result<Shared, LogError> {
-        let process_lock = lock_for_this_process(&settings.path)?;
-        let contents = Database::create_or_open(&settings.path, settings.partition_count)?.contents()?;
+        let file = LogFile::open(&settings.path)?;
+        let contents = Database::create_or_open(&file, settings.partition_count)?.contents()?;
         let state = State::new(contents);
-        let writer = Writer::open(&settings.path, state.partition_count())?;
+        let writer = Writer::open(&file, state.partition_count())?;
         Ok(Shared {
             path: settings.path.clone(),
             compaction_min_records: settings.compaction_min_records,
@@ -67,13 +66,13 @@ impl Shared {
             compacting: Mutex::new(()),
             work: Mutex::new(Work::default()),
             work_wanted: Condvar::new(),
-            _process_lock: process_lock,
+            file,
         })
     }
 
     /// One more connection, to read with.
     pub(super) fn connect(&self) -> Result<Database, LogError> {
-        Database::connect(&self.path, locked(&self.state).partition_count())
+        Database::connect(&self.file, locked(&self.state).partition_count())
     }
 
     /// Makes a new publisher of `name` the only one, and returns its epoch and where the earlier ones came to. Whatever
@@ -167,11 +166,6 @@ impl Shared {
         Ok(())
     }
 
-    /// How long the write-ahead log's file is.
-    pub(super) fn wal_bytes(&self) -> u64 {
-        std::fs::metadata(beside(&self.path, "-wal")).map_or(0, |metadata| metadata.len())
-    }
-
     /// Where the partitions end for readers.
     pub(super) fn end_offsets(&self) -> Positions {
         (0..).zip(locked(&self.state).partitions.iter().map(|partition| partition.next_offset)).collect()
@@ -182,32 +176,4 @@ impl Shared {
 /// appended in one step, and what is durable is the file's business.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The file whose name is that of `path` with `suffix`.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Two processes on one log would give the same offsets to different records.
-fn lock_for_this_process(path: &Path) -> Result<File, LogError> {
-    let lock_path = beside(path, ".lock");
-    let refused = |what: &dyn std::fmt::Display| LogError::Refused(format!("{}: {what}", lock_path.display()));
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&lock_path)
-        .map_err(|error| refused(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(LogError::Refused(format!(
-            "{} is in use by another process: {} is locked",
-            path.display(),
-            lock_path.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(refused(&error)),
-    }
 }

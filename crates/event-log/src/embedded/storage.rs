@@ -5,10 +5,12 @@
 //! B1).
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
+use sqlite_file::{DatabaseFile, FailStop};
 
 use super::chunk::Chunk;
 use super::layout::{self, Contents};
@@ -46,25 +48,57 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
+/// The log's file, from its opening to the last of its users.
+pub(super) struct LogFile(DatabaseFile);
+
+impl Drop for LogFile {
+    /// Every connection has one of these behind it, so all are closed.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.close() {
+            tracing::error!(%error, path = %self.0.name().display(), "the event log is not closed cleanly: keep its -wal file");
+        }
+    }
+}
+
+impl LogFile {
+    /// Locks the file at `path`, or creates it.
+    pub(super) fn open(path: &Path) -> Result<Arc<LogFile>, LogError> {
+        let file = DatabaseFile::open(path).map_err(|error| LogError::Refused(error.to_string()))?;
+        Ok(Arc::new(LogFile(file)))
+    }
+
+    /// What ends the process when the storage of the log fails.
+    pub(super) fn fail_stop(&self) -> &FailStop {
+        self.0.fail_stop()
+    }
+
+    /// How long the write-ahead log is, in bytes.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        std::fs::metadata(self.0.beside("-wal")).map_or(0, |metadata| metadata.len())
+    }
+}
+
 /// A connection to the log's file, whose errors name the file.
 pub(super) struct Database {
     connection: Connection,
-    path: PathBuf,
+    file: Arc<LogFile>,
 }
 
 impl Database {
-    /// Opens the file, or makes it with `partition_count` partitions where it is not there yet.
-    pub(super) fn create_or_open(path: &Path, partition_count: u32) -> Result<Database, LogError> {
+    /// Opens the tables of `file`, or makes them with `partition_count` partitions where there is none yet.
+    pub(super) fn create_or_open(file: &Arc<LogFile>, partition_count: u32) -> Result<Database, LogError> {
         if partition_count == 0 || partition_count > MAX_PARTITION_COUNT {
             return Err(LogError::Refused(format!(
                 "the event log takes 1 to {MAX_PARTITION_COUNT} partitions, not {partition_count}"
             )));
         }
-        let mut database = Database::open_file(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        let mut database = Database::open_file(file)?;
         database.run(|connection| {
+            layout::check_owner(connection)?;
             // These take effect on an empty file only. Freed pages can be given back piece by piece.
             connection.pragma_update(None, "page_size", signed(PAGE_BYTES))?;
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+            file.0.start_wal(connection)?;
             configure(connection)?;
             layout::prepare(connection, partition_count)
         })?;
@@ -72,8 +106,8 @@ impl Database {
     }
 
     /// One more connection to the file that [`create_or_open`](Database::create_or_open) opened.
-    pub(super) fn connect(path: &Path, partition_count: u32) -> Result<Database, LogError> {
-        let mut database = Database::open_file(path, OpenFlags::empty())?;
+    pub(super) fn connect(file: &Arc<LogFile>, partition_count: u32) -> Result<Database, LogError> {
+        let mut database = Database::open_file(file)?;
         database.run(|connection| {
             configure(connection)?;
             let statements = partition_count as usize * STATEMENTS_A_PARTITION + OTHER_STATEMENTS;
@@ -83,16 +117,24 @@ impl Database {
         Ok(database)
     }
 
-    fn open_file(path: &Path, also: OpenFlags) -> Result<Database, LogError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | also;
-        let connection =
-            Connection::open_with_flags(path, flags).map_err(|error| log_error(path, Failure::Sqlite(error)))?;
-        Ok(Database { connection, path: path.to_owned() })
+    fn open_file(file: &Arc<LogFile>) -> Result<Database, LogError> {
+        let connection = file.0.connect(OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let connection = connection.map_err(|error| log_error(file.0.name(), Failure::Sqlite(error)))?;
+        Ok(Database { connection, file: Arc::clone(file) })
     }
 
-    /// Runs `work` on the connection and says which file an error is about.
+    /// Runs `work` on the connection and says which file an error is about. Nothing runs once the storage has failed.
     pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Connection) -> Result<T, Failure>) -> Result<T, LogError> {
-        work(&mut self.connection).map_err(|failure| log_error(&self.path, failure))
+        let file = &self.file.0;
+        if file.fail_stop().has_failed() {
+            return Err(LogError::Unavailable("the storage failed, and the process stops".to_owned()));
+        }
+        work(&mut self.connection).map_err(|failure| {
+            if let Failure::Sqlite(error) = &failure {
+                file.note(error);
+            }
+            log_error(file.name(), failure)
+        })
     }
 
     /// Reads where everything stands.
@@ -153,7 +195,6 @@ impl Database {
 /// What every connection is set to.
 fn configure(connection: &Connection) -> Result<(), Failure> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.query_row(&format!("PRAGMA journal_size_limit = {WAL_KEPT_BYTES}"), [], |_| Ok(()))?;
     // The maintenance thread moves pages to the main file; no publisher pays for that inside its commit.
@@ -183,9 +224,9 @@ pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
-/// What a failure means to a user of the log.
+/// What a failure means to a user of the log. `/readyz` shows it, so only the name of the file is in it.
 fn log_error(path: &Path, failure: Failure) -> LogError {
-    let path = path.display();
+    let path = Path::new(path.file_name().unwrap_or_default()).display();
     let error = match failure {
         Failure::Refused(what) => return LogError::Refused(format!("{path}: {what}")),
         Failure::Damaged(what) => return LogError::Damaged(format!("{path}: {what}")),

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -11,7 +10,7 @@ use rusqlite::Connection;
 use super::chunk::ChunkBuilder;
 use super::layout::{insert_and_clear, insert_chunk};
 use super::state::Batch;
-use super::storage::{Database, signed};
+use super::storage::{Database, LogFile, signed};
 use crate::{LogError, Positions};
 
 /// Two connections to the file: one whose commits are synced, and one whose commits are as atomic and in the same order,
@@ -25,9 +24,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn open(path: &Path, partition_count: u32) -> Result<Writer, LogError> {
-        let synced = Database::connect(path, partition_count)?;
-        let mut relaxed = Database::connect(path, partition_count)?;
+    pub(super) fn open(file: &Arc<LogFile>, partition_count: u32) -> Result<Writer, LogError> {
+        let synced = Database::connect(file, partition_count)?;
+        let mut relaxed = Database::connect(file, partition_count)?;
         relaxed.run(|connection| Ok(connection.pragma_update(None, "synchronous", "NORMAL")?))?;
         Ok(Writer { synced, relaxed, chunk: ChunkBuilder::default() })
     }

@@ -173,9 +173,11 @@ fn a_reader_far_behind_is_served_from_the_file_and_then_from_memory() {
 }
 
 #[test]
-fn a_missing_folder_is_refused() {
-    let path = Path::new("/nonexistent/folder/events.db");
-    assert!(matches!(EmbeddedLog::open(EmbeddedSettings::at(path)), Err(LogError::Refused(_))));
+fn a_folder_is_made_where_that_can_be() {
+    let folder = tempfile::tempdir().unwrap();
+    EmbeddedLog::open(EmbeddedSettings::at(folder.path().join("new/events.db"))).unwrap();
+    let below_a_file = folder.path().join("new/events.db/events.db");
+    assert!(matches!(EmbeddedLog::open(EmbeddedSettings::at(below_a_file)), Err(LogError::Refused(_))));
 }
 
 #[test]
