@@ -20,7 +20,7 @@ const MAX_CHARS: usize = 200;
 const BLANKS: [char; 8] =
     ['\u{115F}', '\u{1160}', '\u{3164}', '\u{FFA0}', '\u{2800}', '\u{1D159}', '\u{13441}', '\u{13442}'];
 
-/// A name of 1 to [`MAX_CHARS`] characters with no white space at the ends.
+/// A name of 1 to 200 characters with no white space at the ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BeholderName(String);
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use tempfile::TempDir;
-use test_harness::{Process, binary, output_of};
+use test_harness::{Process, binary, output_of, wait_until};
 
 const BINARIES: [&str; 3] = ["tandem", "account-service", "card-service"];
 
@@ -295,5 +295,20 @@ fn a_damaged_file_is_named_in_one_line() {
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('{')).collect();
         let [line] = lines[..] else { panic!("not one line: {text}") };
         assert!(line.starts_with("error: ") && line.contains(file) && line.contains("damaged"), "{line}");
+    }
+}
+
+#[test]
+fn an_address_that_other_machines_reach_is_warned_of_once() {
+    let folder = TempDir::new().unwrap();
+    for (address, count) in [("127.0.0.1", 0), ("::ffff:127.0.0.1", 0), ("0.0.0.0", 1)] {
+        let mut tandem = Process::start(&binary("tandem"), folder.path(), &[("BIND_ADDR", address)]);
+        wait_until("both services listen", || {
+            let listening = tandem.logged().iter().filter(|line| line["message"] == "listening").count();
+            (listening == 2).then_some(())
+        });
+        assert!(tandem.terminate().success());
+        let warnings = tandem.logged().iter().filter(|line| line["level"] == "WARN").count();
+        assert_eq!(warnings, count, "{address}: {:#?}", tandem.lines());
     }
 }
