@@ -16,6 +16,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -74,6 +75,8 @@ struct Inner {
     file: Arc<File>,
     _lock: File,
     fail_stop: FailStop,
+    /// Whether there is a write-ahead log of ours: a file that was refused is left as it is.
+    is_started: AtomicBool,
 }
 
 impl DatabaseFile {
@@ -122,8 +125,14 @@ impl DatabaseFile {
         }
         let folder = folder.into_iter();
         warn_of_exposed(&folder.chain([name, &wal, &shm]).collect::<Vec<_>>());
-        let fail_stop = FailStop::default();
-        Ok(DatabaseFile(Arc::new(Inner { name: name.to_owned(), path, file: Arc::new(file), _lock: lock, fail_stop })))
+        Ok(DatabaseFile(Arc::new(Inner {
+            name: name.to_owned(),
+            path,
+            file: Arc::new(file),
+            _lock: lock,
+            fail_stop: FailStop::default(),
+            is_started: AtomicBool::new(false),
+        })))
     }
 
     /// One more connection to the file. Whoever has it keeps a clone of this file at least as long. Closing it leaves the
@@ -136,6 +145,7 @@ impl DatabaseFile {
     /// log: what a failed fsync has left there is written anew. For the first `connection`, whose busy timeout it changes.
     pub fn start_wal(&self, connection: &Connection) -> rusqlite::Result<()> {
         connection.busy_timeout(MODE_PATIENCE)?;
+        self.0.is_started.store(true, Ordering::Release);
         connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         connection.busy_timeout(CHECKPOINT_PATIENCE)?;
         match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
@@ -153,11 +163,12 @@ impl DatabaseFile {
     }
 
     /// Moves the write-ahead log to the file, removes it, and notes in the file that it is whole. All connections of this
-    /// process are closed before. Does nothing once the storage has failed.
+    /// process are closed before. Does nothing once the storage has failed, or where [`start_wal`](DatabaseFile::start_wal)
+    /// was not called.
     ///
     /// Another process that has the file open keeps it in WAL mode: then the log is moved and stays, empty.
     pub fn close(&self) -> Result<(), String> {
-        if self.0.fail_stop.has_failed() {
+        if self.0.fail_stop.has_failed() || !self.0.is_started.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
         let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| error.to_string())?;

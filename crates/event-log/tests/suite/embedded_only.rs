@@ -1,7 +1,6 @@
 //! What only the embedded log has to show: its file.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, LogError, Positions};
