@@ -152,8 +152,10 @@ impl WriteSession {
         }
         let creations = ledger::creations(&commands) as i64;
         let (draw, lock): ([Parameter<'_>; 1], [Parameter<'_>; 1]) = ([&creations], [&named]);
-        // Futures that are polled together go out together: this is one round trip.
+        // Futures that are polled together go out together: this is one round trip. They are polled in the order of the
+        // statements, so the error is that of the statement that failed, and not of one behind it.
         let ((), drawn, locked) = tokio::try_join!(
+            biased;
             self.client.batch_execute(BEGIN),
             self.client.query(&self.draw, &draw),
             self.client.query(&self.lock, &lock),
@@ -274,7 +276,7 @@ impl WriteSession {
                 }
             }
         };
-        let (_, _, row, ()) = tokio::try_join!(insert, update, tell, self.client.batch_execute("COMMIT"))?;
+        let (_, _, row, ()) = tokio::try_join!(biased; insert, update, tell, self.client.batch_execute("COMMIT"))?;
         Ok(row.map(|row| told(&row, 0, changes.events)))
     }
 }

@@ -167,8 +167,10 @@ impl WriteSession {
         let closing: Vec<Uuid> = named.closing.iter().map(|id| id.0).collect();
         let cards: Vec<Uuid> = named.cards.iter().copied().collect();
         let creations = named.creations as i64;
-        // Futures that are polled together go out together: this is one round trip.
+        // Futures that are polled together go out together: this is one round trip. They are polled in the order of the
+        // statements, so the error is that of the statement that failed, and not of one behind it.
         let ((), drawn, _, accounts, cards) = tokio::try_join!(
+            biased;
             self.client.batch_execute(BEGIN),
             self.query_if(creations > 0, &self.draw, [&creations]),
             self.query_if(!accounts.is_empty(), &self.add_accounts, [&accounts]),
@@ -195,6 +197,7 @@ impl WriteSession {
         let parameters: [Parameter<'_>; 6] = [&counted, &counts, &ids, &countries, &accounts, &now];
         let missing: [Parameter<'_>; 1] = [&counted];
         let ((), _, row, ()) = tokio::try_join!(
+            biased;
             self.client.batch_execute(BEGIN),
             self.client.execute(&self.add_accounts, &missing),
             self.client.query_one(&self.create, &parameters),
@@ -237,6 +240,7 @@ impl WriteSession {
 
         let made = !created.is_empty();
         tokio::try_join!(
+            biased;
             self.query_if(made, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
             self.query_if(made, &self.count, [&counted, &counts]),
             self.query_if(!deleted.is_empty(), &self.delete, [deleted]),
