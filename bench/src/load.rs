@@ -261,6 +261,12 @@ pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
+/// Half of a rate, with two significant digits.
+pub(crate) fn half_of(rate: f64) -> u32 {
+    let half = (rate / 2.0) as u32;
+    half - half % 10_u32.pow(half.max(10).ilog10() - 1)
+}
+
 /// A quantile of microseconds, in milliseconds.
 pub(crate) fn milliseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
     histogram.value_at_quantile(quantile) as f64 / 1_000.0
@@ -323,6 +329,11 @@ mod tests {
         let half = Until::Elapsed(Duration::from_millis(50));
         assert!(run(serve(|| 201), half, Rc::clone(&request)).unwrap().count > 0);
         assert!(run(serve(|| 503), half, request).is_err());
+    }
+
+    #[test]
+    fn half_of_a_rate_has_two_digits() {
+        assert_eq!([3.9, 66.0, 2_469.0, 67_999.0].map(half_of), [1, 33, 1_200, 33_000]);
     }
 
     #[test]

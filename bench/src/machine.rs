@@ -31,7 +31,7 @@ pub(crate) fn resident_mebibytes(process: u32) -> anyhow::Result<f64> {
     Ok(line.trim().trim_end_matches(" kB").trim().parse::<f64>()? / 1_024.0)
 }
 
-/// The processor, the kernel, and how fast the disk under temporary files syncs.
+/// The processor, the kernel, how busy the machine was before the run, and how fast the disk under temporary files syncs.
 pub(crate) fn description() -> anyhow::Result<String> {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
@@ -39,7 +39,12 @@ pub(crate) fn description() -> anyhow::Result<String> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let syncs = sync_rate(&std::env::temp_dir())?;
-    Ok(format!("{model}, {cores} cores, Linux {}, {syncs:.0} syncs of 4 KiB a second", kernel.trim()))
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or_default();
+    let kernel = kernel.trim();
+    Ok(format!(
+        "{model}, {cores} cores, Linux {kernel}; before the run: load average {load}, {syncs:.0} syncs of 4 KiB a second"
+    ))
 }
 
 /// The commit that is checked out.

@@ -2,6 +2,7 @@
 
 pub(crate) mod kafka;
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,6 @@ use anyhow::{Context, ensure};
 use rusqlite::Connection;
 use tempfile::TempDir;
 use test_harness::{postgres_database, with_postgres};
-use uuid::Uuid;
 
 /// Writes accounts (each with an event in an outbox) or cards, one transaction for each.
 pub(crate) trait Peer {
@@ -26,6 +26,7 @@ pub(crate) trait Peer {
 pub(crate) struct Sqlite {
     _folder: TempDir,
     connection: Connection,
+    rows: Cell<u64>,
 }
 
 const SQLITE_TABLES: &str = "
@@ -41,11 +42,12 @@ impl Sqlite {
         let folder = tempfile::tempdir()?;
         let connection = Connection::open(folder.path().join("peer.db"))?;
         connection.execute_batch(SQLITE_TABLES)?;
-        Ok(Sqlite { _folder: folder, connection })
+        Ok(Sqlite { _folder: folder, connection, rows: Cell::new(0) })
     }
 
     fn insert(&self, path: &str) -> rusqlite::Result<()> {
-        let id = Uuid::now_v7().into_bytes();
+        self.rows.set(self.rows.get() + 1);
+        let id = kafka::account_id(self.rows.get()).into_bytes();
         if path != "/account" {
             let mut card = self
                 .connection

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::ensure;
 
 use crate::peers::kafka;
-use crate::results::{Of, Results, Unit};
+use crate::results::{Of, Results, Unit, grouped};
 use crate::servers::Servers;
 use crate::system::{Build, CARD_SERVICE, accounts_in_view, start_on_kafka, wait_until_ready};
 
@@ -27,7 +27,7 @@ pub(crate) fn measure(builds: &[Build], servers: &Servers, quick: bool) -> anyho
     let topic = kafka::new_topic(servers);
     kafka::fill(servers, &topic, records)?;
     kafka::skip_to_end(servers, &topic, GROUP)?;
-    let (mut results, what) = (Results::default(), format!("view built from {records} records in Kafka"));
+    let (mut results, what) = (Results::default(), format!("view built from {} records in Kafka", grouped(records)));
     for round in 1..=rounds {
         println!("reading them: round {round} of {rounds}");
         for build in builds {

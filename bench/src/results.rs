@@ -21,13 +21,6 @@ impl Unit {
         };
         let text = format!("{number:.digits$}");
         let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
-        let mut shown = String::new();
-        for (at, digit) in whole.chars().enumerate() {
-            if at > 0 && (whole.len() - at).is_multiple_of(3) {
-                shown.push(',');
-            }
-            shown.push(digit);
-        }
         let name = match self {
             Unit::PerSecond => "/s",
             Unit::Milliseconds => " ms",
@@ -35,8 +28,21 @@ impl Unit {
             Unit::Bytes => " bytes",
             Unit::Mebibytes => " MiB",
         };
-        shown + fraction + name
+        grouped(whole) + fraction + name
     }
+}
+
+/// A whole number with commas between the thousands.
+pub(crate) fn grouped(number: impl ToString) -> String {
+    let digits = number.to_string();
+    let mut shown = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
 }
 
 /// Whom a value is of.
@@ -79,19 +85,19 @@ impl Results {
         }
     }
 
-    /// The table in Markdown.
+    /// The table in Markdown, without the columns on the right if no row has anything in them.
     pub(crate) fn markdown(&self) -> String {
         let head = ["", "Tandem", "beside it", "ratio"].map(str::to_owned);
-        let rows: Vec<_> = std::iter::once(head).chain(self.0.iter().map(Row::cells)).collect();
-        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0).max(3);
-        let [what, ours, other, ratio] = [0, 1, 2, 3].map(width);
-        let mut lines =
-            rows.iter().map(|[a, b, c, d]| format!("| {a:what$} | {b:>ours$} | {c:other$} | {d:>ratio$} |"));
-        let mut table = lines.next().unwrap_or_default();
-        let rule = |length: usize| "-".repeat(length);
-        let _ = write!(table, "\n|{}|{}:|{}|{}:|", rule(what + 2), rule(ours + 1), rule(other + 2), rule(ratio + 1));
-        lines.for_each(|line| table += &format!("\n{line}"));
-        table
+        let columns = if self.0.iter().all(|row| row.other.is_empty()) { 2 } else { head.len() };
+        let rule = ["---", "--:", "---", "--:"].map(str::to_owned);
+        let rows: Vec<_> = [head, rule].into_iter().chain(self.0.iter().map(Row::cells)).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: Vec<_> = (0..columns).map(width).collect();
+        let line = |row: &[String; 4]| {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!(" {cell:width$} |"));
+            format!("|{}", cells.collect::<String>())
+        };
+        rows.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     /// Bars for the rates that are compared with something; nothing if there are none. The picture is SVG.
@@ -166,9 +172,9 @@ mod tests {
         }
         results.add("memory", Unit::Mebibytes, Of::Ours, 12_345_678.0);
         let expected = "\
-|          |         Tandem | beside it      | ratio |
-|----------|---------------:|----------------|------:|
-| accounts |         20.0/s | before: 30.0/s |  1.00 |
+|          | Tandem         | beside it      | ratio |
+| ---      | --:            | ---            | --:   |
+| accounts | 20.0/s         | before: 30.0/s | 1.00  |
 | memory   | 12,345,678 MiB |                |       |";
         assert_eq!(results.markdown(), expected);
         assert!(results.picture().is_some_and(|svg| svg.contains("before") && !svg.contains("memory")));

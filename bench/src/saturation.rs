@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::load::{self, Schedule};
 use crate::peers::Peer;
-use crate::results::{Of, Results, Unit, median};
+use crate::results::{Of, Results, Unit, grouped, median};
 use crate::system::{ACCOUNT, System, accounts_in_view};
 
 /// Rounds, of which the medians are given.
@@ -62,9 +62,7 @@ pub(crate) fn measure(
                 slowest = rates.iter().map(|rates| median(rates)).fold(slowest, f64::min);
             }
         }
-        // Two digits: the rate is in the table.
-        let magnitude = 10_f64.powf((slowest / 2.0).log10().floor() - 1.0);
-        let rate = ((slowest / 2.0 / magnitude).floor() * magnitude) as u32;
+        let rate = load::half_of(slowest);
         let schedule = Schedule { rate, seconds: LATENCY_SECONDS, connections: CONNECTIONS[0] };
         for round in 1..=rounds {
             println!("POST {path} at {rate}/s: round {round} of {rounds}");
@@ -128,7 +126,7 @@ fn latency(
     let request: &[u8] = request;
     let latencies = load::open_loop(system.address(path), schedule, |_| request, |_, _| Ok(()))?;
     for (quantile, name) in [(0.5, "p50"), (0.99, "p99")] {
-        let what = format!("POST {path} at {}/s: latency {name}", schedule.rate);
+        let what = format!("POST {path} at {}/s: latency {name}", grouped(schedule.rate));
         results.add(&what, Unit::Milliseconds, system.of, load::milliseconds(&latencies, quantile));
     }
     if path == "/account" {

@@ -12,7 +12,7 @@ use anyhow::ensure;
 use tempfile::TempDir;
 
 use crate::load::{self, Collected, Schedule, Until};
-use crate::results::{Of, Results, Unit};
+use crate::results::{Of, Results, Unit, grouped};
 use crate::starts::timed_start;
 use crate::system::{Build, System};
 
@@ -50,13 +50,13 @@ pub(crate) fn measure(builds: &[Build], quick: bool) -> anyhow::Result<Results> 
         for (of, filled) in all
             .iter()
             .map(|filled| (filled.system.of, filled))
-            .chain(few.as_ref().map(|few| (Of::Other("10,000"), few)))
+            .chain(few.as_ref().map(|few| (Of::Other("with 10,000"), few)))
         {
             let (ids, seed) = (&filled.ids[..], round as u64 * SCHEDULE.count());
             let latencies =
                 load::open_loop(filled.system.cards, SCHEDULE, |number| card(ids, seed + number), |_, _| Ok(()))?;
             for (quantile, name) in [(0.5, "p50"), (0.99, "p99")] {
-                let what = format!("POST /card, {many} accounts and cards: latency {name}");
+                let what = format!("POST /card, {} accounts and cards: latency {name}", grouped(many));
                 results.add(&what, Unit::Milliseconds, of, load::milliseconds(&latencies, quantile));
             }
         }
@@ -71,10 +71,10 @@ pub(crate) fn measure(builds: &[Build], quick: bool) -> anyhow::Result<Results> 
         let (_, empty) = timed_start(build, tempfile::tempdir()?.path())?;
         let each = |bytes: f64| bytes / many as f64;
         let (seconds, mebibytes) = timed_start(build, folder)?;
-        results.add(&format!("start, {many} accounts and cards"), Unit::Milliseconds, of, seconds * 1_000.0);
-        results.add("  memory then", Unit::Mebibytes, of, mebibytes);
-        results.add("  memory for each account", Unit::Bytes, of, each((mebibytes - empty) * 1_048_576.0));
-        results.add("  disk for each account with a card", Unit::Bytes, of, each(size(folder)? as f64));
+        results.add(&format!("start, {} accounts and cards", grouped(many)), Unit::Milliseconds, of, seconds * 1_000.0);
+        results.add("memory after that start", Unit::Mebibytes, of, mebibytes);
+        results.add("memory for each account", Unit::Bytes, of, each((mebibytes - empty) * 1_048_576.0));
+        results.add("disk for each account with a card", Unit::Bytes, of, each(size(folder)? as f64));
         for _ in 0..if quick { 1 } else { REBUILDS } {
             remove_checkpoint(folder)?;
             let (seconds, _) = timed_start(build, folder)?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use crate::results::{Of, Results, Unit};
+use crate::results::{Of, Results, Unit, grouped};
 use crate::system::{Build, System};
 
 /// Starts of each kind, of which the medians are given.
@@ -31,7 +31,7 @@ pub(crate) fn measure(builds: &[Build], quick: bool) -> anyhow::Result<Results> 
     }
     for _ in 0..starts {
         for (build, folder) in builds.iter().zip(&folders) {
-            start(&mut results, &format!("later start, {ACCOUNTS} accounts"), build, folder.path())?;
+            start(&mut results, &format!("later start, {} accounts", grouped(ACCOUNTS)), build, folder.path())?;
         }
     }
     Ok(results)

@@ -11,7 +11,7 @@ use anyhow::ensure;
 
 use crate::load::{self, Connection, Schedule};
 use crate::peers::kafka;
-use crate::results::{Of, Results, Unit};
+use crate::results::{Of, Results, Unit, grouped};
 use crate::servers::Servers;
 use crate::system::{ACCOUNT, System, accounts_in_view};
 
@@ -40,10 +40,7 @@ pub(crate) fn embedded(systems: &[System], quick: bool) -> anyhow::Result<Result
         slowest = slowest.min(saturate(system, SATURATING)?);
     }
     let mut results = Results::default();
-    // Two digits: the rate is in the table.
-    let half = (slowest / 2.0) as u32;
-    let half = half - half % 10_u32.pow(half.max(10).ilog10() - 1);
-    for rate in [QUIET, half] {
+    for rate in [QUIET, load::half_of(slowest)] {
         for round in 1..=rounds(quick) {
             println!("{rate} accounts a second: round {round} of {}", rounds(quick));
             systems.iter().try_for_each(|system| measure(&mut results, system, rate))?;
@@ -88,7 +85,7 @@ fn schedule(rate: u32) -> Schedule {
 }
 
 fn row(rate: u32, quantile: &str) -> String {
-    format!("{rate} accounts/s: answer to visible, {quantile}")
+    format!("{} accounts/s: answer to visible, {quantile}", grouped(rate))
 }
 
 /// The accounts a second that [`CONNECTIONS`] reach.
@@ -124,7 +121,7 @@ fn measure(results: &mut Results, system: &System, rate: u32) -> anyhow::Result<
         results.add(&row(rate, name), Unit::Milliseconds, system.of, visible);
     }
     for (quantile, name) in QUANTILES {
-        let what = format!("{rate} accounts/s: request to answer, {name}");
+        let what = format!("{} accounts/s: request to answer, {name}", grouped(rate));
         results.add(&what, Unit::Milliseconds, system.of, load::milliseconds(&answered, quantile));
     }
     system.wait_for_view(before + schedule.count())

@@ -28,7 +28,7 @@ const PARTITIONS: i32 = 3;
 const FIRST_MILLISECOND: u64 = 1_735_689_600_000;
 
 /// The id of account `number`: a UUIDv7 whose time tells the number.
-fn account_id(number: u64) -> Uuid {
+pub(super) fn account_id(number: u64) -> Uuid {
     let milliseconds = FIRST_MILLISECOND + number;
     Uuid::new_v7(Timestamp::from_unix(NoContext, milliseconds / 1_000, (milliseconds % 1_000) as u32 * 1_000_000))
 }
