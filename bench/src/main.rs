@@ -87,9 +87,11 @@ fn main() -> anyhow::Result<()> {
         builds.push(Build::at(Of::Other("before"), folder)?);
     }
     let parts = if options.parts.is_empty() { Part::value_variants() } else { &options.parts };
+    // Writing the document changes what is checked out.
+    let commit = machine::commit();
     for part in parts {
         println!("\n== {}", part.name());
-        let source = format!("Commit {}, {}.", machine::commit(), machine::description()?);
+        let source = format!("Commit {commit}, {}.", machine::description()?);
         let results = part.measure(&builds, options.quick)?;
         println!("\n{}\n\n{source}", results.markdown());
         if options.write {
