@@ -25,7 +25,7 @@ use crate::results::{Of, Results};
 use crate::servers::Servers;
 use crate::system::{Build, System};
 
-/// Requests cross threads, and a load generator on another allocator would not be the same one as before.
+/// The allocator of the services, because the load generator shares the cores with them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

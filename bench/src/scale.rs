@@ -43,7 +43,7 @@ pub(crate) fn measure(builds: &[Build], quick: bool) -> anyhow::Result<Results> 
     let (many, rounds) = if quick { (MANY / 20, 1) } else { (MANY, ROUNDS) };
     let mut results = Results::default();
     let mut all = builds.iter().map(|build| fill(build, many)).collect::<anyhow::Result<Vec<_>>>()?;
-    // Where two builds are compared, each other one is compared with.
+    // A comparison of two builds needs no small system: the other build is beside each figure.
     let few = if builds.len() == 1 { Some(fill(&builds[0], FEW)?) } else { None };
     for round in 1..=rounds {
         println!("POST /card with {many} accounts and cards: round {round} of {rounds}");
