@@ -174,7 +174,9 @@ pub(super) fn create<T: FromClientConfigAndContext<Events>>(
     let mut config = ClientConfig::new();
     let extra = settings.extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let tuned = TUNING.into_iter().chain(tuning.iter().copied());
-    let fixed = [("bootstrap.servers", settings.brokers.as_str())].into_iter().chain(fixed.iter().copied());
+    // Brokers that create topics on demand would create a deleted one with their defaults. A producer asks for it unless told not to.
+    let common = [("bootstrap.servers", settings.brokers.as_str()), ("allow.auto.create.topics", "false")];
+    let fixed = common.into_iter().chain(fixed.iter().copied());
     for (name, value) in tuned.chain(extra).chain(fixed) {
         config.set(canonical(name), value);
     }
