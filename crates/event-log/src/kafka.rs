@@ -5,11 +5,14 @@
 //! - `reader` reads all partitions and belongs to no group. It reads uncommitted: every record tells of a row that is
 //!   already committed, even one in a transaction that is aborted later, and versions decide what wins.
 //! - `group_reader` is an ordinary group member.
+//! - `troubles` notes what keeps a partition from being read, and has what is damaged passed over.
 //! - `properties` checks what an operator sets of librdkafka's own settings.
-//! - `topic` makes the topic, or says what is wrong with the one that is there.
+//! - `topic` makes the topic, and `topic_watch` says what is wrong with the one that is there.
+//! - `batch_size` says how large a batch may be.
 //!
 //! Nothing here needs a broker to be there when it is opened: services start, and serve, with Kafka down.
 
+mod batch_size;
 mod client;
 mod group_reader;
 mod message;
@@ -19,20 +22,23 @@ mod properties;
 mod publisher;
 mod reader;
 mod topic;
+mod topic_watch;
+mod troubles;
 
 use std::fmt::{self, Debug, Formatter};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::Builder;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 
-use self::client::{Events, create, drain_events, log_error, partition_count, time_left};
+use self::batch_size::BatchSize;
+use self::client::{Events, create, drain_events, partition_count, watermarks};
 use self::group_reader::KafkaGroupReader;
 pub use self::message::KafkaHeaders;
 pub use self::properties::kafka_variable;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
+use self::topic_watch::{TopicState, TopicWatch};
 use crate::{EventLog, GroupReader, LogError, Positions, Publisher, Reader};
 
 /// How long opening a reader may take: a broker that is there answers within milliseconds.
@@ -43,9 +49,6 @@ const MAX_TOPIC_BYTES: usize = 249;
 
 /// How long making the topic may take; whoever needs it tries again then.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long the brokers may take to tell the topic's settings. Those that do not let us know say nothing at all.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which Kafka, and which topic there.
 #[derive(Clone)]
@@ -76,8 +79,11 @@ pub struct KafkaLog {
     settings: KafkaSettings,
     /// Asks for metadata and watermarks; it reads nothing.
     client: Arc<BaseConsumer<Events>>,
-    /// Whether the topic has been looked at. Whoever comes while that is done waits for it.
-    looked_at: Mutex<bool>,
+    state: Arc<TopicState>,
+    /// Watches the topic's settings once the topic is there. Whoever comes while the topic is being made waits for it.
+    watch: Mutex<Option<TopicWatch>>,
+    /// How large the publisher's batches may be.
+    batches: Arc<BatchSize>,
 }
 
 impl KafkaLog {
@@ -92,25 +98,17 @@ impl KafkaLog {
         }
         properties::check(&settings)?;
         let client = create(&settings, "metadata", &[], &[("isolation.level", "read_uncommitted")])?;
-        Ok(KafkaLog { settings, client: Arc::new(client), looked_at: Mutex::new(false) })
+        let state = Arc::<TopicState>::default();
+        let batches = Arc::new(BatchSize::new(&settings, Arc::clone(&state)));
+        Ok(KafkaLog { settings, client: Arc::new(client), state, watch: Mutex::default(), batches })
     }
 
-    /// What is wrong with the topic's settings, as one line that says what will go wrong; `None` if nothing is. What
-    /// cannot be known within `timeout` is such a line too.
-    pub fn topic_warning(&self, timeout: Duration) -> Result<Option<String>, LogError> {
-        topic::policy_warning(&self.settings, deadline(timeout))
-    }
-
-    /// Looks at the topic's settings without keeping anyone waiting: brokers that may not say take their time.
-    fn warn_of_topic(&self) {
-        let settings = self.settings.clone();
-        let look = move || match topic::policy_warning(&settings, deadline(LOOK_TIMEOUT)) {
-            Ok(None) => {}
-            Ok(Some(warning)) => tracing::warn!("{warning}"),
-            Err(error) => tracing::warn!(%error, "the topic's settings were not looked at"),
-        };
-        if let Err(error) = Builder::new().name("topic-look".to_owned()).spawn(look) {
-            tracing::warn!(%error, "the topic's settings were not looked at");
+    /// What is wrong with the topic's settings, each as one line that says what will go wrong. What cannot be known within
+    /// `timeout` is such a line too.
+    pub fn topic_problems(&self, timeout: Duration) -> Vec<String> {
+        match topic::settings(&self.settings, deadline(timeout)) {
+            Ok(found) => found.problems(&self.settings.topic),
+            Err(problem) => vec![problem],
         }
     }
 }
@@ -121,18 +119,29 @@ impl EventLog for KafkaLog {
     }
 
     fn prepare(&self) -> Result<(), LogError> {
-        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         // Each time: it may have been deleted since, and whoever comes here has just lost it.
         topic::make_if_missing(&self.settings, &self.client, deadline(PREPARE_TIMEOUT))?;
-        if !std::mem::replace(&mut *looked_at, true) {
-            self.warn_of_topic();
+        match &*watch {
+            Some(watch) => watch.look(),
+            None => {
+                let (settings, client, state) = (self.settings.clone(), self.client.clone(), self.state.clone());
+                match TopicWatch::start(settings, client, state) {
+                    Ok(started) => *watch = Some(started),
+                    Err(error) => tracing::warn!(%error, "the topic's settings are not looked at"),
+                }
+            }
         }
         Ok(())
     }
 
+    fn warnings(&self) -> Vec<String> {
+        self.state.problems()
+    }
+
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
         drain_events(&self.client);
-        Ok(Box::new(KafkaPublisher::open(&self.settings, Arc::clone(&self.client), name)?))
+        Ok(Box::new(KafkaPublisher::open(&self.settings, Arc::clone(&self.client), &self.batches, name)?))
     }
 
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {
@@ -145,19 +154,23 @@ impl EventLog for KafkaLog {
         Ok(Box::new(KafkaGroupReader::open(&self.settings, group)?))
     }
 
+    fn start_offsets(&self, timeout: Duration) -> Result<Positions, LogError> {
+        Ok(self.watermarks(timeout)?.map(|(partition, (low, _))| (partition, low)).collect())
+    }
+
     fn end_offsets(&self, timeout: Duration) -> Result<Positions, LogError> {
+        Ok(self.watermarks(timeout)?.map(|(partition, (_, high))| (partition, high)).collect())
+    }
+}
+
+impl KafkaLog {
+    /// Where each partition begins and ends.
+    fn watermarks(&self, timeout: Duration) -> Result<impl Iterator<Item = (u32, (u64, u64))>, LogError> {
         drain_events(&self.client);
-        let deadline = deadline(timeout);
-        let topic = &self.settings.topic;
-        (0..partition_count(&self.client, topic, deadline)?)
-            .map(|partition| {
-                let (_low, high) = self
-                    .client
-                    .fetch_watermarks(topic, partition as i32, time_left(deadline))
-                    .map_err(|error| log_error("asking where the topic ends", &error))?;
-                Ok((partition, high.max(0) as u64))
-            })
-            .collect()
+        let (deadline, topic) = (deadline(timeout), &self.settings.topic);
+        let count = partition_count(&self.client, topic, deadline)?;
+        let watermarks = (0..count).map(|partition| watermarks(&self.client, topic, partition, deadline));
+        Ok((0..count).zip(watermarks.collect::<Result<Vec<_>, _>>()?))
     }
 }
 

@@ -50,6 +50,17 @@ pub trait EventLog: Send + Sync + 'static {
     /// commit stands, from the start where there is none.
     fn group_reader(&self, group: &str) -> Result<Box<dyn GroupReader>, LogError>;
 
+    /// Where each partition begins now; those that are not in the map begin at 0. One that begins later has lost records:
+    /// somebody deleted them, or the topic's retention did.
+    fn start_offsets(&self, _timeout: Duration) -> Result<Positions, LogError> {
+        Ok(Positions::new())
+    }
+
+    /// What is wrong with the log's settings, each as a line for a person.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Where each partition ends now. It counts every record that a [`Reader`] may be handed.
     fn end_offsets(&self, timeout: Duration) -> Result<Positions, LogError>;
 }
@@ -122,6 +133,27 @@ pub trait Reader: Send {
     /// checkpoint) takes these: the embedded log hands records over before they are synced, and after a crash other
     /// records may get their offsets. Reading again what a checkpoint has already seen does no harm.
     fn durable_positions(&self) -> Positions;
+
+    /// Why partitions cannot be read, where that has lasted for seconds; `None` while all is well. Other partitions are read on.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// What could not be decoded and was passed over since the last call.
+    fn passed_over(&mut self) -> Vec<PassedOver> {
+        Vec::new()
+    }
+}
+
+/// Records that the log has and nobody can read: a batch that is damaged, for example.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Their partition.
+    pub partition: u32,
+    /// The first of their offsets.
+    pub offset: u64,
+    /// Why they cannot be read, for a person.
+    pub reason: String,
 }
 
 /// Reads the partitions that its group gives it.

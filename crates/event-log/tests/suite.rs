@@ -19,6 +19,10 @@ mod kafka_left_open;
 mod kafka_only;
 #[path = "suite/kafka_properties.rs"]
 mod kafka_properties;
+#[path = "suite/kafka_topic.rs"]
+mod kafka_topic;
+#[path = "suite/kafka_unreadable.rs"]
+mod kafka_unreadable;
 #[path = "suite/places.rs"]
 mod places;
 

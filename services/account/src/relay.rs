@@ -125,7 +125,7 @@ impl Relay {
         // The topic may have been made anew, or put back to an older copy, or it is another one.
         let lacks_events = position < self.outbox.removed()?;
         if lacks_events || publisher.may_lose_records() {
-            let lacks = if lacks_events { "lacks" } else { "may lose" };
+            let lacks = if lacks_events { "lacks" } else { "may lack" };
             tracing::warn!(
                 "the event log {lacks} events that were published: it will be told the state of every account"
             );

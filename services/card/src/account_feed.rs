@@ -28,7 +28,7 @@ use crate::error::CardError;
 use crate::quarantine::{self, Quarantine, QuarantinedRecord};
 use crate::store::Store;
 use crate::view_checkpoint::Checkpoints;
-use crate::view_status::{ViewStatus, remaining};
+use crate::view_status::{Stall, ViewStatus, remaining};
 
 /// How long one poll waits for records, which bounds how long the feed takes to notice the end of the service.
 const POLL: Duration = Duration::from_millis(250);
@@ -36,8 +36,8 @@ const POLL: Duration = Duration::from_millis(250);
 /// As [`POLL`], while the events are awaited that the account service's outbox held at the start.
 const BACKLOG_POLL: Duration = Duration::from_millis(5);
 
-/// How long the log may take to say where it ends.
-const END_OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the log may take to say where it begins or ends.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the age of the view is measured: often enough that a bound of a second, the least there is, is not passed
 /// while all is well.
@@ -116,7 +116,9 @@ impl AccountFeed {
         self.log.prepare()?;
         // Read before the ends: what was published by then is before them.
         let counts_backlog = self.is_backlog_published();
-        let (ends, now) = (self.log.end_offsets(END_OFFSETS_TIMEOUT)?, Instant::now());
+        let starts = self.log.start_offsets(OFFSETS_TIMEOUT)?;
+        let (ends, now) = (self.log.end_offsets(OFFSETS_TIMEOUT)?, Instant::now());
+        self.checkpoints.note_starts(starts);
         if self.checkpoints.contradicted(&mut self.view, &ends) {
             positions.clear();
         }
@@ -127,6 +129,7 @@ impl AccountFeed {
             }),
             None => *rebuild = Some(Rebuild { ends, counts_backlog, started: now, reported: now }),
         }
+        self.status.warned(self.checkpoints.warnings());
         let mut lines = EventLines::default();
         let mut reader = BatchReader::new(self.log.reader(positions)?, self.checkpoints.known(), quarantine);
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
@@ -214,6 +217,7 @@ impl AccountFeed {
             lines.quiet();
         }
         self.status.read(batch.records, batch.poison, batch.positions.clone());
+        self.status.troubled(batch.trouble);
         *positions = batch.positions;
         self.keep_quarantined(batch.quarantined);
         self.close_accounts()?;
@@ -259,7 +263,7 @@ impl AccountFeed {
             return Ok(ControlFlow::Break(()));
         }
         if left == 0 && !rebuild.counts_backlog && self.is_backlog_published() {
-            rebuild.ends = self.log.end_offsets(END_OFFSETS_TIMEOUT)?;
+            rebuild.ends = self.log.end_offsets(OFFSETS_TIMEOUT)?;
             rebuild.counts_backlog = true;
             left = remaining(positions, &rebuild.ends);
         }
@@ -294,8 +298,14 @@ impl AccountFeed {
 pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) {
     while !stopping(stop) {
         let asked = Instant::now();
-        match log.end_offsets(END_OFFSETS_TIMEOUT) {
-            Ok(ends) => status.compare(&ends, asked),
+        match log.end_offsets(OFFSETS_TIMEOUT) {
+            Ok(ends) => match status.compare(&ends, asked) {
+                Some(Stall::Began(failure)) => {
+                    tracing::warn!(failure, "the account view does not follow the event log")
+                }
+                Some(Stall::Ended) => tracing::info!("the account view follows all partitions of the event log again"),
+                None => {}
+            },
             Err(error) => status.unanswered(error.to_string()),
         }
         std::thread::park_timeout(WATCH_INTERVAL);

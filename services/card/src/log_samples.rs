@@ -38,6 +38,13 @@ pub(crate) struct Reached {
     pub(crate) samples: Vec<Sample>,
 }
 
+impl Reached {
+    /// Whether a log that begins at `start` has none of the samples any more.
+    fn is_before(&self, start: u64) -> bool {
+        self.samples.last().is_some_and(|sample| sample.offset < start)
+    }
+}
+
 /// How far the log was read, by partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Mark(pub(crate) BTreeMap<u32, Reached>);
@@ -54,14 +61,14 @@ impl Mark {
         self.0.iter().map(|(partition, reached)| (*partition, reached.position)).collect()
     }
 
-    /// Why the log that ends at `ends` cannot be the one that was read, if so.
+    /// Why the log that ends at `ends` cannot be the one that was read, if so. A topic may get more partitions, never fewer.
     pub(crate) fn contradiction(&self, ends: &Positions) -> Option<String> {
-        if !self.0.keys().eq(ends.keys()) {
-            return Some(format!("it has {} partitions, and {} were read", ends.len(), self.0.len()));
-        }
-        self.positions().into_iter().zip(ends.values()).find_map(|((partition, position), end)| {
-            let beyond = position > *end;
-            beyond.then(|| format!("partition {partition} ends at {end}, and was read up to {position}"))
+        self.positions().into_iter().find_map(|(partition, position)| match ends.get(&partition) {
+            None => Some(format!("it has {} partitions, and {} were read", ends.len(), self.0.len())),
+            Some(end) if position > *end => {
+                Some(format!("partition {partition} ends at {end}, and was read up to {position}"))
+            }
+            Some(_) => None,
         })
     }
 }
@@ -135,13 +142,16 @@ impl Samples {
         }
     }
 
-    /// Whether the log is the one that was expected, when it has been read up to `positions`, and `to_the_end` or not.
-    pub(crate) fn verdict(&self, positions: &Positions, to_the_end: bool) -> Verdict {
+    /// Whether the log, which begins at `starts`, is the one that was expected, when it has been read up to `positions`, and
+    /// `to_the_end` or not. Samples from before its start were deleted with all else there, and say nothing against it: a topic
+    /// that was made anew begins at 0.
+    pub(crate) fn verdict(&self, positions: &Positions, to_the_end: bool, starts: &Positions) -> Verdict {
         let mut verdict = Verdict::Proven;
         for (number, reached) in self.expected.0.iter().filter(|(_, reached)| reached.position > 0) {
             match self.partitions.get(number).and_then(|partition| partition.met) {
                 Some(true) => {}
                 Some(false) => return Verdict::Disproved(format!("partition {number} holds other records")),
+                None if reached.is_before(starts.get(number).copied().unwrap_or(0)) => {}
                 None if to_the_end || positions.get(number).is_some_and(|position| *position >= reached.position) => {
                     return Verdict::Disproved(format!("none of the records sampled of partition {number} is left"));
                 }

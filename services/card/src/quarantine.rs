@@ -5,7 +5,7 @@
 //! again at the next start.
 
 use account_events::Unintelligible;
-use event_log::RecordRef;
+use event_log::{PassedOver, RecordRef};
 
 use crate::error::CardError;
 use crate::store::Store;
@@ -25,6 +25,9 @@ const MAX_SMALL_BYTES: usize = 256;
 /// How many of a record's headers are kept.
 const MAX_HEADERS: usize = 16;
 
+/// The reason of a batch that the log could not decode: damaged, or compressed in an unknown way.
+const UNREADABLE: &str = "unreadable_batch";
+
 /// Takes records that are to be kept. Beyond what the database keeps it takes none.
 #[derive(Debug, Default)]
 pub(crate) struct Quarantine {
@@ -38,6 +41,17 @@ impl Quarantine {
         if self.count < MAX_RECORDS {
             self.count += 1;
             self.records.push(QuarantinedRecord::new(record, reason));
+        }
+    }
+
+    /// Takes the place of records that the log could not decode, if there is room for it. Their bytes are unknown.
+    pub(crate) fn take_passed_over(&mut self, batch: PassedOver) {
+        if self.count < MAX_RECORDS {
+            self.count += 1;
+            let PassedOver { partition, offset, reason } = batch;
+            let (code, headers) = (UNREADABLE, "[]".to_owned());
+            let record = QuarantinedRecord { partition, offset, code, detail: reason, key: None, value: None, headers };
+            self.records.push(record);
         }
     }
 

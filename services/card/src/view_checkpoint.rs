@@ -64,6 +64,8 @@ pub(crate) struct Checkpoints {
     samples: Samples,
     /// Whether the view is that of a checkpoint of which it is not known yet that it is of this log.
     unproven: Option<Mark>,
+    /// Where the log's partitions begin.
+    starts: Positions,
     /// The first shard whose deleted accounts are still to be closed.
     unclosed: Option<usize>,
 }
@@ -92,6 +94,7 @@ pub(crate) fn checkpoints(
         due: Instant::now() + INTERVAL,
         samples: Samples::default(),
         unproven: None,
+        starts: Positions::new(),
         unclosed: None,
     };
     (feed, CheckpointWriter { path, orders, written, view, stopping })
@@ -125,6 +128,28 @@ impl Checkpoints {
         }
     }
 
+    /// Takes note of where the log's partitions begin.
+    pub(crate) fn note_starts(&mut self, starts: Positions) {
+        self.starts = starts;
+        self.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    }
+
+    /// What the log no longer has, each as a line for a person.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let known = lock(&self.written);
+        let cut = self.starts.iter().filter(|(_, start)| **start > 0);
+        cut.map(|(number, start)| {
+            let what = match known.contains_key(number) {
+                true => "the view keeps what its checkpoint has of them",
+                false => "accounts that have not changed since may be missing",
+            };
+            format!(
+                "partition {number} of the event log begins at offset {start}: older records were deleted, and {what}"
+            )
+        })
+        .collect()
+    }
+
     /// Takes samples of the log, each with its partition, in the order of reading.
     pub(crate) fn take(&mut self, samples: &[(u32, Sample)]) {
         samples.iter().for_each(|(partition, sample)| self.samples.take(*partition, *sample));
@@ -144,7 +169,7 @@ impl Checkpoints {
         if self.unproven.is_none() {
             return false;
         }
-        match self.samples.verdict(positions, to_the_end) {
+        match self.samples.verdict(positions, to_the_end, &self.starts) {
             Verdict::Open => false,
             Verdict::Proven => {
                 (self.unproven, self.unclosed) = (None, Some(0));

@@ -1,6 +1,6 @@
 //! What all clients of librdkafka have in common: settings, errors, and what they log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ const TAKEOVERS: [RDKafkaErrorCode; 3] =
 /// broker more, such as the first it was told of: with 20 ms instead of its 100 a start with a checkpoint takes half as long.
 const TUNING: [(&str, &str); 2] = [("client.id", "tandem"), ("reconnect.backoff.ms", "20")];
 
+/// How long after an error it may still come back. librdkafka repeats one at each attempt, which are a second apart at most.
+const TROUBLE_LASTS: Duration = Duration::from_secs(3);
+
 /// How many events of a client that is not polled are dropped in one go. Beyond that the next call goes on.
 const EVENTS_DROPPED_A_CALL: usize = 10_000;
 /// How long to listen for them each time. A poll that does not wait ends at the first line for the log.
@@ -33,10 +36,10 @@ const DRAIN_TIME: Duration = Duration::from_millis(1);
 /// not one a second for hours.
 pub(super) struct Events {
     role: &'static str,
-    /// The codes of the errors since all was well.
-    trouble: Mutex<BTreeSet<i32>>,
-    /// The first delivery that failed since it was last asked for.
-    failed_delivery: Mutex<Option<KafkaError>>,
+    /// The codes of the errors since all was well, each with when it came last.
+    trouble: Mutex<BTreeMap<i32, Instant>>,
+    /// The first delivery that failed since it was last asked for, with the record's key.
+    failed_delivery: Mutex<Option<(KafkaError, String)>>,
     /// What is known of each partition's records, by deliveries.
     delivered: Mutex<Delivered>,
     /// Why the last connection that failed for security's sake did: errors say no more than that brokers are not there.
@@ -67,22 +70,25 @@ impl Events {
     pub(super) fn note_trouble(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().map_or(0, |code| code as i32);
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.insert(code) {
+        if trouble.insert(code, Instant::now()).is_none() {
             tracing::warn!(client = self.role, %error, reason, "trouble with Kafka");
         }
     }
 
-    /// Notes that Kafka answers.
-    pub(super) fn all_is_well(&self) {
+    /// Notes that Kafka answers. An error that still comes back is not over for that: it may be of another partition or broker.
+    pub(super) fn answers(&self) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if !trouble.is_empty() {
-            trouble.clear();
+        if trouble.is_empty() {
+            return;
+        }
+        trouble.retain(|_, last| last.elapsed() < TROUBLE_LASTS);
+        if trouble.is_empty() {
             tracing::info!(client = self.role, "Kafka answers again");
         }
     }
 
-    /// The first delivery that failed since the last call.
-    pub(super) fn take_failed_delivery(&self) -> Option<KafkaError> {
+    /// The first delivery that failed since the last call, with the record's key.
+    pub(super) fn take_failed_delivery(&self) -> Option<(KafkaError, String)> {
         self.failed_delivery.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -146,9 +152,10 @@ impl ProducerContext for Events {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Err((error, _)) => {
+            Err((error, message)) => {
+                let key = || String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
                 let mut failed = self.failed_delivery.lock().unwrap_or_else(PoisonError::into_inner);
-                failed.get_or_insert_with(|| error.clone());
+                failed.get_or_insert_with(|| (error.clone(), key()));
             }
             // The brokers do not remember the offset of a record that was sent again long after they took it.
             Ok(message) if message.offset() < 0 => {}
@@ -226,6 +233,19 @@ pub(super) fn partition_count(client: &BaseConsumer<Events>, topic: &str, deadli
         }
         None => Err(LogError::Unavailable(format!("there is no topic {topic}"))),
     }
+}
+
+/// Where a partition begins and ends now.
+pub(super) fn watermarks(
+    client: &BaseConsumer<Events>,
+    topic: &str,
+    partition: u32,
+    deadline: Instant,
+) -> Result<(u64, u64), LogError> {
+    let (low, high) = client
+        .fetch_watermarks(topic, partition as i32, time_left(deadline))
+        .map_err(|error| log_error("asking where the topic begins and ends", &error))?;
+    Ok((low.max(0) as u64, high.max(0) as u64))
 }
 
 /// What is left until `deadline`; at least a millisecond, as nothing at all means for ever to some of librdkafka's calls.

@@ -29,6 +29,8 @@ const REQUEST_TIMEOUT_MS: &str = "10000";
 /// transaction that it came in.
 const FETCH_MIN_BYTES: &str = "100000";
 const FETCH_WAIT_MAX_MS: &str = "100";
+/// How often the topic is asked for new partitions, whose records would wait for a member until then.
+const METADATA_REFRESH_MS: &str = "3000";
 
 pub(super) struct KafkaGroupReader {
     consumer: BaseConsumer<Events>,
@@ -85,6 +87,7 @@ pub(super) fn consumer(settings: &KafkaSettings, group: &str) -> Result<BaseCons
         ("socket.timeout.ms", REQUEST_TIMEOUT_MS),
         ("fetch.min.bytes", FETCH_MIN_BYTES),
         ("fetch.wait.max.ms", FETCH_WAIT_MAX_MS),
+        ("topic.metadata.refresh.interval.ms", METADATA_REFRESH_MS),
     ]);
     let fixed = [
         ("group.id", group),

@@ -13,6 +13,7 @@ use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
+use std::time::Duration;
 
 use rdkafka::Message as _;
 use rdkafka::bindings as librdkafka;
@@ -35,22 +36,36 @@ impl Drop for Taken {
     }
 }
 
-/// Hands what has come and was not polled to `take`, up to `limit` messages or until it fails, and waits for none.
+/// An error that librdkafka hands out in the place of a message.
+pub(super) struct ReadError {
+    pub(super) error: KafkaError,
+    /// The partition that it is about, if it is about one.
+    pub(super) partition: Option<u32>,
+    /// Where in the partition, if it says so.
+    pub(super) offset: Option<u64>,
+    /// What librdkafka has to say, which may be nothing.
+    pub(super) text: String,
+}
+
+/// Hands what has come to `take`, up to `limit` messages or until it fails. Waits up to `wait` until there are so many.
 ///
 /// It is for a consumer whose partitions are assigned by hand: librdkafka settles by itself what else it meets in its queue, which
-/// without a group is no more than an error of a connection. It says it again if that lasts, to whoever polls when nothing is left.
-pub(super) fn take_waiting<E>(
+/// without a group is no more than an error of a connection, and logs it.
+pub(super) fn take<E>(
     consumer: &BaseConsumer<impl ConsumerContext>,
+    wait: Duration,
     limit: usize,
-    mut take: impl FnMut(Result<RecordRef<'_>, KafkaError>) -> Result<(), E>,
+    mut take: impl FnMut(Result<RecordRef<'_>, Box<ReadError>>) -> Result<(), E>,
 ) -> Result<(), E> {
     let mut messages: Vec<Taken> = Vec::with_capacity(limit);
+    let milliseconds = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: The client lives as long as `consumer`, and the queue until it is given back. librdkafka writes as many pointers as
     // it says, `limit` at most, for which there is room. None is null, and each is a message that is ours then.
     unsafe {
         let queue = librdkafka::rd_kafka_queue_get_consumer(consumer.client().native_ptr());
         if !queue.is_null() {
-            let count = librdkafka::rd_kafka_consume_batch_queue(queue, 0, messages.as_mut_ptr().cast(), limit);
+            let messages_there = messages.as_mut_ptr().cast();
+            let count = librdkafka::rd_kafka_consume_batch_queue(queue, milliseconds, messages_there, limit);
             librdkafka::rd_kafka_queue_destroy(queue);
             // Negative if it failed, when there are none.
             messages.set_len(usize::try_from(count).unwrap_or(0));
@@ -61,18 +76,23 @@ pub(super) fn take_waiting<E>(
 }
 
 impl Taken {
-    fn as_record(&self) -> Result<RecordRef<'_>, KafkaError> {
+    fn as_record(&self) -> Result<RecordRef<'_>, Box<ReadError>> {
         // SAFETY: librdkafka does not write to these fields any more.
         let message = unsafe { self.0.as_ref() };
-        match message.err {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL => {
-                return Err(KafkaError::MessageConsumptionFatal(message.err.into()));
-            }
-            error if error.is_error() => return Err(KafkaError::MessageConsumption(error.into())),
-            _ => {}
-        }
         // SAFETY: both point to so many bytes, which live as long as the message.
         let (key, value) = unsafe { (bytes(message.key, message.key_len), bytes(message.payload, message.len)) };
+        if message.err.is_error() {
+            let error = match message.err {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR__FATAL => KafkaError::MessageConsumptionFatal(message.err.into()),
+                error => KafkaError::MessageConsumption(error.into()),
+            };
+            return Err(Box::new(ReadError {
+                error,
+                partition: u32::try_from(message.partition).ok().filter(|_| !message.rkt.is_null()),
+                offset: u64::try_from(message.offset).ok(),
+                text: String::from_utf8_lossy(value.unwrap_or_default()).into_owned(),
+            }));
+        }
         let headers = Headers::Kafka(KafkaHeaders { message: self.0, borrowed: PhantomData });
         Ok(RecordRef { partition: message.partition as u32, offset: message.offset as u64, key, value, headers })
     }

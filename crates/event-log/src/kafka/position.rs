@@ -29,9 +29,11 @@ const MARK: &str = "left open";
 /// A position as it was committed.
 pub(super) struct Noted {
     pub(super) position: u64,
-    /// Where the topic's partitions ended before the batch it came with, added up. Its brokers keep it as the offset's
+    /// Where the topic's partitions ended before the batch it came with, added up. Its brokers keep the totals as the offset's
     /// metadata, which has room for little.
     pub(super) total: i64,
+    /// Where they began, added up, as far as whoever published has made up for it; `None` where it was not noted.
+    pub(super) begun: Option<i64>,
 }
 
 /// What the brokers keep of a publisher.
@@ -94,10 +96,11 @@ fn read(consumer: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Resu
                 match (element.partition(), element.offset()) {
                     (PARTITION, offset) => {
                         element.error()?;
-                        // Positions of the first versions came without.
-                        let total = element.metadata().parse().unwrap_or(0);
+                        let mut totals = element.metadata().split(' ').map(|total| total.parse().ok());
+                        let (total, begun) = (totals.next().flatten().unwrap_or(0), totals.next().flatten());
                         if let Offset::Offset(position) = offset {
-                            kept.noted = u64::try_from(position).ok().map(|position| Noted { position, total });
+                            let noted = |position| Noted { position, total, begun };
+                            kept.noted = u64::try_from(position).ok().map(noted);
                         }
                     }
                     (_, Offset::Offset(_)) => {
@@ -144,15 +147,16 @@ fn end_transactions(
     Ok(())
 }
 
-/// What is committed in a transaction to note `position`, beside `total` (see [`Noted`]), and to take the mark away if there is one.
+/// What is committed in a transaction to note `position`, beside the totals of where the topic's partitions ended and began (see
+/// [`Noted`]), and to take the mark away if there is one.
 pub(super) fn offsets(
     topic: &str,
     position: i64,
-    total: i64,
+    (total, begun): (i64, i64),
     is_marked: bool,
 ) -> Result<TopicPartitionList, KafkaError> {
     let mut offsets = TopicPartitionList::new();
-    add_offset(&mut offsets, topic, PARTITION, position, &total.to_string())?;
+    add_offset(&mut offsets, topic, PARTITION, position, &format!("{total} {begun}"))?;
     if is_marked {
         add_offset(&mut offsets, topic, MARKED_PARTITION, 0, "")?;
     }

@@ -28,7 +28,7 @@ const TRANSACTION_TIMEOUT_MS: &str = "15000";
 const MAX_UNDELIVERED: &str = "100000";
 const MAX_UNDELIVERED_KIB: &str = "262144";
 
-/// Both producers of the publisher called `name`, once both have fenced those before them.
+/// Both producers of the publisher called `name`, with batches of up to `batch_bytes`, once both have fenced those before them.
 ///
 /// One after the other, and the first is the first to publish. So of two publishers that are opened at once one has no first
 /// producer any more, and never comes to use its second. At the same time, one that is in the middle of its turns could be
@@ -36,10 +36,11 @@ const MAX_UNDELIVERED_KIB: &str = "262144";
 pub(super) fn open(
     settings: &KafkaSettings,
     name: &str,
+    batch_bytes: u64,
     deadline: Instant,
 ) -> Result<[BaseProducer<Events>; 2], LogError> {
     let open = |name: &str| {
-        let producer = producer(settings, name)?;
+        let producer = producer(settings, name, batch_bytes)?;
         let fenced = producer.init_transactions(time_left(deadline));
         fenced.map_err(|error| publish_error(&producer, "fencing earlier publishers", &error))?;
         Ok(producer)
@@ -58,8 +59,13 @@ pub(super) fn known_ends(producers: &[BaseProducer<Events>; 2]) -> BTreeMap<i32,
     ends
 }
 
-/// One of the producers. Nothing is asked of the brokers yet.
-pub(super) fn producer(settings: &KafkaSettings, name: &str) -> Result<BaseProducer<Events>, LogError> {
+/// One of the producers, with batches of up to so many bytes. Nothing is asked of the brokers yet.
+pub(super) fn producer(
+    settings: &KafkaSettings,
+    name: &str,
+    batch_bytes: u64,
+) -> Result<BaseProducer<Events>, LogError> {
+    let batch_bytes = batch_bytes.to_string();
     let tuning = [
         ("linger.ms", "0"),
         ("message.timeout.ms", PUBLISH_TIMEOUT_MS),
@@ -72,6 +78,7 @@ pub(super) fn producer(settings: &KafkaSettings, name: &str) -> Result<BaseProdu
     ];
     let fixed = [
         ("transactional.id", name),
+        ("batch.size", &batch_bytes),
         ("enable.idempotence", "true"),
         ("acks", "all"),
         ("partitioner", "murmur2_random"),

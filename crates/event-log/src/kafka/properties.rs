@@ -5,12 +5,14 @@
 //! words of its own vocabulary only.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::thread::Builder;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
+use super::batch_size::BatchSize;
 use super::{KafkaSettings, group_reader, producers, reader};
 use crate::LogError;
 
@@ -169,7 +171,8 @@ fn check_security(extra: &[(String, String)]) -> Result<(), String> {
 fn check_clients(settings: &KafkaSettings) -> Result<(), LogError> {
     let nowhere = KafkaSettings { brokers: String::new(), ..settings.clone() };
     let name = "tandem-check";
-    producers::producer(&nowhere, name).map(drop)?;
+    let batch_bytes = BatchSize::new(settings, Arc::default()).bytes();
+    producers::producer(&nowhere, name, batch_bytes).map(drop)?;
     let consumers = [reader::consumer(&nowhere)?, group_reader::consumer(&nowhere, name)?];
     // Each takes 100 ms to close, for which no start need wait; without a thread this one does it.
     let _ = Builder::new().name("kafka-check".to_owned()).spawn(|| drop(consumers));

@@ -11,6 +11,12 @@
 //! publisher is opened, for the position has the partitions' ends with it. If they went back, the position counts no more:
 //! whoever publishes next sees that the log has nothing of what was published, and makes up for it.
 //!
+//! Records that somebody has deleted from the topic's start show by where the partitions begin, which the position has with it
+//! too. Compaction never moves that. A publisher that finds it moved says that the log may have lost records, once.
+//!
+//! Brokers forget a position that nobody has committed for `offsets.retention.minutes`. So it is committed again while there is
+//! nothing to publish.
+//!
 //! The producers are polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a
 //! commit waits for it.
 
@@ -18,12 +24,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
+use rdkafka::consumer::{BaseConsumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
-use super::client::{Events, log_error, partition_count, publish_error, time_left};
+use super::batch_size::BatchSize;
+use super::client::{Events, partition_count, publish_error, time_left, watermarks};
 use super::{KafkaSettings, position, producers, topic};
 use crate::{LogError, Publisher, Record};
 
@@ -51,6 +58,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many times in a row the topic must look lost: a new leader may not know at once how far it has got.
 const LOST_IN_A_ROW: u32 = 2;
+/// How often a publisher with nothing to publish commits its position again. Brokers forget it after a minute at the least, and
+/// after a week by default.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 /// How many of librdkafka's events are heard at each check, at most.
 const EVENTS_HEARD_A_CHECK: usize = 1_000;
 
@@ -63,7 +73,16 @@ pub(super) struct KafkaPublisher {
     client: Arc<BaseConsumer<Events>>,
     topic: String,
     group: ConsumerGroupMetadata,
+    batches: Arc<BatchSize>,
+    /// How many bytes a batch may have.
+    batch_bytes: u64,
     position: Option<u64>,
+    /// When the position was last committed, by this publisher.
+    committed_at: Option<Instant>,
+    /// Where the topic's partitions began, added up, when the log last had the state of everything.
+    begun: i64,
+    /// Whether records were deleted from the topic's start since then.
+    is_cut: bool,
     /// Whether its records may be lost, and the brokers still have a mark of it. Whoever opened it has taken note by the first
     /// commit.
     is_marked: bool,
@@ -86,26 +105,39 @@ struct Open {
     total_before: i64,
 }
 
+/// What has become of the topic since the last look.
+enum Fate {
+    Whole,
+    /// It is gone, or was made anew.
+    Lost,
+    /// Records were deleted from its start.
+    Cut,
+}
+
 impl KafkaPublisher {
     pub(super) fn open(
         settings: &KafkaSettings,
         client: Arc<BaseConsumer<Events>>,
+        batches: &Arc<BatchSize>,
         name: &str,
     ) -> Result<KafkaPublisher, LogError> {
         let deadline = Instant::now() + OPEN_TIMEOUT;
-        // A producer would make a missing topic by its first record, with whatever the brokers have as defaults.
         let partitions = partition_count(&client, &settings.topic, deadline)?;
-        let producers = producers::open(settings, name, deadline)?;
+        let batch_bytes = batches.bytes();
+        let producers = producers::open(settings, name, batch_bytes, deadline)?;
         let (group, kept) = position::kept(settings, name, (&producers, partitions), deadline)?;
-        for partition in 0..partitions as i32 {
-            let (_, end) = client
-                .fetch_watermarks(&settings.topic, partition, time_left(deadline))
-                .map_err(|error| log_error("asking where the topic ends", &error))?;
-            producers.iter().for_each(|producer| producer.context().note_end(partition, end));
+        let mut begins = 0;
+        for partition in 0..partitions {
+            let (begin, end) = watermarks(&client, &settings.topic, partition, deadline)?;
+            begins += begin as i64;
+            producers.iter().for_each(|producer| producer.context().note_end(partition as i32, end as i64));
         }
         // A position in a topic that is shorter than it was then is that of one that was there before.
         let total = producers::known_ends(&producers).values().sum::<i64>();
-        let position = kept.noted.filter(|noted| total >= noted.total.max(1)).map(|noted| noted.position);
+        let noted = kept.noted.filter(|noted| total >= noted.total.max(1));
+        let begun = noted.as_ref().and_then(|noted| noted.begun).unwrap_or(begins);
+        let position = noted.map(|noted| noted.position);
+        let is_cut = begins > begun && batches.is_compacted();
         let next_check = Instant::now() + CHECK_INTERVAL;
         Ok(KafkaPublisher {
             producers,
@@ -113,7 +145,12 @@ impl KafkaPublisher {
             client,
             topic: settings.topic.clone(),
             group,
+            batches: Arc::clone(batches),
+            batch_bytes,
             position,
+            committed_at: None,
+            begun: if is_cut { begins } else { begun },
+            is_cut,
             is_marked: kept.is_marked,
             open: None,
             spent: false,
@@ -151,13 +188,24 @@ impl KafkaPublisher {
             return Err(LogError::Unavailable("the brokers did not take the records in time".to_owned()));
         }
         let producer = self.producer();
-        if let Some(error) = producer.context().take_failed_delivery() {
-            return Err(publish_error(producer, "sending the records", &error));
+        if let Some((error, key)) = producer.context().take_failed_delivery() {
+            return Err(match BatchSize::is_refusal(error.rdkafka_error_code()) {
+                true => self.refused(&error, &key),
+                false => publish_error(producer, "sending the records", &error),
+            });
         }
         match producer.context().lost_records() {
             Some(how) => Err(LogError::Unavailable(format!("the topic has lost records, or was made anew: {how}"))),
             None => Ok(()),
         }
+    }
+
+    /// What it means that the brokers have refused a batch, of which the record with this key is the first.
+    fn refused(&self, error: &KafkaError, key: &str) -> LogError {
+        LogError::Refused(match self.batches.refuse(self.batch_bytes) {
+            true => format!("the brokers refused a batch ({error}), and the next ones are smaller"),
+            false => format!("the brokers refuse the record of {key} ({error}), and what comes after it waits"),
+        })
     }
 
     /// Commits the transaction under way, with its position.
@@ -168,33 +216,38 @@ impl KafkaPublisher {
         let Ok(offset) = i64::try_from(open.position) else {
             return Err(LogError::Refused(format!("the position {} does not fit into 63 bits", open.position)));
         };
-        position::offsets(&self.topic, offset, open.total_before, self.is_marked)
+        position::offsets(&self.topic, offset, (open.total_before, self.begun), self.is_marked)
             .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .map_err(|error| publish_error(producer, "adding the position", &error))?;
         producer
             .commit_transaction(time_left(deadline))
             .map_err(|error| publish_error(producer, "committing the transaction", &error))?;
-        producer.context().all_is_well();
+        producer.context().answers();
         self.position = Some(open.position);
-        self.is_marked = false;
+        self.committed_at = Some(Instant::now());
+        (self.is_marked, self.is_cut) = (false, false);
         self.turn = (self.turn + 1) % self.producers.len();
         Ok(())
     }
 
     /// What a step of publishing came to. After an error this publisher is of no more use.
     fn finish(&mut self, result: Result<(), LogError>) -> Result<(), LogError> {
-        match &result {
-            Ok(()) => {}
-            Err(LogError::Fenced(_)) => self.spent = true,
-            Err(_) => {
-                self.spent = true;
-                self.abort();
-                if self.producer().context().lost_records().is_some() {
-                    self.forget_position();
-                }
-            }
+        let Err(error) = result else { return Ok(()) };
+        self.spent = true;
+        if matches!(error, LogError::Fenced(_)) {
+            return Err(error);
         }
-        result
+        self.abort();
+        if self.producer().context().lost_records().is_some() {
+            self.forget_position();
+        }
+        // Whatever is sent after a batch that was refused fails too, maybe before the refusal is heard.
+        match self.producer().context().take_failed_delivery() {
+            Some((refusal, key)) if BatchSize::is_refusal(refusal.rdkafka_error_code()) => {
+                Err(self.refused(&refusal, &key))
+            }
+            _ => Err(error),
+        }
     }
 
     fn check_usable(&self) -> Result<(), LogError> {
@@ -204,16 +257,38 @@ impl KafkaPublisher {
         }
     }
 
-    /// Whether the topic is gone, or a partition is shorter than it was. What the brokers do not say now they say another
-    /// time, such as where a partition ends that has no leader.
-    fn is_lost(&self) -> bool {
+    /// Commits the position again, without records, if that is due.
+    fn refresh_position(&mut self) -> Result<(), LogError> {
+        let is_due = self.committed_at.is_none_or(|at| at.elapsed() >= REFRESH_INTERVAL);
+        // What may be lost is told of until something is published, and so is a mark of it.
+        if !is_due || self.open.is_some() || self.may_lose_records() {
+            return Ok(());
+        }
+        let Some(position) = self.position else { return Ok(()) };
+        self.append_in_transaction(&[], position)?;
+        self.commit_transaction()
+    }
+
+    /// What has become of the topic: whether it is gone or a partition is shorter than it was, and whether records were deleted
+    /// from its start. What the brokers do not say now they say another time, such as where a partition ends that has no leader.
+    fn fate(&self) -> Fate {
         let deadline = Instant::now() + CHECK_TIMEOUT;
         let ends = producers::known_ends(&self.producers);
-        let is_shorter = |(partition, end): (&i32, &i64)| {
-            let found = self.client.fetch_watermarks(&self.topic, *partition, time_left(deadline));
-            found.is_ok_and(|(_, found)| found < *end)
-        };
-        topic::is_missing(&self.client, &self.topic, deadline).unwrap_or(false) || ends.iter().any(is_shorter)
+        if topic::is_missing(&self.client, &self.topic, deadline).unwrap_or(false) {
+            return Fate::Lost;
+        }
+        let mut begins = Some(0);
+        for (partition, end) in ends {
+            match watermarks(&self.client, &self.topic, partition as u32, deadline) {
+                Ok((_, found)) if (found as i64) < end => return Fate::Lost,
+                Ok((begin, _)) => begins = begins.map(|total| total + begin as i64),
+                Err(_) => begins = None,
+            }
+        }
+        match begins {
+            Some(begins) if begins > self.begun && self.batches.is_compacted() => Fate::Cut,
+            _ => Fate::Whole,
+        }
     }
 
     /// Sets the position to 0. The brokers forget it with a topic that is deleted, but not what is committed while it goes.
@@ -221,7 +296,7 @@ impl KafkaPublisher {
         let (producer, deadline) = (self.producer(), Instant::now() + ABORT_TIMEOUT);
         let forgotten = producer
             .begin_transaction()
-            .and_then(|()| position::offsets(&self.topic, 0, 0, false))
+            .and_then(|()| position::offsets(&self.topic, 0, (0, 0), false))
             .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .and_then(|()| producer.commit_transaction(time_left(deadline)));
         if let Err(error) = forgotten {
@@ -251,7 +326,10 @@ impl KafkaPublisher {
                     self.producer().poll(Duration::ZERO);
                     thread::park_timeout(DRAIN_PAUSE);
                 }
-                Err((error, _)) => return Err(publish_error(self.producer(), "sending a record", &error)),
+                Err((error, refused)) => {
+                    let key = String::from_utf8_lossy(refused.key.unwrap_or_default());
+                    return Err(publish_error(self.producer(), &format!("sending the record of {key}"), &error));
+                }
             }
         }
     }
@@ -290,7 +368,7 @@ impl Publisher for KafkaPublisher {
     }
 
     fn may_lose_records(&self) -> bool {
-        self.is_marked
+        self.is_marked || self.is_cut
     }
 
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
@@ -328,9 +406,17 @@ impl Publisher for KafkaPublisher {
             }
         }
         self.next_check = Instant::now() + CHECK_INTERVAL;
-        self.lost_in_a_row = if self.is_lost() { self.lost_in_a_row + 1 } else { 0 };
+        match self.fate() {
+            Fate::Whole => self.lost_in_a_row = 0,
+            Fate::Lost => self.lost_in_a_row += 1,
+            Fate::Cut => {
+                self.spent = true;
+                return Err(LogError::Unavailable("records were deleted from the start of the topic".to_owned()));
+            }
+        }
         if self.lost_in_a_row < LOST_IN_A_ROW {
-            return Ok(());
+            let refreshed = if self.lost_in_a_row == 0 { self.refresh_position() } else { Ok(()) };
+            return self.finish(refreshed);
         }
         self.spent = true;
         self.forget_position();

@@ -19,6 +19,11 @@ const BROKERS_DEFAULT: i32 = -1;
 /// How long to wait before looking again whether a topic just made is known to all brokers.
 const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(20);
 
+/// What the brokers may compress a topic with that every build of ours reads (`producer` and `uncompressed` included).
+const READABLE: [&str; 7] = ["producer", "uncompressed", "none", "gzip", "snappy", "lz4", "zstd"];
+/// Below so many bytes a topic may refuse a single event: the largest one has about a kilobyte, headers included.
+const MIN_MESSAGE_BYTES: u64 = 4_096;
+
 /// Makes the topic if it is missing: compacted, with [`DEFAULT_PARTITION_COUNT`] partitions and the brokers' default
 /// replication.
 pub(super) fn make_if_missing(
@@ -74,37 +79,62 @@ fn wait_until_known(client: &BaseConsumer<Events>, topic: &str, deadline: Instan
     }
 }
 
-/// What is wrong with the topic's `cleanup.policy`, as one line that says what will go wrong.
-pub(super) fn policy_warning(settings: &KafkaSettings, deadline: Instant) -> Result<Option<String>, LogError> {
-    let admin: AdminClient<Events> = create(settings, "topic", &[], &[])?;
-    Ok(look_at_policy(&admin, &settings.topic, deadline))
+/// The topic's settings, as far as they matter here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TopicSettings {
+    pub(super) cleanup_policy: String,
+    pub(super) compression: String,
+    pub(super) max_message_bytes: Option<u64>,
 }
 
-fn look_at_policy(admin: &AdminClient<Events>, topic: &str, deadline: Instant) -> Option<String> {
+/// Asks for the topic's settings. The error is a line that says what may go wrong unseen.
+pub(super) fn settings(settings: &KafkaSettings, deadline: Instant) -> Result<TopicSettings, String> {
+    let topic = &settings.topic;
+    let unreadable = |error: &dyn std::fmt::Display| {
+        format!(
+            "the settings of topic {topic} cannot be read ({error}): if its cleanup.policy is not compact, events of \
+             old accounts vanish, and a view that is rebuilt lacks those accounts"
+        )
+    };
+    let admin: AdminClient<Events> = create(settings, "topic", &[], &[]).map_err(|error| unreadable(&error))?;
     let resource = ResourceSpecifier::Topic(topic);
     let described = wait_for(admin.describe_configs([&resource], &options(deadline)), deadline).and_then(|results| {
         let result = results.into_iter().next().unwrap_or(Err(RDKafkaErrorCode::Fail));
         result.map_err(KafkaError::AdminOp)
     });
-    let policy = match &described {
-        Ok(resource) => resource.get("cleanup.policy").and_then(|entry| entry.value.as_deref()).unwrap_or_default(),
-        Err(error) => {
-            return Some(format!(
-                "the settings of topic {topic} cannot be read ({error}): if its cleanup.policy is not compact, events of \
-                 old accounts vanish, and a view that is rebuilt lacks those accounts"
-            ));
-        }
-    };
-    match policy {
-        "compact" => None,
-        deletes if deletes.contains("delete") => Some(format!(
-            "topic {topic} has cleanup.policy={policy}: events older than its retention vanish, and a view that is \
-             rebuilt then lacks the accounts that have not changed since"
-        )),
-        _ => Some(format!(
-            "topic {topic} has cleanup.policy={policy:?}: it is not compacted, so it grows for ever, and each rebuild of a \
-             view takes longer than the last"
-        )),
+    let described = described.map_err(|error| unreadable(&error))?;
+    let value = |name| described.get(name).and_then(|entry| entry.value.clone()).unwrap_or_default();
+    Ok(TopicSettings {
+        cleanup_policy: value("cleanup.policy"),
+        compression: value("compression.type"),
+        max_message_bytes: value("max.message.bytes").parse().ok(),
+    })
+}
+
+impl TopicSettings {
+    /// What is wrong with them, each as one line that says what will go wrong.
+    pub(super) fn problems(&self, topic: &str) -> Vec<String> {
+        let policy = match self.cleanup_policy.as_str() {
+            "compact" => None,
+            deletes if deletes.contains("delete") => Some(format!(
+                "topic {topic} has cleanup.policy={deletes}: events older than its retention vanish, and a view that is \
+                 rebuilt then lacks the accounts that have not changed since"
+            )),
+            policy => Some(format!(
+                "topic {topic} has cleanup.policy={policy:?}: it is not compacted, so it grows for ever, and each rebuild of \
+                 a view takes longer than the last"
+            )),
+        };
+        let compression = self.compression.as_str();
+        let compression = (!READABLE.contains(&compression)).then(|| {
+            format!("topic {topic} has compression.type={compression}: card services may be unable to read its records")
+        });
+        let small = self.max_message_bytes.filter(|bytes| *bytes < MIN_MESSAGE_BYTES).map(|bytes| {
+            format!(
+                "topic {topic} has max.message.bytes={bytes}: it may refuse an event, and all events behind it wait"
+            )
+        });
+        policy.into_iter().chain(compression).chain(small).collect()
     }
 }
 

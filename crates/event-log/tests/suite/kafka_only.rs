@@ -62,7 +62,7 @@ fn a_broker_without_the_admin_interface_is_a_warning() {
     // The client waits the whole time for a broker that can answer.
     let log = KafkaLog::open(place.settings()).unwrap();
     log.prepare().unwrap();
-    let warning = log.topic_warning(Duration::from_secs(1)).unwrap().unwrap();
+    let [warning] = log.topic_problems(Duration::from_secs(1)).try_into().unwrap();
     assert!(warning.contains("cannot be read") && warning.contains("vanish") && !warning.contains('\n'), "{warning}");
 }
 
@@ -72,7 +72,7 @@ fn a_missing_topic_is_made_compacted_and_left_alone_after_that() {
     let Some(place) = RealKafka::new() else { return };
     let log = KafkaLog::open(place.settings()).unwrap();
     log.prepare().unwrap();
-    assert_eq!(log.topic_warning(PATIENCE).unwrap(), None);
+    assert_eq!(log.topic_problems(PATIENCE), [""; 0]);
     assert_eq!(log.end_offsets(PATIENCE).unwrap().len(), 3);
 }
 
@@ -90,7 +90,7 @@ fn a_topic_that_deletes_old_records_is_warned_of() {
 
     let log = KafkaLog::open(settings).unwrap();
     log.prepare().unwrap();
-    let warning = log.topic_warning(PATIENCE).unwrap().unwrap();
+    let [warning] = log.topic_problems(PATIENCE).try_into().unwrap();
     assert!(warning.contains(&topic) && warning.contains("cleanup.policy=delete"), "{warning}");
     assert!(warning.contains("vanish") && !warning.contains('\n'), "{warning}");
     assert_eq!(log.end_offsets(PATIENCE).unwrap().len(), 1, "it is left as it is");

@@ -96,12 +96,17 @@ impl RealKafka {
         let settings = KafkaSettings { brokers, topic, extra };
         let log = KafkaLog::open(settings.clone()).unwrap();
         log.prepare().unwrap();
-        assert_eq!(log.topic_warning(PATIENCE).unwrap(), None);
+        assert_eq!(log.topic_problems(PATIENCE), [""; 0]);
         RealKafka(settings)
     }
 
     pub(crate) fn settings(&self) -> KafkaSettings {
         self.0.clone()
+    }
+
+    /// The log at `settings` as another process would open it.
+    pub(crate) fn reopened(settings: &KafkaSettings) -> Box<dyn EventLog> {
+        Box::new(KafkaLog::open(settings.clone()).unwrap())
     }
 }
 

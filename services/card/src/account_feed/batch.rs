@@ -23,6 +23,8 @@ pub(super) struct Batch {
     pub(super) samples: Vec<(u32, Sample)>,
     /// Where the view stands once this is applied.
     pub(super) positions: Positions,
+    /// Why some partitions cannot be read, where that lasts.
+    pub(super) trouble: Option<String>,
     /// What ended it early. What came before is to be applied all the same.
     pub(super) failure: Option<LogError>,
 }
@@ -88,8 +90,13 @@ impl<'a> BatchReader<'a> {
             say_left_out(lines.flush());
         }
         self.expected = events.len();
+        let trouble = reader.trouble();
+        for batch in reader.passed_over() {
+            poison += 1;
+            quarantine.take_passed_over(batch);
+        }
         let (quarantined, positions) = (self.quarantine.taken(), self.reader.positions());
-        Batch { events, records, poison, quarantined, samples, positions, failure: polled.err() }
+        Batch { events, records, poison, quarantined, samples, positions, trouble, failure: polled.err() }
     }
 }
 

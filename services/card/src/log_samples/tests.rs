@@ -54,9 +54,9 @@ fn a_log_is_proven_by_any_sample_that_is_left() {
     let compacted: Vec<_> = (start..6_000).filter(|offset| *offset == left || offset % 256 > 200).collect();
     for offsets in [(start..6_000).collect(), compacted] {
         let mut samples = Samples::expecting(mark.clone());
-        assert_eq!(samples.verdict(&positions(start), false), Verdict::Open);
+        assert_eq!(samples.verdict(&positions(start), false, &Positions::new()), Verdict::Open);
         take(&mut samples, offsets, 0);
-        assert_eq!(samples.verdict(&positions(6_000), true), Verdict::Proven);
+        assert_eq!(samples.verdict(&positions(6_000), true, &Positions::new()), Verdict::Proven);
         let again = samples.mark(&positions(6_000)).expect("it can be proven again");
         assert!(again.0[&0].samples.contains(&mark.0[&0].samples[5]));
     }
@@ -68,16 +68,25 @@ fn another_log_is_disproved_by_another_record_and_at_last_by_none() {
     let start = mark.start()[&0];
     let mut samples = Samples::expecting(mark.clone());
     take(&mut samples, [start], 1);
-    assert!(matches!(samples.verdict(&positions(start + 1), false), Verdict::Disproved(_)), "at once");
+    assert!(
+        matches!(samples.verdict(&positions(start + 1), false, &Positions::new()), Verdict::Disproved(_)),
+        "at once"
+    );
     // What is right elsewhere does not make up for it.
     take(&mut samples, start + 1..5_000, 0);
-    assert!(matches!(samples.verdict(&positions(5_000), false), Verdict::Disproved(_)));
+    assert!(matches!(samples.verdict(&positions(5_000), false, &Positions::new()), Verdict::Disproved(_)));
 
     let mut samples = Samples::expecting(mark);
     take(&mut samples, (start..5_000).filter(|offset| offset % 256 > 0), 0);
-    assert_eq!(samples.verdict(&positions(4_999), false), Verdict::Open);
-    assert!(matches!(samples.verdict(&positions(5_000), false), Verdict::Disproved(_)), "at the position");
-    assert!(matches!(samples.verdict(&positions(10), true), Verdict::Disproved(_)), "or at the end of the log");
+    assert_eq!(samples.verdict(&positions(4_999), false, &Positions::new()), Verdict::Open);
+    assert!(
+        matches!(samples.verdict(&positions(5_000), false, &Positions::new()), Verdict::Disproved(_)),
+        "at the position"
+    );
+    assert!(
+        matches!(samples.verdict(&positions(10), true, &Positions::new()), Verdict::Disproved(_)),
+        "or at the end of the log"
+    );
 }
 
 #[test]
@@ -86,7 +95,29 @@ fn a_log_that_is_too_short_or_has_other_partitions_contradicts() {
     assert_eq!(mark.contradiction(&positions(5_000)), None);
     assert!(mark.contradiction(&positions(4_999)).is_some());
     assert!(mark.contradiction(&Positions::from([(0, 5_000)])).is_some());
-    assert!(mark.contradiction(&Positions::from([(0, 5_000), (1, 0), (2, 0)])).is_some());
+    assert_eq!(
+        mark.contradiction(&Positions::from([(0, 5_000), (1, 0), (2, 0)])),
+        None,
+        "a topic may get more partitions"
+    );
+}
+
+#[test]
+fn a_log_whose_start_was_deleted_is_no_other_one() {
+    let mark = mark(0..5_000, 5_000);
+    let last = mark.0[&0].samples[SAMPLES - 1].offset;
+    let mut samples = Samples::expecting(mark);
+    assert_eq!(
+        samples.verdict(&positions(5_000), true, &positions(last + 1)),
+        Verdict::Proven,
+        "nothing is left to show it"
+    );
+    assert!(
+        matches!(samples.verdict(&positions(5_000), true, &positions(last)), Verdict::Disproved(_)),
+        "its place is there"
+    );
+    take(&mut samples, [last], 1);
+    assert!(matches!(samples.verdict(&positions(5_000), true, &positions(last + 1)), Verdict::Disproved(_)));
 }
 
 #[test]

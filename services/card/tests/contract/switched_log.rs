@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use event_log::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, RecordRef};
+use event_log::{EventLog, GroupReader, LogError, PassedOver, Positions, Publisher, Reader, RecordRef};
 
 /// What a call that is held back waits before it says that nothing has come.
 const PACE: Duration = Duration::from_millis(2);
@@ -72,6 +72,15 @@ impl EventLog for SwitchedLog {
         Ok(Box::new(Switched { reader: self.log.group_reader(group)?, switches: self.switches.clone() }))
     }
 
+    fn start_offsets(&self, timeout: Duration) -> Result<Positions, LogError> {
+        self.switches.check()?;
+        self.log.start_offsets(timeout)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        self.log.warnings()
+    }
+
     fn end_offsets(&self, timeout: Duration) -> Result<Positions, LogError> {
         self.switches.check()?;
         self.log.end_offsets(timeout)
@@ -101,6 +110,14 @@ impl Reader for Switched<dyn Reader> {
 
     fn durable_positions(&self) -> Positions {
         self.reader.durable_positions()
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.reader.trouble()
+    }
+
+    fn passed_over(&mut self) -> Vec<PassedOver> {
+        self.reader.passed_over()
     }
 }
 
