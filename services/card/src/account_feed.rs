@@ -129,11 +129,12 @@ impl AccountFeed {
             }),
             None => *rebuild = Some(Rebuild { ends, counts_backlog, started: now, reported: now }),
         }
-        self.status.warned(self.checkpoints.warnings());
+        self.status.cut(self.checkpoints.warnings());
         let mut lines = EventLines::default();
         let mut reader = BatchReader::new(self.log.reader(positions)?, self.checkpoints.known(), quarantine);
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
         *positions = reader.positions();
+        self.status.read(0, 0, positions.clone());
         while let Some(rebuild) = rebuild.as_mut().filter(|_| self.status.is_catching_up() && !stopping(&self.stopping))
         {
             if self.rebuild(&mut reader, rebuild, positions, &mut lines)?.is_break() {
@@ -298,6 +299,7 @@ impl AccountFeed {
 pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) {
     while !stopping(stop) {
         let asked = Instant::now();
+        status.warned(log.warnings());
         match log.end_offsets(OFFSETS_TIMEOUT) {
             Ok(ends) => match status.compare(&ends, asked) {
                 Some(Stall::Began(failure)) => {

@@ -44,8 +44,10 @@ struct Progress {
     stalled: Option<String>,
     /// Why the log does not say where it ends: a client of Kafka's that reads says nothing of an outage.
     unanswered: Option<String>,
-    /// What is wrong with the log, and does not keep the feed from reading.
+    /// What is wrong with the log's settings.
     warnings: Vec<String>,
+    /// What the log no longer has.
+    cut: Vec<String>,
 }
 
 /// How current the view is in one partition, as of when the log last said where it ends.
@@ -170,9 +172,14 @@ impl ViewStatus {
         self.lock().trouble = trouble;
     }
 
-    /// Notes what is wrong with the log.
+    /// Notes what is wrong with the log's settings.
     pub(crate) fn warned(&self, warnings: Vec<String>) {
         self.lock().warnings = warnings;
+    }
+
+    /// Notes what the log no longer has.
+    pub(crate) fn cut(&self, cut: Vec<String>) {
+        self.lock().cut = cut;
     }
 
     /// Notes that the log does not say where it ends.
@@ -213,8 +220,8 @@ impl ViewStatus {
             "lag": progress.partitions.values().map(|partition| partition.lag).max().unwrap_or(0),
             "records": self.records(),
             "quarantined": self.quarantined(),
-            "failure": failures.into_iter().flatten().next().map(|cause| process::public_cause(&cause)),
-            "warnings": progress.warnings,
+            "failure": failures.into_iter().flatten().next().map(|cause| process::public_cause(cause)),
+            "warnings": progress.warnings.iter().chain(&progress.cut).collect::<Vec<_>>(),
         })
     }
 

@@ -22,3 +22,4 @@ mod restart;
 mod row_locks;
 mod service;
 mod switched_log;
+mod unreadable;

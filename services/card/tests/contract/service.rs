@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use account_events::{AccountEvent, AccountStatus, Envelope, EventType, Version};
 use card_service::Config;
-use event_log::{EventLog, Publisher, Record};
+use event_log::{EventLog, Positions, Publisher, Record};
 use process::Clock;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
@@ -260,6 +260,11 @@ impl Accounts {
         let position = publisher.position().unwrap_or(0) + records.len() as u64;
         publisher.publish(records, position).expect("a log that is there");
         self.records.fetch_add(records.len() as u64, Ordering::SeqCst);
+    }
+
+    /// Where the log ends.
+    pub(crate) fn ends(&self) -> Positions {
+        self.log.end_offsets(Duration::from_secs(20)).expect("a log that is there")
     }
 
     fn record_count(&self) -> u64 {

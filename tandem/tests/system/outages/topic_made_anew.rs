@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use account_events::{AccountId, AccountStatus};
+use event_log::{DEFAULT_PARTITION_COUNT, EventLog, KafkaLog, KafkaSettings};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -50,6 +51,7 @@ fn a_topic_made_anew_has_every_account_soon_and_all_views_follow_it() {
                 begun.elapsed()
             );
             check_complete(&cluster, fresh, before);
+            check_settings(&cluster);
         }
     });
     writers.push(operator);
@@ -125,6 +127,15 @@ fn check_complete(cluster: &Cluster, fresh: &Instance, before: Vec<AccountId>) {
         let answer = create_card(&http, id);
         assert!(matches!(answer.status, 201 | 403), "{} knows {id}: {}", cluster.topic, answer.raw);
     }
+}
+
+/// The topic is as the services make it, though these brokers make a topic for whoever asks for it.
+fn check_settings(cluster: &Cluster) {
+    let (brokers, topic) = (cluster.brokers.clone(), cluster.topic.clone());
+    let log =
+        KafkaLog::open(KafkaSettings { brokers, topic, extra: Vec::new() }).expect("settings that librdkafka takes");
+    assert_eq!(log.topic_problems(DEADLINE), [""; 0]);
+    assert_eq!(log.end_offsets(DEADLINE).expect("a topic").len(), DEFAULT_PARTITION_COUNT as usize);
 }
 
 /// Waits until no view lags.
