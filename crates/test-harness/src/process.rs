@@ -1,10 +1,12 @@
 //! Binaries of this workspace as processes: started on ports of their own choice, their logs read, stopped or killed.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{BufRead, BufReader, Lines, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use serde_json::Value;
 
@@ -15,6 +17,9 @@ use crate::{Http, wait_until};
 pub struct Process {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
+    is_unread: Arc<AtomicBool>,
+    /// Keeps what the thread returns, so that the pipe stays open where the thread has stopped reading.
+    _reader: Option<JoinHandle<Lines<BufReader<ChildStderr>>>>,
 }
 
 /// The binary `name`, which cargo builds beside the program that asks for it, or a folder above if that is a test.
@@ -31,7 +36,7 @@ pub fn binary(name: &str) -> PathBuf {
 pub fn output_of(command: &mut Command) -> Output {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let mut process = Process { child, lines: Arc::default() };
+    let mut process = Process { child, lines: Arc::default(), is_unread: Arc::default(), _reader: None };
     let status = process.wait();
     let mut output = Output { status, stdout: Vec::new(), stderr: Vec::new() };
     let (stdout, stderr) = (process.child.stdout.take(), process.child.stderr.take());
@@ -53,14 +58,17 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", binary.display()));
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let (stderr, sink) = (child.stderr.take().expect("piped"), Arc::clone(&lines));
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let (lines, is_unread) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let (sink, stop) = (Arc::clone(&lines), Arc::clone(&is_unread));
+        let reader = std::thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let Some(Ok(line)) = stderr.next() else { break };
                 sink.lock().expect("no panic while it is held").push(line);
             }
+            stderr
         });
-        Process { child, lines }
+        Process { child, lines, is_unread, _reader: Some(reader) }
     }
 
     /// A client for the service called `name`, once the process listens.
@@ -94,6 +102,11 @@ impl Process {
     /// What it has written to its standard error so far.
     pub fn lines(&self) -> Vec<String> {
         self.lines.lock().expect("no panic while it is held").clone()
+    }
+
+    /// Reads one more line of its standard error at most: the pipe stays open and fills up.
+    pub fn leave_stderr_unread(&self) {
+        self.is_unread.store(true, Ordering::Relaxed);
     }
 
     /// Its log lines so far.

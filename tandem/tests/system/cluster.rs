@@ -4,6 +4,7 @@ mod load;
 mod settled;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use test_harness::{Http, Process, binary, wait_until};
 
 pub(crate) use self::load::{Account, Card, Load, StopOnDrop, Writer, under_load};
-pub(crate) use self::settled::{count, settle};
+pub(crate) use self::settled::{check_order, count, settle};
 use crate::random::Random;
 
 pub(crate) struct Cluster {
@@ -35,6 +36,7 @@ pub(crate) struct Instance {
     http: Mutex<Option<Http>>,
     /// Has a clone for each [`Lent`].
     lent: Arc<()>,
+    absences: AtomicUsize,
 }
 
 impl Cluster {
@@ -71,7 +73,8 @@ impl Cluster {
                 settings.push(("KAFKA_GROUP_ID", topic.clone()));
             }
             let (process, http) = (Mutex::new(None), Mutex::new(None));
-            Instance { service, binary: binary.clone(), folder, settings, process, http, lent: Arc::new(()) }
+            let (binary, lent, absences) = (binary.clone(), Arc::new(()), AtomicUsize::new(0));
+            Instance { service, binary, folder, settings, process, http, lent, absences }
         };
         let of = |service: &'static str, binaries: &[PathBuf]| {
             (0..).zip(binaries).map(|(number, binary)| plan(service, number, binary)).collect()
@@ -141,27 +144,52 @@ impl Instance {
         self.settings.push((name, value));
     }
 
+    /// Whether it has a view of the accounts.
+    pub(crate) fn has_view(&self) -> bool {
+        self.service == card_service::NAME
+    }
+
     /// Starts it, without a wait.
     pub(crate) fn start(&self) {
-        let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.start_with(&[]);
+    }
+
+    fn start_with(&self, more: &[(&str, &str)]) {
+        let settings = self.settings.iter().map(|(name, value)| (*name, value.as_str()));
+        let settings: Vec<_> = settings.chain(more.iter().copied()).collect();
         *lock(&self.process) = Some(Process::start(&self.binary, &self.folder, &settings));
     }
 
     /// SIGKILL.
     pub(crate) fn kill(&self) {
-        *lock(&self.http) = None;
+        self.take_http();
         self.with_process(Process::kill);
+    }
+
+    /// A signal that asks it to end. Panics if it does not end cleanly.
+    pub(crate) fn stop(&self, signal: i32) {
+        self.take_http();
+        self.with_process(|process| {
+            process.signal(signal);
+            let status = process.wait();
+            assert!(status.success(), "{} ended with {status} after signal {signal}", self.folder.display());
+        });
     }
 
     /// Starts it again, and waits until it is ready.
     pub(crate) fn restart(&self) {
-        self.start();
+        self.restart_with(&[]);
+    }
+
+    /// As [`Instance::restart`], with settings for this time only.
+    pub(crate) fn restart_with(&self, more: &[(&str, &str)]) {
+        self.start_with(more);
         self.wait_until_ready();
     }
 
     /// SIGSTOP. Gives the client that it had.
     pub(crate) fn pause(&self) -> Http {
-        let http = lock(&self.http).take().expect("it is there");
+        let http = self.take_http().expect("it is there");
         self.with_process(|process| process.signal(libc::SIGSTOP));
         http
     }
@@ -183,9 +211,20 @@ impl Instance {
 
     /// Nobody sends it anything any more, and what was sent is answered. Gives the client that it had.
     pub(crate) fn take_away(&self) -> Http {
-        let http = lock(&self.http).take().expect("it is there");
+        let http = self.take_http().expect("it is there");
         wait_until("nobody uses it", || (Arc::strong_count(&self.lent) == 1).then_some(()));
         http
+    }
+
+    /// From now on nobody sends it new requests. Gives the client that it had.
+    fn take_http(&self) -> Option<Http> {
+        self.absences.fetch_add(1, Ordering::SeqCst);
+        lock(&self.http).take()
+    }
+
+    /// How often it has been away. As long as this stays the same, its connections must last.
+    pub(crate) fn absences(&self) -> usize {
+        self.absences.load(Ordering::SeqCst)
     }
 
     /// Does something to its process.

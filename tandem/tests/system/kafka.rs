@@ -5,6 +5,8 @@
 //! nobody is fenced. So a relay that is restarted begins at the oldest event that is still in the outbox. A group's first
 //! member waits three seconds for others, and an empty fetch is answered after its whole wait, whatever comes meanwhile.
 
+pub(crate) mod admin;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,9 +151,14 @@ pub(crate) fn read_topic(brokers: &str, topic: &str, isolation: Isolation) -> Ve
 /// Where each partition ends, with what is not committed yet.
 fn ends(brokers: &str, topic: &str) -> BTreeMap<i32, i64> {
     let consumer = consumer(brokers, "foreign", Isolation::Uncommitted);
-    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the topic is there");
     let end = |partition| consumer.fetch_watermarks(topic, partition, DEADLINE).expect("where it ends").1;
-    metadata.topics()[0].partitions().iter().map(|partition| (partition.id(), end(partition.id()))).collect()
+    partitions(&consumer, topic).map(|partition| (partition, end(partition))).collect()
+}
+
+/// The partitions that the topic has now.
+fn partitions(consumer: &BaseConsumer, topic: &str) -> impl Iterator<Item = i32> {
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).expect("the topic is there");
+    0..metadata.topics()[0].partitions().len() as i32
 }
 
 /// What comes into a topic from now on, as those see it who read what is committed.
@@ -161,7 +168,7 @@ impl Tail {
     pub(crate) fn of(brokers: &str, topic: &str) -> Self {
         let consumer = consumer(brokers, "foreign", Isolation::Committed);
         let mut assigned = TopicPartitionList::new();
-        for partition in 0..PARTITIONS as i32 {
+        for partition in partitions(&consumer, topic) {
             // Where it ends now: the consumer itself would look later.
             let (_, end) = consumer.fetch_watermarks(topic, partition, DEADLINE).expect("where it ends");
             assigned.add_partition_offset(topic, partition, Offset::Offset(end)).expect("a partition");

@@ -17,20 +17,26 @@ impl KeepAlive {
 
     /// `POST path` with a JSON body: status and body of the answer.
     pub(crate) fn post(&mut self, path: &str, body: &str) -> io::Result<(u16, String)> {
-        self.send(&format!("{}{body}", head(path, body.len(), "")))?;
+        self.send(format!("{}{body}", head(path, body.len(), "")))?;
+        self.answer()
+    }
+
+    /// `GET path`: status and body of the answer.
+    pub(crate) fn get(&mut self, path: &str) -> io::Result<(u16, String)> {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))?;
         self.answer()
     }
 
     /// Begins `POST path` with a body of `length` bytes, and comes back when the server waits for the body.
     pub(crate) fn begin_post(&mut self, path: &str, length: usize) -> io::Result<()> {
-        self.send(&head(path, length, "Expect: 100-continue\r\n"))?;
+        self.send(head(path, length, "Expect: 100-continue\r\n"))?;
         let (status, _) = self.head()?;
         assert_eq!(status, 100, "the server reads the body");
         Ok(())
     }
 
-    pub(crate) fn send(&mut self, text: &str) -> io::Result<()> {
-        self.0.get_mut().write_all(text.as_bytes())
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        self.0.get_mut().write_all(bytes.as_ref())
     }
 
     pub(crate) fn answer(&mut self) -> io::Result<(u16, String)> {
@@ -60,6 +66,6 @@ impl KeepAlive {
 
 fn head(path: &str, length: usize, more: &str) -> String {
     format!(
-        "POST {path} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n"
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n"
     )
 }

@@ -3,12 +3,13 @@
 //!
 //! One test binary, so that everything is linked once. `place` says which databases and which event log the tests run on.
 //! What is to happen is waited for, with a deadline, not slept through. A fixed time passes only where that time is what a
-//! test is about, in `chaos` and `outages`: how long a load lasts and at what pace, how long somebody is away or hangs.
+//! test is about, in `chaos`, `soak` and `outages`: how long a load lasts and at what pace, how long somebody is away or hangs.
 
 mod cluster;
 mod events;
 mod kafka;
 mod keep_alive;
+mod operator;
 mod place;
 mod proxy;
 mod random;
@@ -31,5 +32,6 @@ mod restart;
 mod resync;
 mod secured_kafka;
 mod settings;
+mod soak;
 mod storage;
 mod stuck_stderr;

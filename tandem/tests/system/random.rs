@@ -26,6 +26,13 @@ impl Random {
     pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> Option<&'a T> {
         (!choices.is_empty()).then(|| &choices[self.below(choices.len())])
     }
+
+    /// Puts `items` in any order.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for place in (1..items.len()).rev() {
+            items.swap(place, self.below(place + 1));
+        }
+    }
 }
 
 /// The seed of this run: `TANDEM_TEST_SEED`, or another one each time. It is printed with the thread's name, which is the

@@ -22,6 +22,13 @@ pub(crate) fn resync(folder: &Path, settings: &[(&str, &str)]) -> String {
     text(&output.stdout)
 }
 
+/// Has a running service on this PostgreSQL publish every account again.
+pub(crate) fn publish_again(database: &str) {
+    let folder = TempDir::new().expect("a folder");
+    let said = resync(folder.path(), &[("ACCOUNT_DATABASE_URL", database)]);
+    assert!(said.ends_with(DONE), "{said}");
+}
+
 #[test]
 fn a_running_service_publishes_every_account_again_and_so_does_the_next_one_to_start() {
     let folder = TempDir::new().unwrap();

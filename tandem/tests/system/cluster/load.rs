@@ -10,7 +10,29 @@ use uuid::Uuid;
 
 use super::{Cluster, any};
 use crate::random::Random;
-use crate::requests::{card_of, john_doe};
+use crate::requests::card_of;
+
+/// Names that every part of the way must take as they are.
+const NAMES: [&str; 6] = [
+    "John Doe",
+    "山田 太郎",
+    "Ольга Ёлкина",
+    "محمد العربي",
+    r#"O'Hara "\"; DROP TABLE account.accounts; --"#,
+    "Zoë {} %s <b>&amp; 🦊",
+];
+
+/// As many characters as a name may have.
+const LONGEST_NAME: usize = 200;
+
+/// One of [`NAMES`], sometimes repeated until it is as long as a name may be.
+fn a_name(random: &mut Random) -> String {
+    let name = NAMES[random.below(NAMES.len())];
+    match random.below(20) {
+        0 => name.chars().cycle().take(LONGEST_NAME).collect(),
+        _ => name.to_owned(),
+    }
+}
 
 /// An account as the last acknowledged answer left it.
 #[derive(Debug, Clone, Copy)]
@@ -88,13 +110,26 @@ impl Writer {
 
     /// The place of the new account.
     pub(crate) fn create_account(&mut self, accounts: &Http) -> Option<usize> {
-        let Some(answer) = self.send(accounts, "POST", "/account", &john_doe()) else {
+        let body = json!({ "beholder_name": a_name(&mut self.random), "country_code": "US" });
+        let Some(answer) = self.send(accounts, "POST", "/account", &body) else {
             self.unknown_accounts += 1;
             return None;
         };
         let id = answer.expect(201)["id"].as_str().and_then(|id| id.parse().ok()).expect("an id");
         self.accounts.push(Account { id, status: AccountStatus::Active, version: 1, perhaps: None });
         Some(self.accounts.len() - 1)
+    }
+
+    /// The place of an account that is created there, now or as soon as it can be.
+    pub(crate) fn create_account_at(&mut self, accounts: &Http) -> usize {
+        wait_until(&format!("an account is created at {}", accounts.address()), || self.create_account(accounts))
+    }
+
+    /// Creates a card of this account there, now or as soon as it can be.
+    pub(crate) fn create_card_at(&mut self, cards: &Http, account: usize) {
+        wait_until(&format!("the account gets a card at {}", cards.address()), || {
+            self.create_card(cards, account).then_some(())
+        });
     }
 
     pub(crate) fn change(&mut self, accounts: &Http, account: usize, status: AccountStatus) -> bool {

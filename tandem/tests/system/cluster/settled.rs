@@ -71,6 +71,21 @@ impl Cluster {
     }
 }
 
+/// The last record of each account in each partition.
+fn last_records(events: &[Seen]) -> BTreeMap<(u32, AccountId), (Version, AccountStatus)> {
+    let of = |seen: &Seen| (seen.event.version.expect("this system's events have versions"), seen.event.status);
+    events.iter().map(|seen| ((seen.partition, seen.event.account_id), of(seen))).collect()
+}
+
+/// In each partition no account goes back to an earlier version (ARCHITECTURE.md A3).
+pub(crate) fn check_order(events: &[Seen]) {
+    let mut last = BTreeMap::new();
+    for Seen { partition, event, .. } in events {
+        let before = last.insert((partition, event.account_id), event.version);
+        assert!(before <= Some(event.version), "{} went back from {before:?} to {event:?}", event.account_id);
+    }
+}
+
 impl Tables {
     /// Everything acknowledged is there, and nothing else but what may have been done without an answer.
     pub(crate) fn check(&self, writers: &[Writer]) {
@@ -125,6 +140,18 @@ impl Tables {
             .map(|seen| (seen.event.account_id, (seen.event.status, seen.event.version.expect("a version"))))
             .collect();
         assert_eq!(kept, self.accounts, "the last record of each key, which compaction keeps, is the newest");
+    }
+
+    /// As [`Tables::check_compacted`], where an account has events in several partitions, because some were added, or not
+    /// all its events, because the topic was made anew: the newest of the last records is the table's.
+    pub(crate) fn check_newest(&self, events: &[Seen]) {
+        let mut newest = BTreeMap::new();
+        for (id, last) in last_records(events).into_iter().map(|((_, id), last)| (id, last)) {
+            let known = newest.entry(id).or_insert(last);
+            *known = last.max(*known);
+        }
+        let accounts = self.accounts.iter().map(|(id, (status, version))| (*id, (*version, *status))).collect();
+        assert_eq!(newest, accounts, "the newest of the records that compaction keeps");
     }
 
     /// Each instance's view has as many accounts of each status as the table, and it answers by each account's status.

@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 
 use account_events::{AccountId, AccountStatus};
 use event_log::{DEFAULT_PARTITION_COUNT, EventLog, KafkaLog, KafkaSettings};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use test_harness::{DEADLINE, postgres_database, wait_until, with_postgres};
+use test_harness::{postgres_database, wait_until, with_postgres};
 
 use crate::cluster::{Cluster, Instance, Load, Writer, any, count, settle, under_load};
 use crate::events::last_versions;
 use crate::kafka::Isolation;
+use crate::kafka::admin::Admin;
 use crate::random::{Random, seed};
 use crate::requests::{create_card, error};
 use crate::servers;
@@ -79,21 +77,10 @@ fn planned(servers: (String, String)) -> Cluster {
 }
 
 fn delete_topic(cluster: &Cluster, and_make_it_at_once: bool) {
-    let mut config = ClientConfig::new();
-    let admin: AdminClient<DefaultClientContext> =
-        config.set("bootstrap.servers", &cluster.brokers).create().expect("an admin client");
-    let options = AdminOptions::new().operation_timeout(Some(DEADLINE));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let deleted = admin.delete_topics(&[&cluster.topic], &options).await.expect("an answer");
-        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
-    });
+    let admin = Admin::of(&cluster.brokers, &cluster.topic);
+    admin.delete_topic();
     if and_make_it_at_once {
-        wait_until("the topic is made anew", || {
-            let topic = NewTopic::new(&cluster.topic, 3, TopicReplication::Fixed(1)).set("cleanup.policy", "compact");
-            let made = runtime.block_on(admin.create_topics([&topic], &options)).expect("an answer");
-            made.iter().all(Result::is_ok).then_some(())
-        });
+        admin.make_topic();
     }
 }
 
