@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use account_events::{AccountId, AccountStatus};
 use event_log::{DEFAULT_PARTITION_COUNT, EventLog, KafkaLog, KafkaSettings};
-use test_harness::{postgres_database, wait_until, with_postgres};
+use test_harness::{DEADLINE, postgres_database, wait_until, with_postgres};
 
 use crate::cluster::{Cluster, Instance, Load, Writer, any, count, settle, under_load};
 use crate::events::last_versions;
