@@ -53,7 +53,7 @@ fn check(database: &str) {
     let mut acknowledged = vec![create_account(&running.accounts).to_string()];
     fs::write(&now, "").expect("a file");
     // Until nothing is answered any more.
-    let mut post = || {
+    let post = || {
         let body = john_doe().to_string().into_bytes();
         running.accounts.try_send("POST", "/account", &[("Content-Type", "application/json")], body)
     };
@@ -65,9 +65,11 @@ fn check(database: &str) {
         _ => Some(()),
     });
     let status = running.process.wait();
-    let lines = running.process.lines().join("\n");
-    assert_eq!(status.code(), Some(1), "{lines}");
-    assert!(lines.contains("the storage failed, stopping") && lines.contains(database), "{lines}");
+    assert_eq!(status.code(), Some(1), "{:#?}", running.process.lines());
+    wait_until("its last lines are read", || {
+        let is_told = |line: &String| line.contains("the storage failed, stopping") && line.contains(database);
+        running.process.lines().iter().any(is_told).then_some(())
+    });
     assert!(names(&storage.file("")).contains(&format!("{database}-wal")), "the write-ahead log is kept");
 
     fs::remove_file(&now).expect("a file");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use test_harness::{Process, binary, wait_until};
@@ -15,7 +15,7 @@ const DATABASES: [&str; 3] = ["account.db", "card.db", "event-log.db"];
 /// Copies the databases, and nothing beside them.
 fn copy_databases(from: &Storage) -> Storage {
     let copy = Storage::new();
-    fs::create_dir(copy.file("")).expect("a folder");
+    fs::DirBuilder::new().mode(0o700).create(copy.file("")).expect("a folder");
     for name in DATABASES {
         fs::copy(from.file(name), copy.file(name)).expect("a copy");
     }
