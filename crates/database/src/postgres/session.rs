@@ -68,7 +68,7 @@ impl<S: AsRef<Client>> Session<S> {
         Session { database, driver: Driver::Shared(runtime), current: None, used: Instant::now() }
     }
 
-    /// Runs `work`, on a session that `open` makes if there is none, within [`DEADLINE`] altogether.
+    /// Runs `work`, on a session that `open` makes if there is none, within [`DEADLINE`](super::DEADLINE) altogether.
     pub fn run<T>(
         &mut self,
         open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>,

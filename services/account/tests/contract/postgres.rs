@@ -34,7 +34,7 @@ fn a_command_that_the_database_rejects_fails_alone() {
             )
             .await
     });
-    let rejected = |thread: usize| thread % 8 == 0;
+    let rejected = |thread: usize| thread.is_multiple_of(8);
     let name = |thread: usize| match thread % 16 {
         0 => "Mallory",
         8 => "Trudy",

@@ -55,7 +55,7 @@ fn a_record_in_quarantine_may_hold_anything() {
     service.tell(&[
         record("\0"),
         record(&format!(r#"{{"type":"\u0000","account_id":"{id}","status":"DELETED"}}"#)),
-        record(&format!(r#"{{"type":"account.created","account_id":"\u0000","status":"DELETED"}}"#)),
+        record(r#"{"type":"account.created","account_id":"\u0000","status":"DELETED"}"#),
         record(&format!(r#"{{"type":"account.created","account_id":"{id}","status":"\u0000"}}"#)),
         record(&format!(
             r#"{{"type":"account.created","account_id":"{id}","status":"ACTIVE","\u0000":1,"status":"\u0000"}}"#
