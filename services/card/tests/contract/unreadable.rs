@@ -51,6 +51,6 @@ fn a_view_keeps_what_its_checkpoint_has_when_the_log_has_lost_it_and_says_so() {
     service.card("US", &accounts[0]);
     service.post_card("US", &new_id()).expect(404);
     let new = new_id();
-    service.tell(&[created(&new)]);
-    service.card("US", &new);
+    service.publish(&[created(&new)]);
+    wait_until("the view follows the log", || (service.post_card("US", &new).status == 201).then_some(()));
 }
