@@ -15,7 +15,7 @@ fn a_log_that_brings_nothing_though_it_has_more_is_a_failure_and_cards_go_on() {
     let failure = wait_until("it shows", || service.view()["failure"].as_str().map(str::to_owned));
     assert!(failure.starts_with("partition ") && failure.contains("has brought nothing"), "{failure}");
     service.card("US", &account);
-    assert_eq!(service.view()["lag"], 1);
+    assert_ne!(service.view()["lag"], 0);
     service.switches.hold_feed(false);
     wait_until("it is over", || (service.view()["failure"].is_null()).then_some(()));
     service.card("US", &new);
