@@ -1,4 +1,4 @@
-//! The settings of the all-in-one (docs/operations.md, "Settings").
+//! The settings of the all-in-one (docs/operations/configure.md).
 
 use clap::{Parser, Subcommand};
 use database::DatabaseUrl;

@@ -20,7 +20,7 @@ pub use kafka::{KafkaHeaders, KafkaLog, KafkaSettings, kafka_variable};
 pub use partitioner::partition_of_key;
 pub use record::{HeaderList, Headers, Record, RecordRef};
 
-/// How many partitions the topic gets where it does not exist yet (docs/operations.md, "Kafka").
+/// How many partitions the topic gets where it does not exist yet (docs/operations/kafka.md).
 pub const DEFAULT_PARTITION_COUNT: u32 = 3;
 
 /// Offsets by partition: for a reader the next offset to read, for the log's end the offset the next record will get.
