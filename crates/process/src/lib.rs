@@ -5,6 +5,7 @@
 mod args;
 mod banner;
 mod clock;
+mod descriptors;
 mod dot_env;
 mod kafka_args;
 mod log_writer;
@@ -20,6 +21,7 @@ mod variables;
 pub use args::CommonArgs;
 pub use banner::print_banner;
 pub use clock::Clock;
+pub use descriptors::raise_descriptor_limit;
 pub use kafka_args::{KafkaArgs, SaslMechanism, Secret, SecurityProtocol};
 pub use memory::provide_pages;
 pub use public_cause::public_cause;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::{exit, init_logs, log_writer, shutdown_on_signals};
@@ -31,11 +31,20 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     exit(i32::from(outcome.is_err()))
 }
 
+/// How many connections wait to be accepted: as many as the system allows, which lowers the number to its own limit
+/// (`net.core.somaxconn`). A connection beyond it waits a second for the client's next attempt.
+const BACKLOG: u32 = i32::MAX.unsigned_abs();
+
 /// Listens on `address` and `port`; 0 for a port that the system picks. `setting` names the port's setting in the error.
 pub async fn listen(address: IpAddr, port: u16, setting: &str) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::new(address, port);
-    let listener = TcpListener::bind(address).await;
-    listener.with_context(|| format!("cannot listen on {address}, which {setting} and BIND_ADDR name"))
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?; // a restart does not wait for the connections of the process before
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("cannot listen on {address}, which {setting} and BIND_ADDR name"))
 }
 
 /// Logs a warning if `address` can be reached from other machines.
