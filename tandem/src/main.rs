@@ -20,6 +20,9 @@ use crate::settings::{Command, Settings};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// How many listeners share the process's file descriptors.
+const LISTENERS: usize = 2;
+
 fn main() -> ! {
     let (settings, variables) = process::parse::<Settings>();
     process::run(&settings.common.log_level.clone(), async |shutdown| match settings.command {
@@ -30,13 +33,14 @@ fn main() -> ! {
 
 async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
     let bind_addr = settings.common.bind_addr;
+    let http = settings.http.config(process::raise_descriptor_limit(), LISTENERS);
     let account_listener = process::listen(bind_addr, settings.account_port, "ACCOUNT_PORT").await?;
     let card_listener = process::listen(bind_addr, settings.card_port, "CARD_PORT").await?;
     let (log, log_failure) = open_log(&settings, &variables)?;
     let backlog_published = Arc::<AtomicBool>::default();
     let account = account_service::Config {
         database: account_database(&settings),
-        cors: settings.cors_allow_origin.clone(),
+        http: http.clone(),
         clock: Clock::system(),
         backlog_published: Arc::clone(&backlog_published),
     };
@@ -46,7 +50,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         group: settings.kafka_group_id.clone(),
         backlog_published: Some(backlog_published),
         view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
-        cors: settings.cors_allow_origin.clone(),
+        http,
         clock: Clock::system(),
     };
     process::warn_if_exposed(bind_addr);

@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use database::DatabaseUrl;
-use http_server::CorsOrigin;
+use http_server::HttpArgs;
 use process::{CommonArgs, KafkaArgs};
 
 /// Tandem, whole: the account service, the card service and an event log between them, in one process.
@@ -47,9 +47,8 @@ pub(crate) struct Settings {
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 
-    /// The origin whose web pages may call the services, several with commas between them, or *; none if it is not set
-    #[arg(long, env = "CORS_ALLOW_ORIGIN")]
-    pub(crate) cors_allow_origin: Option<CorsOrigin>,
+    #[command(flatten)]
+    pub(crate) http: HttpArgs,
 }
 
 #[derive(Debug, Subcommand)]

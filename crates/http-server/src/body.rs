@@ -1,8 +1,8 @@
 //! A JSON request body as a typed struct, read within bounds.
 //!
-//! What is well formed is read in one pass. Only a body that fails is looked at again, for the words that tell the
-//! caller what to mend (`body_error.rs`). Types are expected to carry `#[serde(deny_unknown_fields)]`: a misspelt field
-//! is an error, not a silent nothing.
+//! A well-formed body is read in one pass. Only a body that fails is read again, for an error that names the mistake
+//! (`body_error.rs`). Fields that the type does not have are ignored, so that a client may send what a later version
+//! knows.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, EXPECT};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -20,19 +20,13 @@ use serde::de::DeserializeOwned;
 
 use crate::body_error::explain;
 use crate::error::ApiError;
+use crate::guard::SEC_FETCH_SITE;
 
 /// The largest body: the largest sensible one is below 2 kB, and every connection may hold one in memory.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// How long a body may take from the moment its head was read: 64 KiB at the pace of a bad mobile line.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// How much of a body that is too large is read and thrown away: closing a connection on unread bytes resets it, and
-/// the caller would see the reset in place of the answer. Beyond this the reset is what they get.
-pub(crate) const MAX_DISCARDED_BYTES: usize = 4 * 1024 * 1024;
-
-/// How long throwing away may take.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest piece of a caller's own text that an error repeats.
 const MAX_REPEATED_CHARS: usize = 64;
@@ -49,8 +43,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let expects_continue = parts.headers.contains_key(EXPECT);
-        let bytes = read(body, expects_continue).await?;
+        let bytes = read(body).await?;
         check_headers(&parts.headers)?;
         // Serde would take an array for a struct, field by field: only an object is meant.
         if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
@@ -63,14 +56,9 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 }
 
 /// The whole of `body`, or 400, 408 or 413.
-async fn read(mut body: Body, expects_continue: bool) -> Result<Bytes, ApiError> {
-    let announced = body.size_hint().lower(); // the Content-Length, if there is one
-    if announced > MAX_BODY_BYTES as u64 {
-        // A caller that waits for `100 Continue` has sent nothing yet, and asking for it now would be a lie.
-        if announced <= MAX_DISCARDED_BYTES as u64 && !expects_continue {
-            discard(&mut body).await;
-        }
-        return Err(too_large());
+async fn read(mut body: Body) -> Result<Bytes, ApiError> {
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return Err(too_large()); // the Content-Length says so
     }
     let collected = {
         let mut collecting = pin!(collect(&mut body));
@@ -82,10 +70,7 @@ async fn read(mut body: Body, expects_continue: bool) -> Result<Bytes, ApiError>
     };
     match collected {
         Ok(Some(result)) => result,
-        Ok(None) => {
-            discard(&mut body).await;
-            Err(too_large())
-        }
+        Ok(None) => Err(too_large()),
         Err(_) => Err(ApiError::new(
             StatusCode::REQUEST_TIMEOUT,
             "request_timeout",
@@ -116,21 +101,6 @@ async fn collect(body: &mut Body) -> Option<Result<Bytes, ApiError>> {
     Some(Ok(if all.is_empty() { first } else { all.freeze() }))
 }
 
-/// Reads on for a while, keeping nothing, so that the answer gets through.
-pub(crate) async fn discard(body: &mut Body) {
-    let reading = async {
-        let mut left_bytes = MAX_DISCARDED_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len);
-            match left_bytes.checked_sub(length) {
-                Some(left) => left_bytes = left,
-                None => return,
-            }
-        }
-    };
-    let _out_of_time = tokio::time::timeout(DISCARD_TIMEOUT, reading).await;
-}
-
 fn too_large() -> ApiError {
     ApiError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
@@ -139,22 +109,30 @@ fn too_large() -> ApiError {
     )
 }
 
-/// 415 unless the headers call the body plain JSON, or do not say.
+/// 415 unless the headers call the body plain JSON. A browser lets any page send a body without a media type, or with
+/// one of a form's, and asks first (CORS) before it sends JSON. So only a caller that is no browser may leave it out.
 fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
-    let unsupported =
-        |text: String| Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
+    let unsupported = |field, text: String| {
+        Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text).with_field(field))
+    };
     if let Some(encoding) = headers.get(CONTENT_ENCODING)
         && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
     {
-        return unsupported("the body must not be compressed: Content-Encoding is not supported".to_owned());
+        let field = "Content-Encoding";
+        return unsupported(field, "the body must not be compressed: Content-Encoding is not supported".to_owned());
     }
-    match headers.get(CONTENT_TYPE) {
-        Some(kind) if !is_json(kind.as_bytes()) => unsupported(format!(
-            "the body must be application/json, not {}",
-            shorten(&String::from_utf8_lossy(kind.as_bytes()))
-        )),
-        _ => Ok(()),
+    if let Some(kind) = headers.get_all(CONTENT_TYPE).iter().find(|kind| !is_json(kind.as_bytes())) {
+        let kind = String::from_utf8_lossy(kind.as_bytes());
+        return unsupported("Content-Type", format!("the body must be application/json, not {}", shorten(&kind)));
     }
+    let is_browser = headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE);
+    if is_browser && !headers.contains_key(CONTENT_TYPE) {
+        return unsupported(
+            "Content-Type",
+            "the body must be application/json; the Content-Type is missing".to_owned(),
+        );
+    }
+    Ok(())
 }
 
 /// Whether `content_type` is `application/json` or `application/…+json`, with or without parameters.
@@ -196,7 +174,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_does_not_arrive_is_given_up() {
         let (_sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(1);
-        let error = read(Body::new(body), false).await.unwrap_err();
+        let error = read(Body::new(body)).await.unwrap_err();
         assert_eq!((error.status, error.code), (StatusCode::REQUEST_TIMEOUT, "request_timeout"));
         assert_eq!(error.text, "the body did not arrive within 15 seconds");
     }
@@ -209,7 +187,7 @@ mod tests {
                 sender.send_data(Bytes::from(vec![b' '; 1024])).await.unwrap();
             }
             drop(sender);
-            match read(Body::new(body), false).await {
+            match read(Body::new(body)).await {
                 Ok(bytes) => assert!(fits && bytes.len() == pieces * 1024),
                 Err(error) => assert!(!fits && error.code == "body_too_large"),
             }

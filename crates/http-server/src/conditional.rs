@@ -1,29 +1,60 @@
-//! Conditional requests: a version as an entity tag, and `If-Match` (RFC 9110, 13.1.1).
+//! Conditional requests: a version as an entity tag, `If-Match` and `If-None-Match` (RFC 9110, 13.1).
 //!
-//! The comparison is strong: a weak tag matches nothing. What cannot be read matches nothing either, so that a caller
-//! who asked for a condition never has it dropped.
+//! `If-Match` compares strongly, so a weak tag matches nothing; `If-None-Match` compares weakly. A tag that cannot be
+//! read matches nothing.
 
-use axum::http::header::IF_MATCH;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The `ETag` of `version`: `"3"`.
 pub fn etag(version: u64) -> HeaderValue {
     HeaderValue::try_from(format!("\"{version}\"")).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
-/// What the caller's `If-Match` accepts.
+/// The conditions that a caller sets on a write.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conditions {
+    /// The versions that the thing must be in one of.
+    pub if_match: Option<Versions>,
+    /// The versions that the thing must be in none of.
+    pub if_none_match: Option<Versions>,
+}
+
+impl Conditions {
+    /// Reads both headers.
+    pub fn from_headers(headers: &HeaderMap) -> Self {
+        Self {
+            if_match: Versions::from_headers(headers, IF_MATCH, Comparison::Strong),
+            if_none_match: if_none_match(headers),
+        }
+    }
+}
+
+/// Reads `If-None-Match` from `headers`; `None` if the caller set no such condition.
+pub fn if_none_match(headers: &HeaderMap) -> Option<Versions> {
+    Versions::from_headers(headers, IF_NONE_MATCH, Comparison::Weak)
+}
+
+/// The versions that a condition names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IfMatch {
+pub enum Versions {
     /// `*`: any version, as long as the thing exists.
     Any,
     /// One of these; with none of them, nothing matches.
-    Versions(Vec<u64>),
+    OneOf(Vec<u64>),
 }
 
-impl IfMatch {
-    /// Reads `If-Match` from `headers`, all its lines together; `None` if the caller set no condition.
-    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let mut lines = headers.get_all(IF_MATCH).iter().peekable();
+/// How tags are compared (RFC 9110, 8.8.3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
+impl Versions {
+    /// Reads the header `name`, all its lines together.
+    fn from_headers(headers: &HeaderMap, name: HeaderName, comparison: Comparison) -> Option<Self> {
+        let mut lines = headers.get_all(name).iter().peekable();
         lines.peek()?;
         let mut versions = Vec::new();
         for line in lines {
@@ -31,36 +62,43 @@ impl IfMatch {
             if line == "*" {
                 return Some(Self::Any);
             }
-            read_tags(line, &mut versions);
+            read_tags(line, comparison, &mut versions);
         }
-        Some(Self::Versions(versions))
+        Some(Self::OneOf(versions))
     }
 
-    /// Whether a thing that exists in `version` meets the condition.
-    pub fn matches(&self, version: u64) -> bool {
+    /// Whether the condition names the `version` of a thing that exists.
+    pub fn contains(&self, version: u64) -> bool {
         match self {
             Self::Any => true,
-            Self::Versions(versions) => versions.contains(&version),
+            Self::OneOf(versions) => versions.contains(&version),
         }
+    }
+
+    /// Whether the condition names a thing with this `ETag`, or without one.
+    pub(crate) fn contains_etag(&self, etag: Option<&HeaderValue>) -> bool {
+        let mut version = Vec::new();
+        read_tags(etag.and_then(|etag| etag.to_str().ok()).unwrap_or_default(), Comparison::Weak, &mut version);
+        *self == Self::Any || version.first().is_some_and(|version| self.contains(*version))
     }
 }
 
 /// Adds the versions among the tags of one `line`. A comma inside quotes belongs to its tag.
-fn read_tags(line: &str, versions: &mut Vec<u64>) {
+fn read_tags(line: &str, comparison: Comparison, versions: &mut Vec<u64>) {
     let mut rest = line;
     loop {
         rest = rest.trim_start_matches([' ', '\t', ',']);
         if rest.is_empty() {
             return;
         }
-        let weak = rest.starts_with("W/");
+        let ignored = rest.starts_with("W/") && comparison == Comparison::Strong;
         let tag = rest.strip_prefix("W/").unwrap_or(rest);
         let (text, after) = match tag.strip_prefix('"') {
             Some(quoted) => quoted.split_once('"').unwrap_or((",", "")), // never closed: no version reads like this
             None => tag.split_at(tag.find(',').unwrap_or(tag.len())),
         };
         let (trailing, after) = after.split_at(after.find(',').unwrap_or(after.len()));
-        if !weak && trailing.trim().is_empty() {
+        if !ignored && trailing.trim().is_empty() {
             versions.extend(version_of(text.trim_end()));
         }
         rest = after;
@@ -77,12 +115,16 @@ fn version_of(text: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn if_match(lines: &[&str]) -> Option<IfMatch> {
+    fn conditions(name: HeaderName, lines: &[&str]) -> Conditions {
         let mut headers = HeaderMap::new();
         for line in lines {
-            headers.append(IF_MATCH, HeaderValue::from_str(line).unwrap());
+            headers.append(name.clone(), HeaderValue::from_str(line).unwrap());
         }
-        IfMatch::from_headers(&headers)
+        Conditions::from_headers(&headers)
+    }
+
+    fn if_match(lines: &[&str]) -> Option<Versions> {
+        conditions(IF_MATCH, lines).if_match
     }
 
     #[test]
@@ -94,8 +136,8 @@ mod tests {
     #[test]
     fn if_match_compares_strongly() {
         assert_eq!(if_match(&[]), None);
-        assert_eq!(if_match(&["*"]), Some(IfMatch::Any));
-        assert!(IfMatch::Any.matches(7));
+        assert_eq!(if_match(&["*"]), Some(Versions::Any));
+        assert!(Versions::Any.contains(7));
         for (lines, matching) in [
             (&["\"3\""][..], &[3][..]),
             (&["\"3\", \"4\""], &[3, 4]),
@@ -112,9 +154,21 @@ mod tests {
             (&[""], &[]),
             (&["\"99999999999999999999\""], &[]),
         ] {
-            assert_eq!(if_match(lines), Some(IfMatch::Versions(matching.to_vec())), "{lines:?}");
+            assert_eq!(if_match(lines), Some(Versions::OneOf(matching.to_vec())), "{lines:?}");
         }
-        assert!(if_match(&["\"3\""]).unwrap().matches(3));
-        assert!(!if_match(&["\"3\""]).unwrap().matches(4));
+        assert!(if_match(&["\"3\""]).unwrap().contains(3));
+        assert!(!if_match(&["\"3\""]).unwrap().contains(4));
+    }
+
+    #[test]
+    fn if_none_match_compares_weakly() {
+        let read = |lines: &[&str]| conditions(IF_NONE_MATCH, lines).if_none_match;
+        assert_eq!(read(&[]), None);
+        assert_eq!(read(&["*"]), Some(Versions::Any));
+        assert_eq!(read(&["W/\"3\", \"4\"", "5"]), Some(Versions::OneOf(vec![3, 4, 5])));
+        let some = read(&["W/\"3\""]).unwrap();
+        assert!(some.contains_etag(Some(&etag(3))) && some.contains_etag(Some(&HeaderValue::from_static("W/\"3\""))));
+        assert!(!some.contains_etag(Some(&etag(4))) && !some.contains_etag(None));
+        assert!(Versions::Any.contains_etag(None));
     }
 }

@@ -1,47 +1,90 @@
-//! A TCP connection as hyper is given it, with the two things hyper leaves undone.
+//! A TCP connection as hyper reads and writes it, with what hyper leaves undone.
 //!
-//! - A peer that stops reading would hold its connection for ever: a write that makes no headway is given up.
-//! - hyper refuses a request head it cannot parse with an empty body, before any layer of ours. Here that answer is
-//!   replaced by one in our own form.
+//! - The idle time and the time for a request's head are two limits. hyper has one timer for both, so hyper's timer is
+//!   off and this one is used.
+//! - A write that makes no progress ends the connection, so that a peer that stops reading does not hold it for ever.
+//! - hyper refuses a request head that it cannot parse with an empty body. [`Connection`] swallows that response, and
+//!   [`Connection::finish`] sends one in the standard form.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use bytes::{Buf as _, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
+use crate::activity::{Activity, Phase};
 use crate::error::ApiError;
+use crate::server::ServeSettings;
 
-/// How long a write may stand still before the peer is taken for gone.
+/// How long a write may make no progress before the peer counts as gone.
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// After a refusal, what the peer still sends is read for this long: closing on unread bytes would reset the connection
-/// under the answer.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long an idle connection stays open after the server has begun to stop. A request that was on its way by then
+/// arrives within a round trip and is answered.
+const IDLE_DRAIN_TIME: Duration = Duration::from_millis(250);
 
-/// How much is read while lingering.
-const LINGER_BYTES: usize = 1024 * 1024;
+/// How long the server reads and discards what a peer still sends after the last response. To close a socket with
+/// unread bytes resets the connection, and the peer may lose the response.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Connection {
     stream: TcpStream,
-    /// Runs while a write stands still.
+    activity: Arc<Activity>,
+    idle_timeout: Duration,
+    header_read_timeout: Duration,
+    /// One timer for the life of the connection: to move its deadline back costs neither an allocation nor a lock.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What the timer measures, and whether the server was stopping when it was set.
+    timed: Option<(Phase, bool)>,
+    /// Runs while a write makes no progress.
     stall: Option<Pin<Box<Sleep>>>,
-    /// What is left to send of the answer that stands for hyper's own.
-    refusal: Option<Bytes>,
-    linger: Option<(Pin<Box<Sleep>>, usize)>,
+    /// The status of the response that [`Connection::finish`] sends.
+    refused: Option<StatusCode>,
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream) -> Self {
-        Self { stream, stall: None, refusal: None, linger: None }
+    pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>, settings: &ServeSettings) -> Self {
+        let ServeSettings { idle_timeout, header_read_timeout, .. } = *settings;
+        let (timer, timed, stall, refused) = (None, None, None, None);
+        Self { stream, activity, idle_timeout, header_read_timeout, timer, timed, stall, refused }
     }
 
-    /// Passes on what a write came to, unless it has stood still for too long.
+    /// Completes when the peer has been silent for too long. Called when there is nothing to read.
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let phase = match self.activity.phase() {
+            Phase::Request => return Poll::Pending, // a body's time is measured where the body is read
+            Phase::Head => Phase::Head,
+            Phase::Idle | Phase::Response => Phase::Idle,
+        };
+        let timed = (phase, self.activity.is_draining());
+        if self.timed != Some(timed) {
+            let now = Instant::now();
+            let limit = match timed {
+                (Phase::Head, _) => self.header_read_timeout,
+                (_, true) => IDLE_DRAIN_TIME,
+                (_, false) => self.idle_timeout,
+            };
+            if phase == Phase::Idle {
+                self.activity.set_idle(now);
+            }
+            match &mut self.timer {
+                Some(timer) => timer.as_mut().reset(now + limit),
+                None => self.timer = Some(Box::pin(sleep_until(now + limit))),
+            }
+            self.timed = Some(timed);
+        }
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Passes on the outcome of a write, unless the write has made no progress for too long.
     fn watch<T>(&mut self, outcome: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.stall = None;
@@ -52,50 +95,57 @@ impl Connection {
         Poll::Ready(Err(io::Error::new(ErrorKind::TimedOut, "the peer does not read")))
     }
 
-    /// Puts our answer in the place of `head` if that is hyper's own refusal.
-    fn replaces(&mut self, head: &[u8]) -> bool {
-        let Some(status) = refused_status(head) else { return false };
-        tracing::debug!(%status, "a request head was refused");
-        self.refusal = Some(refusal(status));
-        true
+    /// Whether `head` is a refusal that hyper wrote by itself. Notes its status.
+    fn swallows(&mut self, head: &[u8]) -> bool {
+        let status = refused_status(head);
+        self.refused = self.refused.or(status);
+        status.is_some()
     }
 
-    fn poll_send_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.refusal.as_mut().filter(|rest| rest.has_remaining()) {
-            let outcome = Pin::new(&mut self.stream).poll_write(context, rest);
-            if let Poll::Ready(Ok(sent)) = outcome {
-                rest.advance(sent);
-            }
-            ready!(self.watch(outcome, context))?;
+    /// Ends the connection once hyper is done with it: sends the response that is due, and lets the peer read the last
+    /// one.
+    pub(crate) async fn finish(mut self) -> io::Result<()> {
+        if let Some(status) = self.refused {
+            tracing::debug!(%status, "a request head was refused");
+            timeout(WRITE_STALL_TIMEOUT, self.stream.write_all(&refusal(status))).await??;
+        } else if !self.activity.lingers() {
+            return Ok(());
         }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let (timer, left) = self.linger.get_or_insert_with(|| (Box::pin(sleep(LINGER_TIMEOUT)), LINGER_BYTES));
-        loop {
-            if *left == 0 || timer.as_mut().poll(context).is_ready() {
-                return Poll::Ready(());
-            }
-            let mut scratch = [0; 4096];
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)) {
-                Ok(()) if !buffer.filled().is_empty() => *left = left.saturating_sub(buffer.filled().len()),
-                _ => return Poll::Ready(()),
-            }
-        }
+        self.activity.set_idle(Instant::now());
+        self.stream.shutdown().await?;
+        let mut scratch = [0; 4096];
+        let discarding = async { while self.stream.read(&mut scratch).await.is_ok_and(|length| length > 0) {} };
+        let _out_of_time = timeout(LINGER_TIMEOUT, discarding).await;
+        Ok(())
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        if let Poll::Ready(outcome) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
+            match self.activity.phase() {
+                Phase::Idle | Phase::Response if buffer.filled().len() > before => {
+                    self.activity.set_phase(Phase::Head);
+                    self.timed = None;
+                }
+                Phase::Request => self.timed = None,
+                Phase::Idle | Phase::Head | Phase::Response => {}
+            }
+            return Poll::Ready(outcome);
+        }
+        ready!(self.poll_silence(cx));
+        if self.activity.phase() == Phase::Head {
+            self.refused = Some(StatusCode::REQUEST_TIMEOUT);
+        }
+        // hyper takes this for the end of the stream, and closes.
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if self.replaces(data) {
+        if self.swallows(data) {
             return Poll::Ready(Ok(data.len()));
         }
         let outcome = Pin::new(&mut self.stream).poll_write(cx, data);
@@ -108,7 +158,7 @@ impl AsyncWrite for Connection {
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         if let [head] = data
-            && self.replaces(head)
+            && self.swallows(head)
         {
             return Poll::Ready(Ok(head.len()));
         }
@@ -121,30 +171,27 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send_refusal(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send_refusal(cx))?;
-        ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-        if self.refusal.is_some() {
-            ready!(self.poll_linger(cx));
+        if self.refused.is_some() {
+            return Poll::Ready(Ok(())); // `finish` has something to send yet
         }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
-/// The status of `head` if it is an error of hyper's making: no error of ours is without a body.
+/// The status of `head` if hyper made it to refuse a request: no error of this crate is without a body.
 fn refused_status(head: &[u8]) -> Option<StatusCode> {
-    let rest = head.strip_prefix(b"HTTP/1.1 4")?;
+    let rest = head.strip_prefix(b"HTTP/1.1 4").or_else(|| head.strip_prefix(b"HTTP/1.0 4"))?;
     let empty = b"\r\ncontent-length: 0\r\n";
     let refused = head.ends_with(b"\r\n\r\n") && head.windows(empty.len()).any(|window| window == empty);
     StatusCode::from_bytes(&[b'4', *rest.first()?, *rest.get(1)?]).ok().filter(|_| refused)
 }
 
-/// The whole answer to a request that cannot be parsed.
-fn refusal(status: StatusCode) -> Bytes {
+/// The whole response to a request that cannot be parsed, or did not arrive in time.
+fn refusal(status: StatusCode) -> Vec<u8> {
     let body = ApiError::of_status(status).to_json();
     let head = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nx-request-id: {}\r\n\
@@ -152,5 +199,5 @@ fn refusal(status: StatusCode) -> Bytes {
         body.len(),
         uuid::Uuid::new_v4(),
     );
-    [head.into_bytes(), body].concat().into()
+    [head.into_bytes(), body].concat()
 }

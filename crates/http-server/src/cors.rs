@@ -3,7 +3,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
@@ -56,7 +56,7 @@ pub(crate) fn cors_layer(origin: CorsOrigin) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origin)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([IF_MATCH, CONTENT_TYPE, X_REQUEST_ID, TRACEPARENT])
+        .allow_headers([IF_MATCH, IF_NONE_MATCH, CONTENT_TYPE, X_REQUEST_ID, TRACEPARENT])
         .expose_headers([ETAG, LOCATION, X_REQUEST_ID, RETRY_AFTER])
         .max_age(MAX_AGE)
 }

@@ -23,7 +23,7 @@ pub struct ApiError {
     pub code: &'static str,
     /// What went wrong, for people.
     pub text: Cow<'static, str>,
-    /// The field or parameter at fault, if it is one.
+    /// The field, header or parameter at fault, if it is one.
     pub field: Option<Cow<'static, str>>,
     /// When to try again, in seconds.
     pub retry_after_s: Option<u32>,
@@ -64,7 +64,7 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, text)
     }
 
-    /// 412: the caller's `If-Match` does not match.
+    /// 412: the condition of `If-Match` or `If-None-Match` does not hold.
     pub fn precondition_failed(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::PRECONDITION_FAILED, code, text)
     }

@@ -1,4 +1,4 @@
-//! `GET /health`, `/livez` and `/readyz`.
+//! `GET /`, `/health`, `/livez` and `/readyz`.
 //!
 //! `/health` and `/livez` say that the process answers; whether it can do its work is `/readyz`'s to say. An
 //! orchestrator restarts on the former and routes by the latter.
@@ -11,12 +11,15 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::json_response;
 
 /// How long a caller of a service that is not ready should wait: catching up is a matter of seconds.
 pub const NOT_READY_RETRY_AFTER_S: u32 = 1;
+
+/// The paths that are answered whatever state the server is in, and under whatever name it is called.
+pub(crate) const HEALTH_PATHS: [&str; 3] = ["/health", "/livez", "/readyz"];
 
 /// What knows whether the service can do its work. Asked on every `/readyz`, so it must answer at once.
 pub trait Readiness: Send + Sync {
@@ -35,10 +38,18 @@ pub struct ReadyReport {
 
 /// The three routes, for the service called `service` in `/health`'s answer.
 pub fn health_routes(service: &'static str, readiness: Arc<dyn Readiness>) -> Router {
+    let [health, livez, readyz] = HEALTH_PATHS;
     Router::new()
-        .route("/health", get(async move || json_response(StatusCode::OK, &Health { status: "healthy", service })))
-        .route("/livez", get(async || json_response(StatusCode::OK, &Alive { status: "alive" })))
-        .route("/readyz", get(async move || ready_response(&readiness.report())))
+        .route(health, get(async move || json_response(StatusCode::OK, &Health { status: "healthy", service })))
+        .route(livez, get(async || json_response(StatusCode::OK, &Alive { status: "alive" })))
+        .route(readyz, get(async move || ready_response(&readiness.report())))
+}
+
+/// `GET /`, for the service called `service` in `version`: both, and its `links`, each a name and a path.
+pub fn index_route(service: &'static str, version: &'static str, links: &[(&str, &str)]) -> Router {
+    let links: Map<_, _> = links.iter().map(|(name, path)| ((*name).to_owned(), Value::from(*path))).collect();
+    let index = Arc::new(json!({ "service": service, "version": version, "links": links }));
+    Router::new().route("/", get(async move || json_response(StatusCode::OK, &*index)))
 }
 
 #[derive(Serialize)]

@@ -6,6 +6,7 @@
 //!
 //! Invariants: every answer is JSON, an error is `{"error", "code"}`, and every wait and every size has a named bound.
 
+mod activity;
 mod body;
 mod body_error;
 mod conditional;
@@ -13,23 +14,29 @@ mod connection;
 mod cors;
 mod error;
 mod finish;
+mod guard;
 mod health;
 mod paging;
+mod places;
 mod query;
 mod request_ids;
 mod server;
+mod settings;
 mod store_error;
 mod unread;
 
 pub use body::{BODY_READ_TIMEOUT, JsonBody, MAX_BODY_BYTES};
-pub use conditional::{IfMatch, etag};
+pub use conditional::{Conditions, Versions, etag, if_none_match};
 pub use cors::CorsOrigin;
 pub use error::{APPLICATION_JSON, ApiError, json_response};
 pub use finish::finish;
-pub use health::{NOT_READY_RETRY_AFTER_S, Readiness, ReadyReport, health_routes};
+pub use guard::AllowedHosts;
+pub use health::{NOT_READY_RETRY_AFTER_S, Readiness, ReadyReport, health_routes, index_route};
 pub use paging::{DEFAULT_LIMIT, MAX_LIMIT, MIN_LIMIT, parse_limit};
 pub use query::QueryParams;
 pub use request_ids::{RequestId, RequestNames, TRACEPARENT, TraceParent, X_REQUEST_ID};
 pub use server::{
-    DRAIN_TIMEOUT, HEADER_READ_TIMEOUT, MAX_BUFFER_BYTES, MAX_CONNECTIONS, ServeSettings, serve, serve_with,
+    DRAIN_TIMEOUT, HEADER_READ_TIMEOUT, IDLE_TIMEOUT, MAX_BUFFER_BYTES, MAX_CONNECTIONS, SPARE_CONNECTIONS,
+    ServeSettings, serve,
 };
+pub use settings::{HttpArgs, HttpConfig};

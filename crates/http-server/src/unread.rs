@@ -1,53 +1,101 @@
-//! What is left of a request's body when its answer is ready.
+//! What is left of a request's body when its response is ready.
 //!
-//! A handler need not read the body: there may be no such path, or a parameter is wrong already. hyper then closes the
-//! connection behind the answer without having said so, and the caller's next request on it is lost; or the answer itself
-//! is, where the rest of the body arrives at a closed socket. So the rest is read and thrown away first, within bounds.
+//! A handler need not read the body: the path may be unknown, or a parameter wrong. hyper then closes the connection
+//! after a response that does not say so, and the caller's next request is lost. So the rest is read and discarded
+//! first, within bounds, and where that fails the response says that the connection closes.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::EXPECT;
+use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 
-use crate::body::{MAX_DISCARDED_BYTES, discard};
+/// How much of a body is discarded. Beyond this the caller is better cut off.
+const MAX_DISCARDED_BYTES: usize = 4 * 1024 * 1024;
 
-/// Where a body comes back to that was not read to its end.
-pub(crate) struct Unread(Arc<Mutex<Option<Body>>>);
+/// How long discarding may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What is left of a body.
+pub(crate) enum Rest {
+    /// Nothing: the next request follows.
+    Nothing,
+    /// More than is worth reading, or what cannot be read: the connection must close.
+    Lost,
+    /// Reads and discards the rest; whether the end was reached.
+    Unread(Pin<Box<dyn Future<Output = bool> + Send>>),
+}
+
+/// Knows how far the body of a request was read.
+pub(crate) struct Unread {
+    state: Arc<Mutex<State>>,
+    is_discardable: bool,
+}
+
+enum State {
+    /// The body has a reader, or failed.
+    Open,
+    ReadToEnd,
+    Dropped(Body),
+}
 
 impl Unread {
-    /// Watches over the body of `request`. `None` if it has none, or one that is not to be asked for: a caller that waits
-    /// for `100 Continue` has sent nothing yet, and one that is far too large is better cut off.
+    /// Watches the body of `request`; `None` if it has none.
     pub(crate) fn watch(request: Request) -> (Request, Option<Self>) {
-        let length = request.body().size_hint().lower(); // the Content-Length, if there is one
-        let unasked = request.headers().contains_key(EXPECT) || length > MAX_DISCARDED_BYTES as u64;
-        if request.body().is_end_stream() || unasked {
+        if request.body().is_end_stream() {
             return (request, None);
         }
-        let rest = Arc::default();
-        let request = request.map(|body| Body::new(Watched { body, rest: Arc::clone(&rest) }));
-        (request, Some(Self(rest)))
+        let length = request.body().size_hint().lower(); // the Content-Length, if there is one
+        // A caller that waits for `100 Continue` has sent nothing yet, and need not.
+        let is_discardable = !request.headers().contains_key(EXPECT) && length <= MAX_DISCARDED_BYTES as u64;
+        let state = Arc::new(Mutex::new(State::Open));
+        let request = request.map(|body| Body::new(Watched { body, failed: false, state: Arc::clone(&state) }));
+        (request, Some(Self { state, is_discardable }))
     }
 
-    /// Reads what is left, before an answer with `status` goes out; `None` if nothing is.
-    pub(crate) fn discard(self, status: StatusCode) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
-        // Whoever answers with these has read as much of the body as it was worth.
-        if matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE) {
-            return None;
+    /// What is left before a response with `status` goes out.
+    pub(crate) fn rest(self, status: StatusCode) -> Rest {
+        let state = std::mem::replace(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Open);
+        match state {
+            State::ReadToEnd => Rest::Nothing,
+            // A body that has timed out is not worth more time.
+            State::Dropped(body) if self.is_discardable && status != StatusCode::REQUEST_TIMEOUT => {
+                Rest::Unread(Box::pin(discard(body)))
+            }
+            State::Dropped(_) | State::Open => Rest::Lost,
         }
-        let mut rest = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some(Box::pin(async move { discard(&mut rest).await }))
     }
 }
 
-/// A body that is given back when it is dropped too early.
+/// Reads on for a while, keeping nothing; whether the end was reached.
+async fn discard(mut body: Body) -> bool {
+    let reading = async {
+        let mut left_bytes = MAX_DISCARDED_BYTES;
+        loop {
+            match body.frame().await {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(frame)) => match left_bytes.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                    Some(left) => left_bytes = left,
+                    None => return false,
+                },
+            }
+        }
+    };
+    tokio::time::timeout(DISCARD_TIMEOUT, reading).await.unwrap_or(false)
+}
+
+/// A body that notes its end, and is given back when it is dropped before.
 struct Watched {
     body: Body,
-    rest: Arc<Mutex<Option<Body>>>,
+    failed: bool,
+    state: Arc<Mutex<State>>,
 }
 
 impl HttpBody for Watched {
@@ -58,7 +106,12 @@ impl HttpBody for Watched {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            None => *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::ReadToEnd,
+            Some(outcome) => self.failed |= outcome.is_err(),
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
@@ -72,9 +125,14 @@ impl HttpBody for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if !self.body.is_end_stream() {
-            let rest = std::mem::take(&mut self.body);
-            *self.rest.lock().unwrap_or_else(PoisonError::into_inner) = Some(rest);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let State::Open = *state
+            && !self.failed
+        {
+            *state = match self.body.is_end_stream() {
+                true => State::ReadToEnd,
+                false => State::Dropped(std::mem::take(&mut self.body)),
+            };
         }
     }
 }

@@ -9,7 +9,8 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use harness::{start, start_with};
 use http_server::{
-    ApiError, Readiness, ReadyReport, RequestId, ServeSettings, TraceParent, health_routes, json_response,
+    ApiError, HttpConfig, Readiness, ReadyReport, RequestId, TraceParent, etag, health_routes, index_route,
+    json_response,
 };
 use serde_json::{Value, json};
 
@@ -60,7 +61,9 @@ async fn a_head_request_is_answered_without_a_body() {
     let server = start(router()).await;
     let mut client = server.connect().await;
     // A body that ought not to be there would be taken for the head of the second answer.
-    client.send("HEAD /thing HTTP/1.1\r\nhost: test\r\n\r\nHEAD /nowhere HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    client
+        .send("HEAD /thing HTTP/1.1\r\nhost: localhost\r\n\r\nHEAD /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        .await;
     for status in [200, 404] {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -82,15 +85,17 @@ async fn a_panic_answers_500_and_the_server_goes_on() {
 
 #[tokio::test]
 async fn cors_answers_the_origins_it_is_given() {
-    let server =
-        start_with(router(), Some("http://a.example,http://b.example".parse().unwrap()), ServeSettings::default())
-            .await;
+    let cors = |origins: &str| HttpConfig { cors: Some(origins.parse().unwrap()), ..Default::default() };
+    let server = start_with(router(), cors("http://a.example,http://b.example")).await;
     let preflight = "OPTIONS /thing HTTP/1.1\r\naccess-control-request-method: PATCH\r\naccess-control-request-headers: if-match\r\norigin:";
     let answer = server.ask(&format!("{preflight} http://b.example"), "").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("access-control-allow-origin"), Some("http://b.example"));
     assert_eq!(answer.header("access-control-allow-methods"), Some("GET,POST,PUT,PATCH,DELETE"));
-    assert_eq!(answer.header("access-control-allow-headers"), Some("if-match,content-type,x-request-id,traceparent"));
+    assert_eq!(
+        answer.header("access-control-allow-headers"),
+        Some("if-match,if-none-match,content-type,x-request-id,traceparent")
+    );
     let answer = server.ask(&format!("{preflight} http://c.example"), "").await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
 
@@ -99,9 +104,48 @@ async fn cors_answers_the_origins_it_is_given() {
     assert_eq!(answer.header("access-control-allow-origin"), Some("http://a.example"));
     assert_eq!(answer.header("access-control-expose-headers"), Some("etag,location,x-request-id,retry-after"));
 
-    let server = start_with(router(), Some("*".parse().unwrap()), ServeSettings::default()).await;
+    let server = start_with(router(), cors("*")).await;
     let answer = server.ask("GET /thing HTTP/1.1\r\norigin: http://c.example", "").await;
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+}
+
+#[tokio::test]
+async fn what_the_caller_has_already_is_not_sent_again() {
+    let versioned = async || ([("etag", etag(3))], json_response(StatusCode::OK, &json!({"version": 3})));
+    let plain = async || json_response(StatusCode::OK, &json!({}));
+    let router = Router::new().route("/versioned", get(versioned).post(versioned)).route("/plain", get(plain));
+    let server = start(router).await;
+    for (request, status) in [
+        ("GET /versioned HTTP/1.1\r\nif-none-match: \"3\"", 304),
+        ("GET /versioned HTTP/1.1\r\nif-none-match: W/\"3\"", 304),
+        ("GET /versioned HTTP/1.1\r\nif-none-match: \"1\", W/\"3\"", 304),
+        ("GET /versioned HTTP/1.1\r\nif-none-match: \"1\"\r\nif-none-match: \"3\"", 304),
+        ("GET /versioned HTTP/1.1\r\nif-none-match: *", 304),
+        ("HEAD /versioned HTTP/1.1\r\nif-none-match: \"3\"", 304),
+        ("GET /versioned HTTP/1.1\r\nif-none-match: \"4\"", 200),
+        ("GET /versioned HTTP/1.1\r\nif-none-match: 3x", 200),
+        ("POST /versioned HTTP/1.1\r\nif-none-match: \"3\"", 200),
+        ("GET /plain HTTP/1.1\r\nif-none-match: \"3\"", 200),
+        ("GET /nowhere HTTP/1.1\r\nif-none-match: *", 404),
+    ] {
+        let answer = server.ask(request, "").await;
+        assert_eq!(answer.status, status, "{request}");
+        assert!(answer.header("x-request-id").is_some());
+        if status == 304 {
+            assert_eq!((answer.header("etag"), answer.header("content-type")), (Some("\"3\""), None), "{request}");
+            assert!(answer.body.is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_index_names_the_service_and_its_links() {
+    let server = start(index_route("account-service", "1.2.3", &[("health", "/health")])).await;
+    let expected = json!({"service": "account-service", "version": "1.2.3", "links": {"health": "/health"}});
+    assert_eq!(server.get("/").await.json(), expected);
+    let answer = server.ask("POST / HTTP/1.1", "").await;
+    answer.is_error(405, "method_not_allowed");
+    assert_eq!(answer.header("allow"), Some("GET,HEAD"));
 }
 
 struct Fixed(ReadyReport);

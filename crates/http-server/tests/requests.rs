@@ -10,7 +10,6 @@ use http_server::{ApiError, JsonBody, MAX_BODY_BYTES, QueryParams, json_response
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
 struct Form {
     beholder_name: Option<String>,
     size: Option<u32>,
@@ -39,6 +38,8 @@ async fn a_json_object_is_read() {
         assert_eq!(answer.json()["beholder_name"], "Zoë", "{kind}");
     }
     assert_eq!(server.ask(POST, " {} ").await.status, 200);
+    let answer = server.ask(POST, r#"{"card_type": {"a": [1]}, "size": 1, "card_type": 2}"#).await;
+    assert_eq!((answer.status, &answer.json()["size"]), (200, &1.into()), "unknown fields are ignored");
 }
 
 #[tokio::test]
@@ -51,7 +52,6 @@ async fn wrong_bodies_are_named() {
         ("{} {}", "malformed_json", "malformed JSON at line 1 column 4: trailing characters"),
         ("[\"a\", 1]", "invalid_body", "the body must be a JSON object, not an array"),
         ("{\"beholder_name\": 5}", "invalid_field", "beholder_name must be a string"),
-        ("{\"name\": 5}", "unknown_field", "unknown field name; the known ones are beholder_name or size"),
         ("{\"size\":1,\"size\":1}", "duplicate_field", "size is given more than once"),
     ] {
         server.ask(json, body).await.is_error(400, code).has_text(text);
@@ -76,7 +76,7 @@ async fn a_body_over_the_limit_is_refused_however_it_comes() {
     }
 
     let mut client = server.connect().await;
-    client.send(format!("{POST}\r\nhost: test\r\ntransfer-encoding: chunked\r\n\r\n")).await;
+    client.send(format!("{POST}\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")).await;
     for _ in 0..9 {
         client.send(format!("2000\r\n{}\r\n", " ".repeat(0x2000))).await;
     }
@@ -85,17 +85,68 @@ async fn a_body_over_the_limit_is_refused_however_it_comes() {
 
     // Announced, and not even sent: the caller asks first.
     let mut client = server.connect().await;
-    client.send(format!("{POST}\r\nhost: test\r\nexpect: 100-continue\r\ncontent-length: 70000\r\n\r\n")).await;
+    client.send(format!("{POST}\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 70000\r\n\r\n")).await;
     client.answer().await.unwrap().is_error(413, "body_too_large");
+}
+
+#[tokio::test]
+async fn a_connection_that_closes_under_a_body_says_so() {
+    let server = server().await;
+    for (head, body, status, code) in [
+        ("POST /", "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\nnonsense\r\n", 400, "incomplete_body"),
+        ("POST /nowhere", "transfer-encoding: chunked\r\n\r\nnonsense\r\n", 404, "not_found"),
+        ("POST /", "content-length: 5000000\r\n\r\n{", 413, "body_too_large"),
+        ("POST /nowhere", "content-length: 5000000\r\n\r\n{", 404, "not_found"),
+        ("POST /", "expect: 100-continue\r\ncontent-length: 70000\r\n\r\n", 413, "body_too_large"),
+        ("POST /nowhere", "expect: 100-continue\r\ncontent-length: 10\r\n\r\n", 404, "not_found"),
+    ] {
+        let mut client = server.connect().await;
+        client.send(format!("{head} HTTP/1.1\r\nhost: localhost\r\n{body}")).await;
+        let answer = client.answer().await.unwrap();
+        answer.is_error(status, code);
+        assert_eq!(answer.header("connection"), Some("close"), "{head} {body}");
+        assert!(client.answer().await.is_none(), "{head} {body}");
+    }
+    // A connection that stays open does not say so.
+    let mut client = server.connect().await;
+    for _ in 0..2 {
+        client.send(format!("{POST}\r\nhost: localhost\r\ncontent-length: 70000\r\n\r\n{}", " ".repeat(70_000))).await;
+        let answer = client.answer().await.unwrap();
+        answer.is_error(413, "body_too_large");
+        assert_eq!(answer.header("connection"), None);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_gets_through_while_a_far_too_large_body_is_sent() {
+    let server = server().await;
+    let mut client = server.connect().await;
+    let body = vec![b' '; 5_000_000];
+    client.send(format!("{POST}\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+    client.send(&body).await;
+    client.answer().await.unwrap().is_error(413, "body_too_large");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_arrive_is_408_and_the_connection_closes() {
+    let server = server().await;
+    let mut client = server.connect().await;
+    client.send(format!("{POST}\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{")).await;
+    let answer = client.answer().await.unwrap();
+    answer.is_error(408, "request_timeout");
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(client.answer().await.is_none());
 }
 
 #[tokio::test]
 async fn a_body_that_breaks_off_is_told_so() {
     let server = server().await;
     let mut client = server.connect().await;
-    client.send(format!("{POST}\r\nhost: test\r\ncontent-length: 100\r\n\r\n{{")).await;
+    client.send(format!("{POST}\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{")).await;
     tokio::io::AsyncWriteExt::shutdown(&mut client.0).await.unwrap();
-    client.answer().await.unwrap().is_error(400, "incomplete_body");
+    let answer = client.answer().await.unwrap();
+    answer.is_error(400, "incomplete_body");
+    assert_eq!(answer.header("connection"), Some("close"));
 }
 
 #[tokio::test]
@@ -111,7 +162,7 @@ async fn a_body_that_nobody_reads_costs_neither_the_answer_nor_the_connection() 
         ("POST /nowhere", "content-length: 200000", &"x".repeat(200_000), 404),
         ("GET /page", "content-length: 0", "", 200),
     ] {
-        client.send(format!("{request} HTTP/1.1\r\nhost: test\r\n{length}\r\n\r\n")).await;
+        client.send(format!("{request} HTTP/1.1\r\nhost: localhost\r\n{length}\r\n\r\n")).await;
         // The server has the head alone for a while, and the body comes in pieces.
         for piece in body.as_bytes().chunks(body.len().div_ceil(3).max(1)) {
             tokio::task::yield_now().await;
@@ -148,12 +199,14 @@ async fn a_head_that_cannot_be_parsed_is_refused_in_json() {
     ] {
         let mut client = server.connect().await;
         client.send(request).await;
-        client.answer().await.unwrap().is_error(status, code);
+        let answer = client.answer().await.unwrap();
+        answer.is_error(status, code);
+        assert_eq!(answer.header("connection"), Some("close"));
         assert!(client.answer().await.is_none(), "the connection is closed");
     }
     // After good requests too.
     let mut client = server.connect().await;
-    client.send("GET /page HTTP/1.1\r\nhost: test\r\n\r\nhello\r\n\r\n").await;
+    client.send("GET /page HTTP/1.1\r\nhost: localhost\r\n\r\nhello\r\n\r\n").await;
     assert_eq!(client.answer().await.unwrap().status, 200);
     client.answer().await.unwrap().is_error(400, "bad_request");
 }

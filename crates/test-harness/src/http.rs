@@ -7,8 +7,8 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Request};
 
-/// How long a connection may rest before it is used again: a server that closes it at the same moment would look like one
-/// that does not answer, and these servers close it after ten seconds.
+/// How long a connection may be idle before it is used again. A server that closes it at the same moment would look like
+/// one that does not answer; a test may set the server's idle time as low as this.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(5);
 
 /// One service, at one address. Clones share its connections.

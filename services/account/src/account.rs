@@ -2,7 +2,7 @@
 
 use account_events::{AccountId, AccountStatus, Version};
 use country_code::CountryCode;
-use http_server::IfMatch;
+use http_server::Conditions;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -47,20 +47,24 @@ pub enum Change {
 }
 
 impl Account {
-    /// The account after `change`, made at `now` on the condition of `if_match`. An update to what is there already
+    /// The account after `change`, made at `now` if `conditions` hold. An update to what is there already
     /// changes nothing, not even the version.
     ///
-    /// A rule of the domain comes before the condition: RFC 9110, 13.2.1, ignores a condition where the request would
+    /// A rule of the domain comes before the conditions: RFC 9110, 13.2.1, ignores a condition where the request would
     /// fail without it.
-    pub fn changed(&self, change: Change, if_match: Option<&IfMatch>, now: Timestamp) -> Result<Account, AccountError> {
+    pub fn changed(&self, change: Change, conditions: &Conditions, now: Timestamp) -> Result<Account, AccountError> {
         if self.status == AccountStatus::Deleted {
             return Err(match change {
                 Change::Update { .. } => AccountError::CannotUpdateDeleted,
                 Change::Delete => AccountError::AlreadyDeleted,
             });
         }
-        if if_match.is_some_and(|condition| !condition.matches(u64::from(self.version))) {
+        let version = u64::from(self.version);
+        if conditions.if_match.as_ref().is_some_and(|named| !named.contains(version)) {
             return Err(AccountError::VersionMismatch { version: self.version });
+        }
+        if conditions.if_none_match.as_ref().is_some_and(|named| named.contains(version)) {
+            return Err(AccountError::VersionMatch { version: self.version });
         }
         let mut account = self.clone();
         match change {
@@ -81,6 +85,8 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
+    use http_server::Versions;
+
     use super::*;
 
     fn account() -> Account {
@@ -100,21 +106,27 @@ mod tests {
         Change::Update { beholder_name: name.map(|name| name.parse().unwrap()), country_code: None, status }
     }
 
+    fn if_match(version: u64) -> Conditions {
+        Conditions { if_match: Some(Versions::OneOf(vec![version])), if_none_match: None }
+    }
+
+    const NONE: Conditions = Conditions { if_match: None, if_none_match: None };
+
     const NOW: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
     #[test]
     fn a_change_raises_the_version_by_one_and_a_repeat_does_not() {
-        let renamed = account().changed(update(Some("Jane Doe"), None), None, NOW).unwrap();
+        let renamed = account().changed(update(Some("Jane Doe"), None), &NONE, NOW).unwrap();
         assert_eq!((renamed.version, renamed.updated_at, renamed.created_at), (4, NOW, Timestamp::UNIX_EPOCH));
-        let again = renamed.changed(update(Some("Jane Doe"), Some(AccountStatus::Active)), None, NOW);
+        let again = renamed.changed(update(Some("Jane Doe"), Some(AccountStatus::Active)), &NONE, NOW);
         assert_eq!(again.unwrap(), renamed);
     }
 
     #[test]
     fn deleted_is_final_whatever_the_condition() {
-        let deleted = account().changed(Change::Delete, None, NOW).unwrap();
+        let deleted = account().changed(Change::Delete, &NONE, NOW).unwrap();
         assert_eq!((deleted.status, deleted.version), (AccountStatus::Deleted, 4));
-        for condition in [None, Some(&IfMatch::Versions(vec![99]))] {
+        for condition in [&NONE, &if_match(99)] {
             let update = deleted.changed(update(None, Some(AccountStatus::Active)), condition, NOW);
             assert!(matches!(update, Err(AccountError::CannotUpdateDeleted)));
             let delete = deleted.changed(Change::Delete, condition, NOW);
@@ -124,9 +136,14 @@ mod tests {
 
     #[test]
     fn a_condition_on_another_version_changes_nothing() {
-        let stale = account().changed(Change::Delete, Some(&IfMatch::Versions(vec![2])), NOW);
-        assert!(matches!(stale, Err(AccountError::VersionMismatch { version: 3 })));
-        assert!(account().changed(Change::Delete, Some(&IfMatch::Versions(vec![3])), NOW).is_ok());
+        let changed = |conditions: &Conditions| account().changed(Change::Delete, conditions, NOW);
+        assert!(matches!(changed(&if_match(2)), Err(AccountError::VersionMismatch { version: 3 })));
+        assert!(changed(&if_match(3)).is_ok());
+        let if_none_match = |named| Conditions { if_none_match: Some(named), ..if_match(3) };
+        for named in [Versions::Any, Versions::OneOf(vec![3])] {
+            assert!(matches!(changed(&if_none_match(named)), Err(AccountError::VersionMatch { version: 3 })));
+        }
+        assert!(changed(&if_none_match(Versions::OneOf(vec![2]))).is_ok());
     }
 
     #[test]

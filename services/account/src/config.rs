@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use database::DatabaseUrl;
-use http_server::CorsOrigin;
+use http_server::HttpConfig;
 use process::Clock;
 
 /// What [`run`](crate::run) needs to know.
@@ -12,8 +12,8 @@ use process::Clock;
 pub struct Config {
     /// Where its rows are.
     pub database: DatabaseUrl,
-    /// Who may call from a web page of another origin; nobody if `None`.
-    pub cors: Option<CorsOrigin>,
+    /// How it answers HTTP.
+    pub http: HttpConfig,
     /// What time it is.
     pub clock: Clock,
     /// The relay sets this flag once the event log has every event that the outbox held at the start.

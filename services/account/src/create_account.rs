@@ -14,7 +14,6 @@ use crate::error::AccountError;
 use crate::store::Store;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct CreateAccount {
     beholder_name: Option<String>,
     country_code: Option<String>,

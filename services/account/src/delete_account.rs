@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use http_server::{IfMatch, QueryParams, TraceParent};
+use http_server::{Conditions, QueryParams, TraceParent};
 use serde_json::{Value, json};
 
 use crate::account::Change;
@@ -19,6 +19,6 @@ pub(crate) async fn delete_account(
     headers: HeaderMap,
     trace: TraceParent,
 ) -> Result<Json<Value>, AccountError> {
-    store.change(query.id()?, Change::Delete, IfMatch::from_headers(&headers), trace).await?;
+    store.change(query.id()?, Change::Delete, Conditions::from_headers(&headers), trace).await?;
     Ok(Json(json!({ "message": "Account deleted successfully" })))
 }

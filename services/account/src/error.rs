@@ -60,6 +60,12 @@ pub enum AccountError {
         /// The version it has.
         version: Version,
     },
+    /// The condition of `If-None-Match` does not hold.
+    #[error("the account has version {version}, which If-None-Match names")]
+    VersionMatch {
+        /// The version it has.
+        version: Version,
+    },
     /// The database did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -85,6 +91,7 @@ impl From<AccountError> for ApiError {
             AccountError::CannotUpdateDeleted => ApiError::conflict("account_deleted", text),
             AccountError::AlreadyDeleted => ApiError::conflict("account_already_deleted", text),
             AccountError::VersionMismatch { .. } => ApiError::precondition_failed("version_mismatch", text),
+            AccountError::VersionMatch { .. } => ApiError::precondition_failed("precondition_failed", text),
             AccountError::Store(error) => error.into(),
         }
     }

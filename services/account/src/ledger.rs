@@ -11,7 +11,7 @@ use std::fmt::Write;
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, Version};
 use country_code::CountryCode;
 use event_log::Record;
-use http_server::{IfMatch, TraceParent};
+use http_server::{Conditions, TraceParent};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -23,7 +23,7 @@ use crate::error::AccountError;
 #[derive(Clone)]
 pub(crate) enum Command {
     Create { beholder_name: BeholderName, country_code: CountryCode, trace: TraceParent },
-    Change { id: AccountId, change: Change, if_match: Option<IfMatch>, trace: TraceParent },
+    Change { id: AccountId, change: Change, conditions: Conditions, trace: TraceParent },
 }
 
 /// What a request comes to.
@@ -186,9 +186,9 @@ impl Batch<'_> {
                 changes.created.push((sequence.unwrap_or_default(), place));
                 Ok(account)
             }
-            Command::Change { id, change, if_match, trace } => {
+            Command::Change { id, change, conditions, trace } => {
                 let before = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
-                let account = before.changed(change, if_match.as_ref(), self.now)?;
+                let account = before.changed(change, &conditions, self.now)?;
                 // Only a change of status is an event (docs/api.md, "The event").
                 if account.status != before.status {
                     changes.totals[before.status as usize] -= 1;

@@ -43,6 +43,9 @@ use crate::store::{Opened, Store};
 /// The service's name, as `/health` gives it.
 pub const NAME: &str = "account-service";
 
+/// What `GET /` links to.
+const LINKS: [(&str, &str); 2] = [("health", "/health"), ("readyz", "/readyz")];
+
 /// The command that shows a person the service at work, for banners.
 pub fn first_curl(address: std::net::SocketAddr) -> String {
     let body = r#"{"beholder_name":"John Doe","country_code":"US"}"#;
@@ -84,11 +87,13 @@ pub async fn run(
 
     let readiness = Arc::new(AccountReadiness { store: Arc::clone(&store), status, shutdown: shutdown.clone() });
     let router = router::routes(Arc::clone(&store)).merge(http_server::health_routes(NAME, readiness));
-    let router = http_server::finish(router, NAME, config.cors);
-    tracing::info!(service = NAME, address = %listener.local_addr()?, "listening");
+    let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION"), &LINKS));
+    let address = listener.local_addr()?;
+    let router = http_server::finish(router, NAME, &config.http, address.ip());
+    tracing::info!(service = NAME, %address, "listening");
     let fail_stop = store.fail_stop();
     tokio::select! {
-        () = http_server::serve(listener, router, shutdown) => {}
+        () = http_server::serve(listener, router, config.http.limits, shutdown) => {}
         // Nothing is stopped in order: the restart recovers.
         failure = fail_stop.failed() => return Err(failure.into()),
     }

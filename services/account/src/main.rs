@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::Parser;
 use database::DatabaseUrl;
 use event_log::{KafkaLog, KafkaSettings};
-use http_server::CorsOrigin;
+use http_server::HttpArgs;
 use process::{Clock, CommonArgs, KafkaArgs, Variables};
 use tokio_util::sync::CancellationToken;
 
@@ -32,9 +32,8 @@ struct Settings {
     #[command(flatten)]
     common: CommonArgs,
 
-    /// The origin whose web pages may call this service, several with commas between them, or *; none if it is not set
-    #[arg(long, env = "CORS_ALLOW_ORIGIN")]
-    cors_allow_origin: Option<CorsOrigin>,
+    #[command(flatten)]
+    http: HttpArgs,
 }
 
 /// A request crosses four threads, and memory that one thread allocates another thread frees: mimalloc is built for that.
@@ -55,6 +54,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
     };
     let data_dir = settings.common.data_dir;
     let database = settings.database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("account.db")));
+    let http = settings.http.config(process::raise_descriptor_limit(), 1);
     let listener = process::listen(settings.common.bind_addr, settings.port, "PORT").await?;
     let log = KafkaLog::open(KafkaSettings { brokers, topic: settings.kafka.kafka_topic, extra })?;
     process::warn_if_exposed(settings.common.bind_addr);
@@ -68,11 +68,6 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
             ("Try", account_service::first_curl(address)),
         ],
     );
-    let config = Config {
-        database,
-        cors: settings.cors_allow_origin,
-        clock: Clock::system(),
-        backlog_published: Arc::default(),
-    };
+    let config = Config { database, http, clock: Clock::system(), backlog_published: Arc::default() };
     account_service::run(config, listener, Arc::new(log), shutdown).await
 }

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use account_events::{AccountId, AccountStatus};
 use country_code::CountryCode;
 use database::{DatabaseUrl, FailStop, GroupCommit, OpenError, StoreError};
-use http_server::{IfMatch, TraceParent};
+use http_server::{Conditions, TraceParent};
 use process::Clock;
 
 use crate::account::{Account, BeholderName, Change};
@@ -88,10 +88,10 @@ impl Store {
         &self,
         id: AccountId,
         change: Change,
-        if_match: Option<IfMatch>,
+        conditions: Conditions,
         trace: TraceParent,
     ) -> Result<Account, AccountError> {
-        self.writer.submit(Command::Change { id, change, if_match, trace }).await?
+        self.writer.submit(Command::Change { id, change, conditions, trace }).await?
     }
 
     /// The account with this id.

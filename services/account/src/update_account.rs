@@ -6,7 +6,7 @@ use account_events::AccountStatus;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use http_server::{IfMatch, JsonBody, QueryParams, TraceParent};
+use http_server::{Conditions, JsonBody, QueryParams, TraceParent};
 use serde::Deserialize;
 
 use crate::account::Change;
@@ -15,7 +15,6 @@ use crate::error::AccountError;
 use crate::store::Store;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct UpdateAccount {
     beholder_name: Option<String>,
     country_code: Option<String>,
@@ -30,7 +29,7 @@ pub(crate) async fn update_account(
     JsonBody(request): JsonBody<UpdateAccount>,
 ) -> Result<Response, AccountError> {
     let id = query.id()?;
-    let account = store.change(id, request.into_change()?, IfMatch::from_headers(&headers), trace).await?;
+    let account = store.change(id, request.into_change()?, Conditions::from_headers(&headers), trace).await?;
     Ok(with_etag(account))
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use database::DatabaseUrl;
-use http_server::CorsOrigin;
+use http_server::HttpConfig;
 use process::Clock;
 
 /// What [`run`](crate::run) needs to know.
@@ -23,8 +23,8 @@ pub struct Config {
     /// Set once the event log has the events that the account service's outbox held at the start. The view is not ready before it
     /// holds them. `None` where the account service is another process.
     pub backlog_published: Option<Arc<AtomicBool>>,
-    /// Who may call from a web page of another origin; nobody if `None`.
-    pub cors: Option<CorsOrigin>,
+    /// How it answers HTTP.
+    pub http: HttpConfig,
     /// What time it is.
     pub clock: Clock,
 }

@@ -15,7 +15,6 @@ use crate::endpoint::CardService;
 use crate::error::CardError;
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct CreateCard {
     country: Option<String>,
     account_id: Option<String>,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use http_server::QueryParams;
+use axum::http::HeaderMap;
+use http_server::{QueryParams, Versions};
 use serde_json::{Value, json};
 
 use crate::endpoint::{CardQuery, CardService};
@@ -13,7 +14,13 @@ use crate::error::CardError;
 pub(crate) async fn delete_card(
     State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<CardQuery>,
+    headers: HeaderMap,
 ) -> Result<Json<Value>, CardError> {
-    service.store.delete(query.id()?).await?;
+    let id = query.id()?;
+    // A card has no ETag, so only `*` can match. What fails without the condition fails in the same way with it.
+    if http_server::if_none_match(&headers) == Some(Versions::Any) && !service.store.card(id).await?.deleted {
+        return Err(CardError::Exists);
+    }
+    service.store.delete(id).await?;
     Ok(Json(json!({ "message": "Card deleted successfully" })))
 }

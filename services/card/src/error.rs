@@ -51,6 +51,9 @@ pub enum CardError {
     /// Deleted is final.
     #[error("card is already deleted")]
     AlreadyDeleted,
+    /// The condition of `If-None-Match` does not hold.
+    #[error("the card exists, which If-None-Match excludes")]
+    Exists,
     /// The database did not do it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -75,6 +78,7 @@ impl From<CardError> for ApiError {
             CardError::CatchingUp => ApiError::unavailable("catching_up", text, 1),
             CardError::NotFound => ApiError::not_found("card_not_found", text),
             CardError::AlreadyDeleted => ApiError::conflict("card_already_deleted", text),
+            CardError::Exists => ApiError::precondition_failed("precondition_failed", text),
             CardError::Store(error) => error.into(),
         }
     }

@@ -48,6 +48,9 @@ use crate::view_status::ViewStatus;
 /// The service's name, as `/health` gives it.
 pub const NAME: &str = "card-service";
 
+/// What `GET /` links to.
+const LINKS: [(&str, &str); 2] = [("health", "/health"), ("readyz", "/readyz")];
+
 /// The group of the card closers where none is configured, as in the seed.
 pub const DEFAULT_GROUP: &str = "card-service";
 
@@ -102,11 +105,13 @@ pub async fn run(
     });
     let service = Arc::new(CardService { store: store.clone(), view, status });
     let router = router::routes(service).merge(http_server::health_routes(NAME, readiness));
-    let router = http_server::finish(router, NAME, config.cors);
-    tracing::info!(service = NAME, address = %listener.local_addr()?, "listening");
+    let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION"), &LINKS));
+    let address = listener.local_addr()?;
+    let router = http_server::finish(router, NAME, &config.http, address.ip());
+    tracing::info!(service = NAME, %address, "listening");
     let fail_stop = store.fail_stop();
     tokio::select! {
-        () = http_server::serve(listener, router, shutdown) => {}
+        () = http_server::serve(listener, router, config.http.limits, shutdown) => {}
         // Nothing is stopped in order: the restart recovers.
         failure = fail_stop.failed() => return Err(failure.into()),
     }

@@ -8,7 +8,7 @@ use card_service::{Config, NAME};
 use clap::Parser;
 use database::DatabaseUrl;
 use event_log::{KafkaLog, KafkaSettings};
-use http_server::CorsOrigin;
+use http_server::HttpArgs;
 use process::{Clock, CommonArgs, KafkaArgs, Variables};
 use tokio_util::sync::CancellationToken;
 
@@ -42,9 +42,8 @@ struct Settings {
     #[command(flatten)]
     common: CommonArgs,
 
-    /// The origin whose web pages may call this service, several with commas between them, or *; none if it is not set
-    #[arg(long, env = "CORS_ALLOW_ORIGIN")]
-    cors_allow_origin: Option<CorsOrigin>,
+    #[command(flatten)]
+    http: HttpArgs,
 }
 
 /// A request crosses four threads, and memory that one thread allocates another thread frees: mimalloc is built for that.
@@ -65,6 +64,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
     };
     let data_dir = settings.common.data_dir;
     let database = settings.database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("card.db")));
+    let http = settings.http.config(process::raise_descriptor_limit(), 1);
     let listener = process::listen(settings.common.bind_addr, settings.port, "PORT").await?;
     let log = KafkaLog::open(KafkaSettings { brokers, topic: settings.kafka.kafka_topic, extra })?;
     process::warn_if_exposed(settings.common.bind_addr);
@@ -84,7 +84,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         group: settings.kafka_group_id,
         backlog_published: None,
         view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
-        cors: settings.cors_allow_origin,
+        http,
         clock: Clock::system(),
     };
     card_service::run(config, listener, Arc::new(log), shutdown).await

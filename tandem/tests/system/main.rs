@@ -21,6 +21,7 @@ mod banner;
 mod chaos;
 mod checkpoint;
 mod compose;
+mod connections;
 mod holes;
 mod kafka_tools;
 mod kill;

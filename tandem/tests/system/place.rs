@@ -239,8 +239,8 @@ impl Place {
     /// An account service in this process, ready.
     pub(crate) fn account_service(&self) -> InProcess {
         let database = self.database_url(&self.data(), account_service::NAME).parse().expect("a URL");
-        let config =
-            account_service::Config { database, cors: None, clock: Clock::system(), backlog_published: Arc::default() };
+        let (http, clock) = (Default::default(), Clock::system());
+        let config = account_service::Config { database, http, clock, backlog_published: Arc::default() };
         let log = self.log();
         ready(InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown)))
     }
@@ -255,7 +255,7 @@ impl Place {
             group: self.group().to_owned(),
             backlog_published: None,
             view_max_age: None,
-            cors: None,
+            http: Default::default(),
             clock: Clock::system(),
         };
         ready(InProcess::start(|listener, shutdown| card_service::run(config, listener, log, shutdown)))

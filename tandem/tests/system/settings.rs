@@ -10,7 +10,7 @@ use test_harness::{Process, binary, output_of, wait_until};
 
 const BINARIES: [&str; 3] = ["tandem", "account-service", "card-service"];
 
-const COMMON: [&str; 11] = [
+const COMMON: [&str; 13] = [
     "KAFKA_BROKERS",
     "KAFKA_TOPIC",
     "KAFKA_SECURITY_PROTOCOL",
@@ -22,6 +22,8 @@ const COMMON: [&str; 11] = [
     "DATA_DIR",
     "LOG_LEVEL",
     "CORS_ALLOW_ORIGIN",
+    "ALLOWED_HOSTS",
+    "HTTP_IDLE_TIMEOUT_SECONDS",
 ];
 
 /// What a binary takes besides [`COMMON`].
@@ -97,6 +99,8 @@ fn an_invalid_setting_is_named_in_one_line() {
             ("BIND_ADDR", "nope"),
             ("LOG_LEVEL", "loud"),
             ("CORS_ALLOW_ORIGIN", "not an origin"),
+            ("ALLOWED_HOSTS", "accounts.example:8081"),
+            ("HTTP_IDLE_TIMEOUT_SECONDS", "0"),
         ] {
             let line = refusal(name, folder.path(), &[], &[(variable, value)]);
             assert!(line.contains(variable) && line.contains(value), "{name}: {line}");

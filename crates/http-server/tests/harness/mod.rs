@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use http_server::{CorsOrigin, ServeSettings, finish, serve_with};
+use http_server::{HttpConfig, ServeSettings, finish, serve};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,15 +20,19 @@ pub(crate) struct Server {
 }
 
 pub(crate) async fn start(router: Router) -> Server {
-    start_with(router, None, ServeSettings::default()).await
+    start_with(router, HttpConfig::default()).await
 }
 
-pub(crate) async fn start_with(router: Router, cors: Option<CorsOrigin>, settings: ServeSettings) -> Server {
+pub(crate) async fn start_within(router: Router, limits: ServeSettings) -> Server {
+    start_with(router, HttpConfig { limits, ..Default::default() }).await
+}
+
+pub(crate) async fn start_with(router: Router, config: HttpConfig) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let router = finish(router, "test-service", cors);
-    let serving = tokio::spawn(serve_with(listener, router, shutdown.clone(), settings));
+    let router = finish(router, "test-service", &config, address.ip());
+    let serving = tokio::spawn(serve(listener, router, config.limits, shutdown.clone()));
     Server { address, shutdown, serving }
 }
 
@@ -41,9 +45,16 @@ impl Server {
     pub(crate) async fn ask(&self, head: &str, body: impl AsRef<[u8]>) -> Answer {
         let body = body.as_ref();
         let mut client = self.connect().await;
-        client.send(format!("{head}\r\nhost: test\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+        client.send(format!("{head}\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", body.len())).await;
         client.send(body).await;
         client.answer_to(head).await.unwrap()
+    }
+
+    /// Sends `bytes` as they stand on a new connection.
+    pub(crate) async fn send(&self, bytes: impl AsRef<[u8]>) -> Answer {
+        let mut client = self.connect().await;
+        client.send(bytes).await;
+        client.answer().await.unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {

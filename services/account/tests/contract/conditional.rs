@@ -1,8 +1,8 @@
-//! `If-Match`: a change on the condition of a version.
+//! `If-Match` and `If-None-Match`: a request on the condition of a version.
 
 use serde_json::{Value, json};
 
-use crate::service::{TestService, account};
+use crate::service::{TestService, UNKNOWN_ID, account};
 
 #[test]
 fn a_condition_that_names_the_version_lets_the_change_through() {
@@ -84,4 +84,42 @@ fn what_is_wrong_in_itself_is_said_before_the_condition() {
     answer.expect_error(409, "account_deleted", "cannot update deleted account", None);
     let answer = service.send_if_match("DELETE", &deleted, "\"9\"", &Value::Null);
     answer.expect_error(409, "account_already_deleted", "account is already deleted", None);
+}
+
+#[test]
+fn a_version_that_the_caller_has_already_is_304() {
+    let service = TestService::start();
+    let created = service.create("John Doe", "US");
+    let by_number = format!("/accounts/by-number?account_number={}", created.text("account_number"));
+    for path in [created.header("location"), &by_number] {
+        for (condition, status) in
+            [("\"1\"", 304), ("W/\"1\"", 304), ("\"7\", \"1\"", 304), ("*", 304), ("\"2\"", 200), ("x", 200)]
+        {
+            let answer = service.send("GET", path, &[("If-None-Match", condition)], Vec::new());
+            assert_eq!((answer.status, answer.header("etag")), (status, "\"1\""), "{condition}");
+            assert_eq!(answer.raw.is_empty(), status == 304, "{condition}");
+        }
+    }
+}
+
+#[test]
+fn a_change_unless_the_version_is_one_of_those_named() {
+    let service = TestService::start();
+    let created = service.create("John Doe", "US");
+    let path = created.header("location");
+    for method in ["PUT", "PATCH", "DELETE"] {
+        for condition in ["\"1\"", "W/\"1\"", "*", "\"7\", 1"] {
+            let body = br#"{"status":"BLOCKED"}"#.to_vec();
+            let answer = service.send(method, path, &[("If-None-Match", condition)], body);
+            let text = "the account has version 1, which If-None-Match names";
+            answer.expect_error(412, "precondition_failed", text, None);
+        }
+    }
+    let unknown = service.send("DELETE", &account(UNKNOWN_ID), &[("If-None-Match", "*")], Vec::new());
+    unknown.expect_error(404, "account_not_found", "account not found", None);
+    assert_eq!(service.get(path).raw, created.raw);
+    service.send("DELETE", path, &[("If-None-Match", "\"2\"")], Vec::new()).expect(200);
+    // A creation has nothing to match.
+    let body = br#"{"beholder_name":"J","country_code":"US"}"#.to_vec();
+    service.send("POST", "/account", &[("If-None-Match", "*")], body).expect(201);
 }

@@ -183,7 +183,8 @@ fn refusal(url: &str) -> String {
     let folder = tempfile::tempdir().expect("a folder");
     let log = open_event_log(folder.path());
     let database = DatabaseUrl::Postgres(url.to_owned());
-    let config = Config { database, cors: None, clock: Clock::system() };
+    let config =
+        Config { database, http: Default::default(), clock: Clock::system(), backlog_published: Arc::default() };
     let mut service = InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown));
     service.wait().expect_err("it does not start").to_string()
 }

@@ -51,12 +51,31 @@ fn an_unknown_path_is_404() {
     let service = TestService::start();
     let id = service.new_id();
     let below = format!("/account/{id}");
-    for path in
-        ["/", "/Account", "/account/", "//account", "/accounts/", "/accounts/x", &below, "/card", "/favicon.ico"]
-    {
+    for path in ["/Account", "/account/", "//account", "/accounts/", "/accounts/x", &below, "/card", "/favicon.ico"] {
         for method in ["GET", "POST", "DELETE"] {
             service.send(method, path, &[], b"{}".to_vec()).expect_error(404, "not_found", "no such path", None);
         }
+    }
+}
+
+#[test]
+fn the_index_names_the_service_and_links_to_its_health() {
+    let links = json!({"health": "/health", "readyz": "/readyz"});
+    let expected = json!({"service": "account-service", "version": env!("CARGO_PKG_VERSION"), "links": links});
+    assert_eq!(TestService::start().get("/").expect(200), expected);
+}
+
+#[test]
+fn on_loopback_another_host_is_refused_but_for_health() {
+    let service = TestService::start();
+    let host = [("Host", "evil.example")];
+    for path in ["/", "/account", "/nowhere"] {
+        let answer = service.send("GET", path, &host, Vec::new());
+        assert_eq!((answer.status, answer.text("code"), answer.text("field")), (403, "unknown_host", "Host"));
+        assert!(answer.text("error").contains("ALLOWED_HOSTS"));
+    }
+    for path in ["/health", "/livez", "/readyz"] {
+        service.send("GET", path, &host, Vec::new()).expect(200);
     }
 }
 
@@ -130,9 +149,20 @@ fn pages_of_other_origins_are_not_let_in_unless_configured() {
     let service = TestService::start();
     let origin = ("Origin", "https://shop.example");
     let preflight = [origin, ("Access-Control-Request-Method", "PATCH")];
+    let json = ("Content-Type", "application/json");
+    let body = br#"{"beholder_name":"J","country_code":"US"}"#;
+    let refused = service.send("POST", "/account", &[origin, json], body.to_vec());
+    assert_eq!((refused.status, refused.text("code"), refused.text("field")), (403, "cross_site", "Origin"));
+    let site = ("Sec-Fetch-Site", "cross-site");
+    let unnamed = service.send("POST", "/account", &[site, json], body.to_vec());
+    assert_eq!((unnamed.status, unnamed.text("code"), unnamed.text("field")), (403, "cross_site", "Sec-Fetch-Site"));
+    let id = service.new_id();
+    let deleted = service.send("DELETE", &account(&id), &[origin], Vec::new());
+    assert_eq!((deleted.status, deleted.text("code")), (403, "cross_site"));
+    assert_eq!(service.list("")["total"], 1);
     for answer in [
         service.send("GET", "/accounts", &[origin], Vec::new()),
-        service.send("POST", "/account", &[origin], br#"{"beholder_name":"J","country_code":"US"}"#.to_vec()),
+        refused,
         service.send("OPTIONS", "/account", &preflight, Vec::new()),
     ] {
         let cors = answer.headers.keys().find(|name| name.as_str().starts_with("access-control-"));
@@ -153,10 +183,14 @@ fn pages_of_a_configured_origin_are_let_in() {
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("access-control-allow-origin"), "https://shop.example");
     assert_eq!(answer.header("access-control-allow-methods"), "GET,POST,PUT,PATCH,DELETE");
-    assert_eq!(answer.header("access-control-allow-headers"), "if-match,content-type,x-request-id,traceparent");
+    assert_eq!(
+        answer.header("access-control-allow-headers"),
+        "if-match,if-none-match,content-type,x-request-id,traceparent"
+    );
 
     let body = br#"{"beholder_name":"John Doe","country_code":"US"}"#;
-    let answer = service.send("POST", "/account", &[origin], body.to_vec());
+    let json = ("Content-Type", "application/json");
+    let answer = service.send("POST", "/account", &[origin, json], body.to_vec());
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (201, "https://shop.example"));
     assert_eq!(answer.header("access-control-expose-headers"), "etag,location,x-request-id,retry-after");
     let error = service.send("GET", "/account", &[origin], Vec::new());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use account_service::Config;
 use database::DatabaseUrl;
 use event_log::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
-use http_server::CorsOrigin;
+use http_server::{CorsOrigin, HttpConfig};
 use process::Clock;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -238,12 +238,8 @@ fn close(log: Arc<dyn EventLog>) {
 
 fn run(folder: &Path, log: &Arc<dyn EventLog>, clock: &Clock, cors: &Option<CorsOrigin>, faults: &Faults) -> InProcess {
     let database = database_url(folder, "account").parse().expect("a database URL");
-    let config = Config {
-        database,
-        cors: cors.clone(),
-        clock: clock.clone(),
-        backlog_published: faults.backlog_published.clone(),
-    };
+    let http = HttpConfig { cors: cors.clone(), ..HttpConfig::default() };
+    let config = Config { database, http, clock: clock.clone(), backlog_published: faults.backlog_published.clone() };
     let log = Arc::new(FaultyLog { log: Arc::clone(log), faults: faults.clone() });
     InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown))
 }

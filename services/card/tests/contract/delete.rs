@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::service::{TestService, by_account, written};
+use crate::service::{TestService, UNKNOWN_ID, by_account, card, written};
 
 #[test]
 fn a_deleted_card_stays_and_says_so() {
@@ -34,4 +34,18 @@ fn a_card_is_deleted_once() {
         let answer = service.delete(created.header("location"));
         answer.expect_error(409, "card_already_deleted", "card is already deleted", None);
     }
+}
+
+#[test]
+fn a_card_that_exists_is_not_deleted_on_the_condition_that_none_does() {
+    let service = TestService::start();
+    let created = service.card("US", &service.account());
+    let delete = |path: &str, condition| service.send("DELETE", path, &[("If-None-Match", condition)], Vec::new());
+    let text = "the card exists, which If-None-Match excludes";
+    delete(created.header("location"), "*").expect_error(412, "precondition_failed", text, None);
+    delete(&card(UNKNOWN_ID), "*").expect_error(404, "card_not_found", "card not found", None);
+    let get = service.send("GET", created.header("location"), &[("If-None-Match", "*")], Vec::new());
+    assert_eq!((get.status, &*get.raw), (304, ""));
+    delete(created.header("location"), "\"1\"").expect(200);
+    delete(created.header("location"), "*").expect_error(409, "card_already_deleted", "card is already deleted", None);
 }

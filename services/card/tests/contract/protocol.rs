@@ -56,10 +56,31 @@ fn a_wrong_method_is_405_and_told_the_right_ones() {
 #[test]
 fn an_unknown_path_is_404() {
     let service = TestService::start();
-    for path in ["/", "/Card", "/card/", "/cards/", "/cards/x", "/card/1", "/account", "/favicon.ico"] {
+    for path in ["/Card", "/card/", "/cards/", "/cards/x", "/card/1", "/account", "/favicon.ico"] {
         for method in ["GET", "POST", "DELETE"] {
             service.send(method, path, &[], b"{}".to_vec()).expect_error(404, "not_found", "no such path", None);
         }
+    }
+}
+
+#[test]
+fn the_index_names_the_service_and_links_to_its_health() {
+    let links = json!({"health": "/health", "readyz": "/readyz"});
+    let expected = json!({"service": "card-service", "version": env!("CARGO_PKG_VERSION"), "links": links});
+    assert_eq!(TestService::start().get("/").expect(200), expected);
+}
+
+#[test]
+fn on_loopback_another_host_is_refused_but_for_health() {
+    let service = TestService::start();
+    let host = [("Host", "evil.example")];
+    for path in ["/", "/card", "/nowhere"] {
+        let answer = service.send("GET", path, &host, Vec::new());
+        assert_eq!((answer.status, answer.text("code"), answer.text("field")), (403, "unknown_host", "Host"));
+        assert!(answer.text("error").contains("ALLOWED_HOSTS"));
+    }
+    for path in ["/health", "/livez", "/readyz"] {
+        service.send("GET", path, &host, Vec::new()).expect(200);
     }
 }
 
@@ -112,6 +133,16 @@ fn pages_of_other_origins_are_not_let_in_unless_configured() {
     let service = TestService::start();
     let origin = ("Origin", "https://shop.example");
     let preflight = [origin, ("Access-Control-Request-Method", "POST")];
+    let json = ("Content-Type", "application/json");
+    let body = json!({"country": "US", "account_id": service.account()}).to_string();
+    let created = service.card("US", &service.account());
+    for header in [origin, ("Sec-Fetch-Site", "cross-site")] {
+        for (method, path) in [("POST", "/card"), ("DELETE", created.header("location"))] {
+            let refused = service.send(method, path, &[header, json], body.clone().into());
+            assert_eq!((refused.status, refused.text("code"), refused.text("field")), (403, "cross_site", header.0));
+        }
+    }
+    assert_eq!(service.get("/cards").body["total"], 1);
     for answer in
         [service.send("GET", "/cards", &[origin], Vec::new()), service.send("OPTIONS", "/card", &preflight, Vec::new())]
     {
@@ -131,7 +162,8 @@ fn pages_of_a_configured_origin_are_let_in() {
     assert!(answer.header("access-control-allow-methods").contains("POST"));
     assert!(answer.header("access-control-allow-headers").contains("content-type"));
     let body = json!({"country": "US", "account_id": service.account()}).to_string();
-    let answer = service.send("POST", "/card", &[origin], body.into());
+    let json = ("Content-Type", "application/json");
+    let answer = service.send("POST", "/card", &[origin, json], body.into());
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (201, "https://shop.example"));
     assert!(answer.header("access-control-expose-headers").contains("location"));
     let other = service.send("GET", "/cards", &[("Origin", "https://evil.example")], Vec::new());

@@ -9,6 +9,7 @@ use std::time::Duration;
 use account_events::{AccountEvent, AccountStatus, Envelope, EventType, Version};
 use card_service::Config;
 use event_log::{EventLog, Positions, Publisher, Record};
+use http_server::HttpConfig;
 use process::Clock;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
@@ -279,7 +280,10 @@ fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switc
         group: accounts.name.clone(),
         backlog_published: settings.backlog_published.clone(),
         view_max_age: settings.view_max_age,
-        cors: settings.cors.map(|origin| origin.parse().expect("an origin")),
+        http: HttpConfig {
+            cors: settings.cors.map(|origin| origin.parse().expect("an origin")),
+            ..HttpConfig::default()
+        },
         clock: settings.clock.clone(),
     };
     let log = SwitchedLog { log: Arc::clone(&accounts.log), switches: switches.clone() };

@@ -80,6 +80,7 @@ fn page(connection: &Connection, numbering: &AccountNumbering, request: PageRequ
 mod tests {
     use database::Committer;
     use database::sqlite::SqliteFile;
+    use http_server::Conditions;
     use numbering::Numbering;
     use process::Clock;
     use uuid::Uuid;
@@ -105,7 +106,8 @@ mod tests {
 
     fn set_status(writer: &mut Writer, ids: impl IntoIterator<Item = AccountId>, status: AccountStatus) {
         let change = Change::Update { beholder_name: None, country_code: None, status: Some(status) };
-        let change = |id| Command::Change { id, change: change.clone(), if_match: None, trace: TRACE };
+        let change =
+            |id| Command::Change { id, change: change.clone(), conditions: Conditions::default(), trace: TRACE };
         writer.commit(ids.into_iter().map(change).collect(), false).unwrap();
     }
 
