@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_name_that_an_older_version_took_does_not_stand_in_the_way_of_other_changes() {
         let old = Account { beholder_name: BeholderName::stored("\u{200B}".to_owned()), ..account() };
-        let blocked = old.changed(update(None, Some(AccountStatus::Blocked)), None, NOW).unwrap();
+        let blocked = old.changed(update(None, Some(AccountStatus::Blocked)), &Conditions::default(), NOW).unwrap();
         assert_eq!((blocked.status, blocked.beholder_name), (AccountStatus::Blocked, old.beholder_name));
     }
 }

@@ -184,7 +184,7 @@ fn refusal(url: &str) -> String {
     let log = open_event_log(folder.path());
     let database = DatabaseUrl::Postgres(url.to_owned());
     let config =
-        Config { database, http: Default::default(), clock: Clock::system(), backlog_published: Arc::default() };
+        Config { database, http: Default::default(), clock: Clock::system(), backlog_published: Default::default() };
     let mut service = InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown));
     service.wait().expect_err("it does not start").to_string()
 }
