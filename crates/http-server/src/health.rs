@@ -11,7 +11,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::json_response;
 
@@ -48,8 +48,15 @@ pub fn health_routes(service: &'static str, readiness: Arc<dyn Readiness>) -> Ro
 /// `GET /`, for the service called `service` in `version`: both, and its `links`, each a name and a path.
 pub fn index_route(service: &'static str, version: &'static str, links: &[(&str, &str)]) -> Router {
     let links: Map<_, _> = links.iter().map(|(name, path)| ((*name).to_owned(), Value::from(*path))).collect();
-    let index = Arc::new(json!({ "service": service, "version": version, "links": links }));
+    let index = Arc::new(Index { service, version, links });
     Router::new().route("/", get(async move || json_response(StatusCode::OK, &*index)))
+}
+
+#[derive(Serialize)]
+struct Index {
+    service: &'static str,
+    version: &'static str,
+    links: Map<String, Value>,
 }
 
 #[derive(Serialize)]

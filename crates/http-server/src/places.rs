@@ -134,7 +134,7 @@ mod tests {
         assert!(places.take(address("10.0.0.1")).is_none(), "a new connection may have sent its request already");
         third.activity.set_idle(Instant::now());
         other.activity.set_idle(Instant::now());
-        let fourth = places.take(address("::ffff:10.0.0.1")).unwrap();
+        let _fourth = places.take(address("::ffff:10.0.0.1")).unwrap();
         assert!(third.activity.is_evicted() && !other.activity.is_evicted());
         assert!(places.take(address("10.0.0.1")).is_none(), "no connection of that client is idle");
         other.activity.set_phase(Phase::Request);

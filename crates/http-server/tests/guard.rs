@@ -20,8 +20,8 @@ fn router() -> Router {
 }
 
 async fn server(cors: Option<&str>, hosts: &str) -> Server {
-    let cors = cors.map(|origins| origins.parse().unwrap());
-    let allowed_hosts = if hosts.is_empty() { Default::default() } else { hosts.parse().unwrap() };
+    let cors = cors.map(|origins| origins.parse().expect("origins"));
+    let allowed_hosts = if hosts.is_empty() { Default::default() } else { hosts.parse().expect("names") };
     start_with(router(), HttpConfig { cors, allowed_hosts, ..Default::default() }).await
 }
 
