@@ -97,7 +97,7 @@ fn a_database_put_back_to_an_older_copy_learns_again_which_accounts_are_deleted(
 #[test]
 fn two_instances_close_all_accounts_whether_they_share_a_database_or_not() {
     let service = TestService::start();
-    let (beside, _folder) = service.start_beside();
+    let (_folder, beside) = service.start_beside();
     let beside = beside.http().clone();
     wait_until("it is ready", || (beside.get("/readyz").status == 200).then_some(()));
     let accounts: Vec<_> = (0..12).map(|_| service.account()).collect();

@@ -161,14 +161,15 @@ impl TestService {
         run(self.folder.path(), &self.accounts, &self.settings, &self.switches)
     }
 
-    /// Another instance on the same log: with a file of its own, or on the same server.
-    pub(crate) fn start_beside(&self) -> (InProcess, TempDir) {
+    /// Another instance on the same log: with a file of its own, or on the same server. The folder is dropped after it.
+    pub(crate) fn start_beside(&self) -> (TempDir, InProcess) {
         let folder = tempfile::tempdir().expect("a folder");
         if self.is_on_postgres() {
             let noted = "card.url";
             std::fs::copy(self.folder.path().join(noted), folder.path().join(noted)).expect("a noted URL");
         }
-        (run(folder.path(), &self.accounts, &self.settings, &self.switches), folder)
+        let running = run(folder.path(), &self.accounts, &self.settings, &self.switches);
+        (folder, running)
     }
 
     /// Ends the service, has its database forget that accounts were closed and cards deleted, as an older copy of it would,
