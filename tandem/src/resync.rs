@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use account_service::resync::{Progress, Resync};
+use account_service::outbox::resync::{Progress, Resync};
 use database::DatabaseUrl;
 use tokio_util::sync::CancellationToken;
 

@@ -1,26 +1,17 @@
 //! The account service: keeps accounts, and tells of every creation and every change of status with an event.
 //!
-//! A `POST /account` goes [`router`] → `create_account` → [`store`] → `ledger`, which commits the row and its event in one
-//! transaction ([`outbox`]), and the answer goes out. The [`relay`] then takes the event to the event log. No handler talks
-//! to the event log (ARCHITECTURE.md A1), and no answer waits for it (A2).
+//! `POST /account` passes `http/router` → `http/create_account` → [`store`] → `decide`, which decides row and event; the store commits
+//! both in one transaction, and the request is answered. `outbox/relay` then publishes the event. No handler has access to the
+//! event log (ARCHITECTURE.md A1), and no answer waits for it (A2).
 
 pub mod account;
 mod account_number;
 mod beholder_name;
 mod config;
-mod create_account;
-mod delete_account;
-mod endpoint;
-pub mod error;
-mod get_account;
-mod ledger;
-mod list_accounts;
-mod outbox;
-mod relay;
-pub mod resync;
-mod router;
+mod decide;
+pub mod http;
+pub mod outbox;
 pub mod store;
-mod update_account;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use config::Config;
 
 use crate::outbox::OutboxSignal;
-use crate::relay::{Relay, RelayStatus};
+use crate::outbox::relay::{Relay, RelayStatus};
 use crate::store::{Opened, Store};
 
 /// The service's name, as `/health` gives it.
@@ -86,7 +77,7 @@ pub async fn run(
         .context("cannot start the relay")?;
 
     let readiness = Arc::new(AccountReadiness { store: Arc::clone(&store), status, shutdown: shutdown.clone() });
-    let router = router::routes(Arc::clone(&store)).merge(http_server::health_routes(NAME, readiness));
+    let router = http::router::routes(Arc::clone(&store)).merge(http_server::health_routes(NAME, readiness));
     let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION"), &LINKS));
     let address = listener.local_addr()?;
     let router = http_server::finish(router, NAME, &config.http, address.ip());

@@ -4,6 +4,10 @@
 //! and it is at least the time of the commit in microseconds: should the database ever be put back to an older copy, its
 //! new events still stand behind everything that the relay has published before.
 
+pub(crate) mod recent_events;
+pub(crate) mod relay;
+pub mod resync;
+
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 

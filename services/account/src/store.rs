@@ -5,7 +5,7 @@
 //! decided by the same code (`ledger`).
 
 pub(crate) mod postgres;
-mod recent_events;
+
 pub(crate) mod sqlite;
 
 use std::thread::JoinHandle;
@@ -18,8 +18,8 @@ use process::Clock;
 
 use crate::account::{Account, BeholderName, Change};
 use crate::account_number::AccountNumbering;
-use crate::error::AccountError;
-use crate::ledger::{Command, Outcome};
+use crate::decide::{Command, Outcome};
+use crate::http::error::AccountError;
 use crate::outbox::{Outbox, OutboxSignal};
 
 /// The database, for handlers.

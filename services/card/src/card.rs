@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::account_view::AccountState;
-use crate::error::CardError;
+use crate::accounts::view::AccountState;
+use crate::http::error::CardError;
 
 /// A card, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,28 +1,16 @@
-//! The card service: makes cards for active accounts, and asks nobody.
+//! The card service: creates cards for active accounts without calling the account service.
 //!
-//! It knows the accounts from their events: the [`account_feed`] takes them from the event log into the
-//! [`account_view`](mod@account_view), and `POST /card` is one look-up there and one durable insert (ARCHITECTURE.md
-//! C1). When an account is deleted, the [`card_closer`] ends its cards, and the card database refuses it new ones (C4).
+//! `accounts/feed` applies events from the event log to [`accounts::view`], and `POST /card` is one look-up there and one durable
+//! insert (ARCHITECTURE.md C1). When an account is deleted, the feed and the `closer` close it in the card database (C4).
 
-mod account_feed;
-pub mod account_view;
+pub mod accounts;
 pub mod card;
-mod card_closer;
 mod card_number;
+mod closer;
 mod config;
-mod create_card;
-mod delete_card;
-mod endpoint;
-pub mod error;
-mod get_card;
-mod ledger;
-mod list_cards;
-mod log_samples;
-mod quarantine;
-mod router;
+mod decide;
+pub mod http;
 pub mod store;
-mod view_checkpoint;
-pub mod view_status;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,12 +26,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
-use crate::account_feed::AccountFeed;
-use crate::account_view::AccountView;
-use crate::card_closer::CardCloser;
-use crate::endpoint::CardService;
+use crate::accounts::feed::AccountFeed;
+use crate::accounts::status::ViewStatus;
+use crate::accounts::view::AccountView;
+use crate::closer::CardCloser;
+use crate::http::response::CardService;
 use crate::store::Store;
-use crate::view_status::ViewStatus;
 
 /// The service's name, as `/health` gives it.
 pub const NAME: &str = "card-service";
@@ -65,12 +53,12 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (store, writer_thread) = Store::open(&config.database, config.clock).await?;
-    let (view_writer, view) = account_view::account_view();
+    let (view_writer, view) = accounts::view::account_view();
     let status = Arc::new(ViewStatus::new(config.view_max_age));
     let stopping = Arc::new(AtomicBool::new(false));
-    let checkpoint = view_checkpoint::path(&config.database, &config.data_dir);
+    let checkpoint = accounts::checkpoint::path(&config.database, &config.data_dir);
     let (checkpoints, checkpoint_writer) =
-        view_checkpoint::checkpoints(checkpoint, view.clone(), Arc::clone(&stopping));
+        accounts::checkpoint::checkpoints(checkpoint, view.clone(), Arc::clone(&stopping));
 
     let feed = AccountFeed {
         log: Arc::clone(&log),
@@ -94,7 +82,7 @@ pub async fn run(
         spawn("account-feed", move || feed.run())?,
         spawn("view-checkpoint", move || checkpoint_writer.run())?,
         spawn("card-closer", move || closer.run())?,
-        spawn("view-watch", move || account_feed::watch(log.as_ref(), &watched, &watch_stop))?,
+        spawn("view-watch", move || accounts::feed::watch(log.as_ref(), &watched, &watch_stop))?,
     ];
 
     let readiness = Arc::new(CardReadiness {
@@ -104,7 +92,7 @@ pub async fn run(
         shutdown: shutdown.clone(),
     });
     let service = Arc::new(CardService { store: store.clone(), view, status });
-    let router = router::routes(service).merge(http_server::health_routes(NAME, readiness));
+    let router = http::router::routes(service).merge(http_server::health_routes(NAME, readiness));
     let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION"), &LINKS));
     let address = listener.local_addr()?;
     let router = http_server::finish(router, NAME, &config.http, address.ip());

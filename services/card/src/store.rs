@@ -16,11 +16,11 @@ use database::{DatabaseUrl, FailStop, GroupCommit, OpenError, StoreError};
 use process::Clock;
 use uuid::Uuid;
 
+use crate::accounts::quarantine::QuarantinedRecord;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
-use crate::error::CardError;
-use crate::ledger::{Command, Outcome};
-use crate::quarantine::QuarantinedRecord;
+use crate::decide::{Command, Outcome};
+use crate::http::error::CardError;
 
 /// The database, for handlers and loops.
 #[derive(Clone)]

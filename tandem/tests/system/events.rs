@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, Version};
-use card_service::account_view::{AccountView, account_view};
+use card_service::accounts::view::{AccountView, account_view};
 use event_log::{EventLog, Positions, Record, RecordRef};
 use test_harness::{DEADLINE, wait_until};
 

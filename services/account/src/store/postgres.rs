@@ -18,13 +18,11 @@ use self::writer::Writer;
 use super::{Opened, Page, PageRequest, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;
-use crate::ledger::OutboxEvent;
+use crate::decide::OutboxEvent;
 use crate::outbox::OutboxSignal;
 
-pub(crate) const SCHEMA: PostgresSchema = PostgresSchema {
-    name: "account",
-    migrations: &[include_str!("postgres-1.sql"), include_str!("postgres-2.sql"), include_str!("postgres-3.sql")],
-};
+pub(crate) const SCHEMA: PostgresSchema =
+    PostgresSchema { name: "account", migrations: &[include_str!("../../migrations/postgres-1.sql")] };
 
 /// The columns of [`account_from_row`].
 const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";

@@ -20,16 +20,16 @@ use uuid::Uuid;
 use self::outbox::{PublishedPosition, SqliteOutbox};
 pub(super) use self::reader::Reader;
 use self::writer::Writer;
-use super::recent_events::RecentEvents;
 use super::{Opened, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;
 use crate::outbox::OutboxSignal;
+use crate::outbox::recent_events::RecentEvents;
 
 pub(crate) const SCHEMA: Schema = Schema {
     application_id: 0x7441_6363, // "tAcc"
     owner: "account service",
-    migrations: &[include_str!("sqlite-1.sql")],
+    migrations: &[include_str!("../../migrations/sqlite-1.sql")],
 };
 
 /// The columns of [`account_from_row`].

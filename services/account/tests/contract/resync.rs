@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use account_service::resync::{Progress, Resync};
+use account_service::outbox::resync::{Progress, Resync};
 use serde_json::json;
 use test_harness::{Http, at_once, wait_until};
 use tokio::runtime::Runtime;

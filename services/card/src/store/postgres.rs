@@ -19,7 +19,8 @@ use super::{Page, PageRequest, Store};
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 
-const SCHEMA: PostgresSchema = PostgresSchema { name: "card", migrations: &[include_str!("postgres.sql")] };
+const SCHEMA: PostgresSchema =
+    PostgresSchema { name: "card", migrations: &[include_str!("../../migrations/postgres-1.sql")] };
 
 /// The columns of [`card_from_row`].
 const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";

@@ -28,7 +28,7 @@ use crate::card_number::CardNumbering;
 const SCHEMA: Schema = Schema {
     application_id: 0x7443_7264, // "tCrd"
     owner: "card service",
-    migrations: &[include_str!("sqlite-1.sql")],
+    migrations: &[include_str!("../../migrations/sqlite-1.sql")],
 };
 
 /// The columns of [`card_from_row`].

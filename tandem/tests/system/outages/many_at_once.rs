@@ -18,7 +18,7 @@ use crate::servers;
 const INSTANCES: usize = 5;
 
 /// Version 1 of the account database.
-const VERSION_1: &str = include_str!("../../../../services/account/src/store/postgres-1.sql");
+const VERSION_1: &str = include_str!("../../../../services/account/migrations/postgres-1.sql");
 
 /// A version of a schema that no binary knows.
 const LATER: i32 = 1_000;

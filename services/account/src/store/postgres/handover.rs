@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::outbox::LEASE;
 use crate::outbox::OutboxSignal;
-use crate::store::recent_events::{EventBatch, RecentEvents};
+use crate::outbox::recent_events::{EventBatch, RecentEvents};
 
 #[derive(Clone)]
 pub(super) struct Handover {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::handover::Handover;
 use super::{COLUMNS, account_from_row, event_from_row};
 use crate::account_number::AccountNumbering;
-use crate::ledger::{OutboxEvent, RecordBuffer, TraceSpan};
+use crate::decide::{OutboxEvent, RecordBuffer, TraceSpan};
 use crate::outbox::{AccountPage, NO_END, Outbox, ResyncRequest, ResyncRequests};
 
 /// How long an instance may publish without asking again. Another one takes over so long after it has gone silent. Five

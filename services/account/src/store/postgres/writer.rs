@@ -22,8 +22,8 @@ use super::handover::Handover;
 use super::{COLUMNS, account_from_row};
 use crate::account::Account;
 use crate::account_number::AccountNumbering;
-use crate::ledger::{self, Batch, Changes, Command, OutboxEvent, Outcome};
-use crate::store::recent_events::EventBatch;
+use crate::decide::{self, Batch, Changes, Command, OutboxEvent, Outcome};
+use crate::outbox::recent_events::EventBatch;
 
 pub(super) struct Writer {
     session: Session<WriteSession>,
@@ -146,11 +146,11 @@ impl WriteSession {
         commands: Vec<Command>,
         notifies: bool,
     ) -> Result<(Vec<Outcome>, Option<EventBatch>), StoreError> {
-        let named: Vec<Uuid> = ledger::named_accounts(&commands).into_iter().map(|id| id.0).collect();
+        let named: Vec<Uuid> = decide::named_accounts(&commands).into_iter().map(|id| id.0).collect();
         if named.is_empty() && !commands.is_empty() {
             return self.create(batch, commands, notifies).await;
         }
-        let creations = ledger::creations(&commands) as i64;
+        let creations = decide::creations(&commands) as i64;
         let (draw, lock): ([Parameter<'_>; 1], [Parameter<'_>; 1]) = ([&creations], [&named]);
         // Futures that are polled together go out together: this is one round trip. They are polled in the order of the
         // statements, so the error is that of the statement that failed, and not of one behind it.

@@ -17,9 +17,9 @@ use uuid::Uuid;
 
 use super::{COLUMNS, LAST_EVENT, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
-use crate::ledger::{OutboxEvent, RecordBuffer, TraceSpan};
+use crate::decide::{OutboxEvent, RecordBuffer, TraceSpan};
+use crate::outbox::recent_events::RecentEvents;
 use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
-use crate::store::recent_events::RecentEvents;
 
 /// How often it is looked whether someone has asked for the state of every account.
 const REQUEST_POLL: Duration = Duration::from_millis(500);

@@ -89,7 +89,7 @@ mod tests {
     use super::super::writer::Writer;
     use super::*;
     use crate::account::Change;
-    use crate::ledger::Command;
+    use crate::decide::Command;
 
     const TRACE: http_server::TraceParent = http_server::TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
 

@@ -13,9 +13,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use super::outbox::{PublishedPosition, events_to_json, remove_published};
 use super::{LAST_EVENT, account_by_id};
 use crate::account_number::AccountNumbering;
-use crate::ledger::{self, Batch, Changes, Command, Outcome};
+use crate::decide::{self, Batch, Changes, Command, Outcome};
 use crate::outbox::OutboxSignal;
-use crate::store::recent_events::{EventBatch, RecentEvents};
+use crate::outbox::recent_events::{EventBatch, RecentEvents};
 
 /// Published events are removed with every so many transactions, or when there is nothing else to do. Removed one by one, they
 /// cost each transaction two pages of the outbox.
@@ -83,7 +83,7 @@ impl Committer for Writer {
         let mut batch = Batch { numbering: &self.numbering, id_of: &id_of, now, accounts: HashMap::new() };
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut sequences = HashMap::new();
-        for id in ledger::named_accounts(&commands) {
+        for id in decide::named_accounts(&commands) {
             if let Some((sequence, account)) = account_by_id(&transaction, &self.numbering, id)? {
                 sequences.insert(id, sequence);
                 batch.accounts.insert(id, account);

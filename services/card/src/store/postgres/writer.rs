@@ -18,11 +18,11 @@ use process::Clock;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
+use crate::accounts::quarantine;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
-use crate::error::CardError;
-use crate::ledger::{Batch, Changes, Command, Named, Outcome};
-use crate::quarantine;
+use crate::decide::{Batch, Changes, Command, Named, Outcome};
+use crate::http::error::CardError;
 
 pub(super) struct Writer {
     session: Session<WriteSession>,

@@ -7,8 +7,8 @@ use database::Committer;
 use super::reader::page;
 use super::writer::closed_accounts;
 use super::*;
-use crate::error::CardError;
-use crate::ledger::{Command, Named};
+use crate::decide::{Command, Named};
+use crate::http::error::CardError;
 use crate::store::PageRequest;
 
 #[test]

@@ -12,9 +12,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 
 use super::{LAST_CARD, card_by_id, where_card_is};
+use crate::accounts::quarantine::{self, QuarantinedRecord};
 use crate::card_number::CardNumbering;
-use crate::ledger::{Batch, Changes, Command, Named, Outcome};
-use crate::quarantine::{self, QuarantinedRecord};
+use crate::decide::{Batch, Changes, Command, Named, Outcome};
 
 pub(super) struct Writer {
     connection: Connection,

@@ -1,0 +1,57 @@
+-- The account database on PostgreSQL, version 1.
+
+-- In the order of creation, nearly: instances draw from it at once. account_number is a keyed permutation of it.
+CREATE SEQUENCE account.account_sequence;
+
+CREATE TABLE account.accounts (
+    sequence      bigint      PRIMARY KEY,
+    id            uuid        NOT NULL UNIQUE,
+    beholder_name text        NOT NULL,
+    country_code  text        NOT NULL,
+    status        text        NOT NULL,
+    version       bigint      NOT NULL,
+    created_at    bigint      NOT NULL, -- microseconds since 1970-01-01 UTC
+    updated_at    bigint      NOT NULL
+);
+
+-- A page of one status costs the same wherever it is.
+CREATE INDEX accounts_by_status ON account.accounts (status, sequence);
+
+-- Events committed with the row they tell of, until the event log has acknowledged them.
+CREATE TABLE account.outbox (
+    sequence    bigint PRIMARY KEY, -- in the order of commit, never used twice
+    account_id  uuid   NOT NULL,
+    event_type  text   NOT NULL,
+    status      text   NOT NULL,
+    version     bigint NOT NULL,
+    occurred_at bigint NOT NULL,
+    traceparent text   NOT NULL
+);
+
+-- One row: what is true of the database as a whole. Every transaction that writes events updates it last, so it is also
+-- what makes the order of the outbox the order of commit: whoever has it commits before the next one numbers its events.
+CREATE TABLE account.ledger (
+    database_id          text   NOT NULL, -- names this database's relay in the event log
+    number_key           bytea  NOT NULL, -- of the permutation; the numbers mean nothing without it
+    active               bigint NOT NULL, -- accounts by status, so that a total needs no scan
+    blocked              bigint NOT NULL,
+    deleted              bigint NOT NULL,
+    last_outbox_sequence bigint NOT NULL,
+    -- Of the transaction before: the relay of the instance that commits sees whether another instance committed in between.
+    previous_outbox_sequence bigint NOT NULL
+) WITH (fillfactor = 10);
+
+INSERT INTO account.ledger
+SELECT substr(md5(gen_random_uuid()::text), 1, 16), uuid_send(gen_random_uuid()), 0, 0, 0, 0, 0;
+
+-- One row: which instance publishes, and until when it may; and how far events have been removed, because the event log had
+-- them.
+CREATE TABLE account.relay_lease (
+    holder     uuid        NOT NULL,
+    expires_at timestamptz NOT NULL,
+    removed_outbox_sequence bigint NOT NULL,
+    resync_requested bigint NOT NULL, -- requests that the state of every account be published again
+    resync_done      bigint NOT NULL  -- how many of them are done
+) WITH (fillfactor = 10);
+
+INSERT INTO account.relay_lease VALUES (gen_random_uuid(), now(), 0, 0, 0);

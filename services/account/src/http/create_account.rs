@@ -1,0 +1,37 @@
+//! `POST /account`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use http_server::{JsonBody, TraceParent};
+use serde::Deserialize;
+
+use crate::http::error::AccountError;
+use crate::http::response::with_etag;
+use crate::store::Store;
+
+#[derive(Deserialize)]
+pub(crate) struct CreateAccount {
+    beholder_name: Option<String>,
+    country_code: Option<String>,
+}
+
+pub(crate) async fn create_account(
+    State(store): State<Arc<Store>>,
+    trace: TraceParent,
+    JsonBody(request): JsonBody<CreateAccount>,
+) -> Result<Response, AccountError> {
+    let beholder_name = given(request.beholder_name, "beholder_name")?;
+    let country_code = given(request.country_code, "country_code")?;
+    let account = store.create(beholder_name.parse()?, country_code.parse()?, trace).await?;
+    let location = [(LOCATION, format!("/account?id={}", account.id))];
+    Ok((StatusCode::CREATED, location, with_etag(account)).into_response())
+}
+
+/// A field that is not there, is null, or holds nothing but spaces has not been given.
+fn given(value: Option<String>, field: &'static str) -> Result<String, AccountError> {
+    value.filter(|text| !text.trim().is_empty()).ok_or(AccountError::MissingFields { field })
+}

@@ -1,0 +1,23 @@
+//! Every path of the account service.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::http::create_account::create_account;
+use crate::http::delete_account::delete_account;
+use crate::http::get_account::{get_account, get_account_by_number};
+use crate::http::list_accounts::list_accounts;
+use crate::http::update_account::update_account;
+use crate::store::Store;
+
+pub(crate) fn routes(store: Arc<Store>) -> Router {
+    let account =
+        get(get_account).post(create_account).put(update_account).patch(update_account).delete(delete_account);
+    Router::new()
+        .route("/account", account)
+        .route("/accounts", get(list_accounts))
+        .route("/accounts/by-number", get(get_account_by_number))
+        .with_state(store)
+}

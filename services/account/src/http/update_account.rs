@@ -1,0 +1,48 @@
+//! `PUT /account?id=` and `PATCH /account?id=`: the same, any of the three fields.
+
+use std::sync::Arc;
+
+use account_events::AccountStatus;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use http_server::{Conditions, JsonBody, QueryParams, TraceParent};
+use serde::Deserialize;
+
+use crate::account::Change;
+use crate::http::error::AccountError;
+use crate::http::response::{AccountQuery, with_etag};
+use crate::store::Store;
+
+#[derive(Deserialize)]
+pub(crate) struct UpdateAccount {
+    beholder_name: Option<String>,
+    country_code: Option<String>,
+    status: Option<String>,
+}
+
+pub(crate) async fn update_account(
+    State(store): State<Arc<Store>>,
+    QueryParams(query): QueryParams<AccountQuery>,
+    headers: HeaderMap,
+    trace: TraceParent,
+    JsonBody(request): JsonBody<UpdateAccount>,
+) -> Result<Response, AccountError> {
+    let id = query.id()?;
+    let account = store.change(id, request.into_change()?, Conditions::from_headers(&headers), trace).await?;
+    Ok(with_etag(account))
+}
+
+impl UpdateAccount {
+    fn into_change(self) -> Result<Change, AccountError> {
+        if self.beholder_name.is_none() && self.country_code.is_none() && self.status.is_none() {
+            return Err(AccountError::NothingToUpdate);
+        }
+        let status = self.status.map(|text| AccountStatus::parse(&text).ok_or(AccountError::InvalidStatus));
+        Ok(Change::Update {
+            beholder_name: self.beholder_name.map(|name| name.parse()).transpose()?,
+            country_code: self.country_code.map(|code| code.parse()).transpose()?,
+            status: status.transpose()?,
+        })
+    }
+}

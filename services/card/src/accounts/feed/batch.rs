@@ -1,0 +1,180 @@
+//! Batches: what one poll of the log brings, decoded, on its way to the view.
+
+use std::time::{Duration, Instant};
+
+use account_events::{AccountEvent, AccountStatus, Unintelligible};
+use event_log::{LogError, Positions, Reader, RecordRef};
+use process::SampledLog;
+
+use crate::accounts::checkpoint::samples::{Sample, Sampler};
+use crate::accounts::quarantine::{Quarantine, QuarantinedRecord};
+
+/// What one poll brought, in the order it came.
+pub(super) struct Batch {
+    /// The events that its records told of.
+    pub(super) events: Vec<AccountEvent>,
+    /// How many records it had.
+    pub(super) records: usize,
+    /// How many of them told of nothing.
+    pub(super) poison: usize,
+    /// Those of them that are to be kept.
+    pub(super) quarantined: Vec<QuarantinedRecord>,
+    /// Its records that were sampled, each with its partition.
+    pub(super) samples: Vec<(u32, Sample)>,
+    /// Where the view stands once this is applied.
+    pub(super) positions: Positions,
+    /// Why some partitions cannot be read, where that lasts.
+    pub(super) trouble: Option<String>,
+    /// What ended it early. What came before is to be applied all the same.
+    pub(super) failure: Option<LogError>,
+}
+
+/// Reads the log in batches.
+pub(super) struct BatchReader<'a> {
+    reader: Box<dyn Reader>,
+    quarantine: &'a mut Quarantine,
+    /// It begins anew with each reader: that only means a sample more.
+    sampler: Sampler,
+    /// Up to where the view knows each partition before any of this is read.
+    known: Positions,
+    /// How many events the last batch had, which is room enough for most.
+    expected: usize,
+    /// Lines of records that went to quarantine: a few a second are logged and the others counted.
+    lines: SampledLog,
+}
+
+impl<'a> BatchReader<'a> {
+    /// Reads with `reader`, for a view that has what is before `known` already.
+    pub(super) fn new(reader: Box<dyn Reader>, known: Positions, quarantine: &'a mut Quarantine) -> Self {
+        BatchReader { reader, quarantine, sampler: Sampler::default(), known, expected: 0, lines: SampledLog::new() }
+    }
+
+    /// Goes on with `reader`, for a view that is empty.
+    pub(super) fn begin_anew(&mut self, reader: Box<dyn Reader>) {
+        (self.reader, self.sampler, self.known) = (reader, Sampler::default(), Positions::new());
+    }
+
+    /// The next offset to read of each partition.
+    pub(super) fn positions(&self) -> Positions {
+        self.reader.positions()
+    }
+
+    /// The same, but nowhere ahead of what the log has durably.
+    pub(super) fn durable_positions(&self) -> Positions {
+        self.reader.durable_positions()
+    }
+
+    /// What has come; waits up to `timeout` for it.
+    pub(super) fn read(&mut self, timeout: Duration) -> Batch {
+        let BatchReader { reader, quarantine, sampler, known, lines, .. } = self;
+        let mut events = Vec::with_capacity(self.expected);
+        let (mut samples, mut poison) = (Vec::new(), 0);
+        // Asked for once, as in `AccountFeed::apply`.
+        let now = Instant::now();
+        let mut records = 0;
+        let polled = reader.poll(timeout, &mut |record| {
+            records += 1;
+            samples.extend(sampler.sample(record).map(|sample| (record.partition, sample)));
+            match AccountEvent::decode(record) {
+                // The order of arrival tells what it is worth, and the view may have later ones of other partitions.
+                Ok(event) if is_by_arrival(&event) && is_known(known, record) => {}
+                Ok(event) => events.push(event),
+                Err(reason) => {
+                    poison += 1;
+                    say_quarantined(lines, record, &reason, now);
+                    quarantine.take(record, reason);
+                }
+            }
+        });
+        if records == 0 {
+            say_left_out(lines.flush());
+        }
+        self.expected = events.len();
+        let trouble = reader.trouble();
+        for batch in reader.passed_over() {
+            poison += 1;
+            quarantine.take_passed_over(batch);
+        }
+        let (quarantined, positions) = (self.quarantine.taken(), self.reader.positions());
+        Batch { events, records, poison, quarantined, samples, positions, trouble, failure: polled.err() }
+    }
+}
+
+/// A creation does too, since what has no version follows on it.
+fn is_by_arrival(event: &AccountEvent) -> bool {
+    event.version <= Some(1) && event.status != AccountStatus::Deleted
+}
+
+fn is_known(known: &Positions, record: RecordRef<'_>) -> bool {
+    known.get(&record.partition).is_some_and(|end| record.offset < *end)
+}
+
+fn say_quarantined(lines: &mut SampledLog, record: RecordRef<'_>, reason: &Unintelligible, now: Instant) {
+    let Some(left_out) = lines.allow(now) else { return };
+    let (partition, offset, code) = (record.partition, record.offset, reason.code());
+    tracing::warn!(partition, offset, code, %reason, left_out, "a record went to quarantine");
+}
+
+/// Says after a burst what was left out of it.
+fn say_left_out(records: u64) {
+    if records > 0 {
+        tracing::warn!(records, "left out the lines of {records} records that went to quarantine");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, HeaderList, Record};
+
+    use super::*;
+
+    /// As the seed's producer writes it, with no version; or with one.
+    fn record(status: &str, version: Option<&str>) -> Record {
+        let id = "550e8400-e29b-41d4-a716-446655440000";
+        let value = format!(r#"{{"type":"account.status_changed","account_id":"{id}","status":"{status}"}}"#);
+        let headers: HeaderList = version.map(|version| ("ce_sequence", version)).into_iter().collect();
+        Record { key: Some(id.into()), value: Some(value.into_bytes()), headers, ..Record::default() }
+    }
+
+    #[test]
+    fn a_creation_over_a_checkpoint_does_not_undo_what_followed_on_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = EmbeddedSettings { partition_count: 1, ..EmbeddedSettings::at(folder.path().join("log.db")) };
+        let log = EmbeddedLog::open(settings).unwrap();
+        let mut creation = record("ACTIVE", None);
+        creation.value = String::from_utf8(creation.value.unwrap())
+            .ok()
+            .map(|value| value.replace("status_changed", "created").into_bytes());
+        log.publisher("test").unwrap().publish(&[creation, record("BLOCKED", None)], 1).unwrap();
+        let mut quarantine = Quarantine::default();
+        let known = Positions::from([(0, 2)]);
+        let mut reader = BatchReader::new(log.reader(&Positions::new()).unwrap(), known, &mut quarantine);
+        let batch = reader.read(Duration::from_secs(10));
+        assert_eq!((batch.records, batch.events), (2, Vec::new()));
+        reader.begin_anew(log.reader(&Positions::new()).unwrap());
+        let (mut writer, view) = crate::accounts::view::account_view();
+        writer.gather(&reader.read(Duration::from_secs(10)).events);
+        writer.settle();
+        assert_eq!(view.count(AccountStatus::Blocked), 1);
+    }
+
+    #[test]
+    fn what_goes_by_its_arrival_is_not_applied_again_over_a_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = EmbeddedSettings { partition_count: 1, ..EmbeddedSettings::at(folder.path().join("log.db")) };
+        let log = EmbeddedLog::open(settings).unwrap();
+        let records =
+            [("BLOCKED", None), ("ACTIVE", Some("2")), ("DELETED", None), ("ACTIVE", None)].map(|(s, v)| record(s, v));
+        log.publisher("test").unwrap().publish(&records, 1).unwrap();
+        let statuses = |known: Positions| {
+            let mut quarantine = Quarantine::default();
+            let mut reader = BatchReader::new(log.reader(&Positions::new()).unwrap(), known, &mut quarantine);
+            let batch = reader.read(Duration::from_secs(10));
+            assert_eq!((batch.records, batch.poison, batch.samples.len()), (4, 0, 1));
+            batch.events.iter().map(|event| event.status.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(statuses(Positions::new()), ["BLOCKED", "ACTIVE", "DELETED", "ACTIVE"]);
+        assert_eq!(statuses(Positions::from([(0, 3)])), ["ACTIVE", "DELETED", "ACTIVE"]);
+        assert_eq!(statuses(Positions::from([(0, 4)])), ["ACTIVE", "DELETED"]);
+    }
+}

@@ -1,0 +1,293 @@
+//! How current the account view is: whether it holds every account yet (ARCHITECTURE.md C3), and how old what it shows
+//! is (C5).
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use account_events::AccountStatus;
+use event_log::Positions;
+use serde_json::{Value, json};
+
+use crate::accounts::view::AccountView;
+
+/// How long a partition that has more records may bring none until that is a failure. The feed reads all partitions at once, so
+/// one of them waits for the others no longer than for some batches.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// Written by the feed and its watch, read by handlers.
+#[derive(Debug)]
+pub struct ViewStatus {
+    /// Whether the view has reached the ends that stood when it started. It never turns back.
+    caught_up: AtomicBool,
+    records: AtomicU64,
+    quarantined: AtomicU64,
+    progress: Mutex<Progress>,
+    /// Beyond this age the view is no longer good for making cards; no bound if `None`.
+    max_age: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    positions: Positions,
+    partitions: BTreeMap<u32, Partition>,
+    /// When the view first had everything.
+    caught_up_at: Option<Instant>,
+    /// When the log last said where it ends.
+    answered_at: Option<Instant>,
+    /// Why the feed cannot read.
+    failure: Option<String>,
+    /// Why it cannot read some partitions.
+    trouble: Option<String>,
+    /// Which partitions have brought nothing for [`STALLED_AFTER`].
+    stalled: Option<String>,
+    /// Why the log does not say where it ends: a client of Kafka's that reads says nothing of an outage.
+    unanswered: Option<String>,
+    /// What is wrong with the log's settings.
+    warnings: Vec<String>,
+    /// What the log no longer has.
+    cut: Vec<String>,
+}
+
+/// How current the view is in one partition, as of when the log last said where it ends.
+#[derive(Debug)]
+struct Partition {
+    /// The last moment of which it is known that the view had all of the partition; `None` before it ever had.
+    current_at: Option<Instant>,
+    /// Records that the log had and the view had not.
+    lag: u64,
+    position: u64,
+    /// When the position last moved, or there was nothing to read.
+    moved_at: Instant,
+}
+
+/// What has changed about partitions that bring nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stall {
+    /// Some do, and none did before.
+    Began(String),
+    /// None do any more.
+    Ended,
+}
+
+impl ViewStatus {
+    pub(crate) fn new(max_age: Option<Duration>) -> Self {
+        ViewStatus {
+            caught_up: AtomicBool::new(false),
+            records: AtomicU64::new(0),
+            quarantined: AtomicU64::new(0),
+            progress: Mutex::default(),
+            max_age,
+        }
+    }
+
+    /// Why no card can be made by this view now, if so.
+    pub fn unready(&self) -> Option<String> {
+        if self.is_catching_up() {
+            // What cannot be read does not catch up.
+            return Some(match &self.lock().failure {
+                Some(failure) => format!("the account view cannot catch up: {failure}"),
+                None => "the account view is catching up".to_owned(),
+            });
+        }
+        let max_age = self.max_age?;
+        let age = self.age().unwrap_or(Duration::MAX);
+        (age > max_age)
+            .then(|| format!("the account view is {} s old, and may be {} s old", age.as_secs(), max_age.as_secs()))
+    }
+
+    /// Whether the view does not hold every account yet.
+    pub fn is_catching_up(&self) -> bool {
+        !self.caught_up.load(Ordering::Acquire)
+    }
+
+    /// Records that could not be understood, since the start.
+    pub fn quarantined(&self) -> u64 {
+        self.quarantined.load(Ordering::Relaxed)
+    }
+
+    /// Records read since the start.
+    pub fn records(&self) -> u64 {
+        self.records.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn read(&self, records: usize, quarantined: usize, positions: Positions) {
+        self.records.fetch_add(records as u64, Ordering::Relaxed);
+        self.quarantined.fetch_add(quarantined as u64, Ordering::Relaxed);
+        self.lock().positions = positions;
+    }
+
+    pub(crate) fn caught_up(&self) {
+        let mut progress = self.lock();
+        let now = *progress.caught_up_at.get_or_insert_with(Instant::now);
+        progress
+            .partitions
+            .values_mut()
+            .for_each(|partition| partition.current_at = partition.current_at.or(Some(now)));
+        self.caught_up.store(true, Ordering::Release);
+    }
+
+    /// Takes note of where the log ended at `at`, partition by partition: that others are read well is no comfort for one that
+    /// is not.
+    pub(crate) fn compare(&self, ends: &Positions, at: Instant) -> Option<Stall> {
+        let mut progress = self.lock();
+        let Progress { positions, partitions, caught_up_at, answered_at, unanswered, stalled, .. } = &mut *progress;
+        *unanswered = None;
+        partitions.retain(|number, _| ends.contains_key(number));
+        for (number, end) in ends {
+            let position = positions.get(number).copied().unwrap_or(0);
+            let partition = partitions.entry(*number).or_insert_with(|| Partition {
+                // One that is new was not there the last time.
+                current_at: caught_up_at.and(answered_at.or(*caught_up_at)),
+                lag: 0,
+                position,
+                moved_at: at,
+            });
+            partition.lag = end.saturating_sub(position);
+            if partition.lag == 0 {
+                partition.current_at = Some(at);
+            }
+            if partition.lag == 0 || partition.position != position {
+                (partition.position, partition.moved_at) = (position, at);
+            }
+        }
+        *answered_at = Some(at);
+        let is_stalled = |partition: &Partition| at.saturating_duration_since(partition.moved_at) >= STALLED_AFTER;
+        let text = |(number, partition): (&u32, &Partition)| {
+            let (seconds, Partition { position, lag, .. }) = (partition.moved_at.elapsed().as_secs(), partition);
+            format!("partition {number} has brought nothing for {seconds} s at offset {position}, {lag} before its end")
+        };
+        let texts: Vec<_> = partitions.iter().filter(|(_, partition)| is_stalled(partition)).map(text).collect();
+        let now = (!texts.is_empty()).then(|| texts.join("; "));
+        match (std::mem::replace(stalled, now.clone()), now) {
+            (None, Some(text)) => Some(Stall::Began(text)),
+            (Some(_), None) => Some(Stall::Ended),
+            _ => None,
+        }
+    }
+
+    /// Notes why some partitions cannot be read, if so.
+    pub(crate) fn troubled(&self, trouble: Option<String>) {
+        self.lock().trouble = trouble;
+    }
+
+    /// Notes what is wrong with the log's settings.
+    pub(crate) fn warned(&self, warnings: Vec<String>) {
+        self.lock().warnings = warnings;
+    }
+
+    /// Notes what the log no longer has.
+    pub(crate) fn cut(&self, cut: Vec<String>) {
+        self.lock().cut = cut;
+    }
+
+    /// Notes that the log does not say where it ends.
+    pub(crate) fn unanswered(&self, failure: String) {
+        self.lock().unanswered = Some(failure);
+    }
+
+    /// Notes that the log cannot be read, and tells whether that is new.
+    pub(crate) fn failed(&self, failure: String) -> bool {
+        self.lock().failure.replace(failure).is_none()
+    }
+
+    /// Notes that the log can be read, and tells whether that is new.
+    pub(crate) fn recovered(&self) -> bool {
+        self.lock().failure.take().is_some()
+    }
+
+    /// How long ago the view is known to have had everything, in the partition where that is longest ago; `None` before it ever
+    /// had.
+    pub fn age(&self) -> Option<Duration> {
+        let progress = self.lock();
+        let oldest = progress.partitions.values().map(|partition| partition.current_at).min();
+        oldest.unwrap_or(progress.caught_up_at).map(|at| at.elapsed())
+    }
+
+    /// For `/readyz`.
+    pub(crate) fn details(&self, view: &AccountView) -> Value {
+        let age = self.age();
+        let progress = self.lock();
+        let failures = [&progress.failure, &progress.trouble, &progress.stalled, &progress.unanswered];
+        json!({
+            "accounts": view.len(),
+            "active": view.count(AccountStatus::Active),
+            "blocked": view.count(AccountStatus::Blocked),
+            "deleted": view.count(AccountStatus::Deleted),
+            "caught_up": !self.is_catching_up(),
+            "age_seconds": age.map(|age| (age.as_secs_f64() * 1_000.0).round() / 1_000.0),
+            "lag": progress.partitions.values().map(|partition| partition.lag).max().unwrap_or(0),
+            "records": self.records(),
+            "quarantined": self.quarantined(),
+            "failure": failures.into_iter().flatten().next().map(|cause| process::public_cause(cause)),
+            "warnings": progress.warnings.iter().chain(&progress.cut).collect::<Vec<_>>(),
+        })
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many offsets lie between `positions` and `ends`.
+pub(crate) fn remaining(positions: &Positions, ends: &Positions) -> u64 {
+    ends.iter().map(|(partition, end)| end.saturating_sub(positions.get(partition).copied().unwrap_or(0))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn positions(offsets: [u64; 2]) -> Positions {
+        (0..).zip(offsets).collect()
+    }
+
+    /// A status that has caught up with two partitions of 5 records at `start`.
+    fn caught_up(start: Instant) -> ViewStatus {
+        let status = ViewStatus::new(None);
+        status.read(10, 0, positions([5, 5]));
+        assert_eq!(status.compare(&positions([5, 5]), start), None);
+        status.caught_up();
+        status
+    }
+
+    #[test]
+    fn a_partition_that_brings_nothing_is_a_failure_however_well_the_other_is_read() {
+        let start = Instant::now();
+        let status = caught_up(start);
+        let mut stalls = Vec::new();
+        for second in 1..=7 {
+            status.read(1, 0, positions([5, 5 + second]));
+            stalls.extend(status.compare(&positions([6, 5 + second]), start + Duration::from_secs(second)));
+        }
+        let [Stall::Began(text)] = &stalls[..] else { panic!("{stalls:?}") };
+        assert!(text.starts_with("partition 0 ") && text.contains("offset 5, 1 before its end"), "{text}");
+        let progress = status.lock();
+        assert_eq!(progress.partitions[&0].current_at, Some(start), "the age is the worst partition's");
+        assert_eq!(progress.partitions[&1].current_at, Some(start + Duration::from_secs(7)));
+        drop(progress);
+        status.read(1, 0, positions([6, 12]));
+        assert_eq!(status.compare(&positions([6, 12]), start + Duration::from_secs(8)), Some(Stall::Ended));
+    }
+
+    #[test]
+    fn a_partition_that_is_read_slowly_or_has_nothing_new_is_not_stalled() {
+        let start = Instant::now();
+        let status = caught_up(start);
+        for second in 1..=20 {
+            status.read(1, 0, positions([5 + second, 5]));
+            assert_eq!(status.compare(&positions([1_000, 5]), start + Duration::from_secs(second)), None);
+        }
+    }
+
+    #[test]
+    fn a_partition_that_is_added_counts_as_lag_and_is_as_old_as_the_last_look() {
+        let start = Instant::now();
+        let status = caught_up(start);
+        let ends = Positions::from([(0, 5), (1, 5), (2, 4)]);
+        assert_eq!(status.compare(&ends, start + Duration::from_secs(1)), None);
+        let progress = status.lock();
+        assert_eq!((progress.partitions[&2].lag, progress.partitions[&2].current_at), (4, Some(start)));
+    }
+}

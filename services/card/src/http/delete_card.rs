@@ -1,0 +1,26 @@
+//! `DELETE /card?id=`: the card stays, with `deleted` true.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use http_server::{QueryParams, Versions};
+use serde_json::{Value, json};
+
+use crate::http::error::CardError;
+use crate::http::response::{CardQuery, CardService};
+
+pub(crate) async fn delete_card(
+    State(service): State<Arc<CardService>>,
+    QueryParams(query): QueryParams<CardQuery>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, CardError> {
+    let id = query.id()?;
+    // A card has no ETag, so only `*` can match. What fails without the condition fails in the same way with it.
+    if http_server::if_none_match(&headers) == Some(Versions::Any) && !service.store.card(id).await?.deleted {
+        return Err(CardError::Exists);
+    }
+    service.store.delete(id).await?;
+    Ok(Json(json!({ "message": "Card deleted successfully" })))
+}

@@ -1,0 +1,36 @@
+//! What the endpoints share.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::accounts::status::ViewStatus;
+use crate::accounts::view::AccountView;
+use crate::http::error::CardError;
+use crate::store::Store;
+
+/// What handlers work with.
+pub(crate) struct CardService {
+    pub(crate) store: Store,
+    pub(crate) view: AccountView,
+    pub(crate) status: Arc<ViewStatus>,
+}
+
+/// `?id=`
+#[derive(Deserialize)]
+pub(crate) struct CardQuery {
+    id: Option<String>,
+}
+
+impl CardQuery {
+    pub(crate) fn id(&self) -> Result<Uuid, CardError> {
+        let id = self.id.as_deref().filter(|id| !id.is_empty()).ok_or(CardError::MissingId)?;
+        parse_id(id).ok_or(CardError::InvalidId)
+    }
+}
+
+/// A card's id as this service writes it, with hyphens.
+pub(crate) fn parse_id(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH)
+}

@@ -1,0 +1,21 @@
+//! Every path of the card service.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::http::create_card::create_card;
+use crate::http::delete_card::delete_card;
+use crate::http::get_card::{get_card, get_card_by_number};
+use crate::http::list_cards::{list_cards, list_cards_by_account};
+use crate::http::response::CardService;
+
+pub(crate) fn routes(service: Arc<CardService>) -> Router {
+    Router::new()
+        .route("/card", get(get_card).post(create_card).delete(delete_card))
+        .route("/cards", get(list_cards))
+        .route("/cards/by-number", get(get_card_by_number))
+        .route("/cards/by-account", get(list_cards_by_account))
+        .with_state(service)
+}
