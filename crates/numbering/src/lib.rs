@@ -1,4 +1,4 @@
-//! Numbers and ids that never collide and cannot be guessed: a keyed permutation of a sequence (ARCHITECTURE.md, "Numbers").
+//! Numbers and ids that never collide and cannot be guessed: a keyed permutation of a sequence (docs/decisions/0006).
 //!
 //! A permutation has one number for each sequence, so there is nothing to collide and nothing to retry; it runs backwards
 //! too, so a row is found by its number without an index. Numbers have eight digits until the sequence has used all of
