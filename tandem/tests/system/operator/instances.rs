@@ -14,9 +14,9 @@ use crate::requests::{create_card, error};
 /// Accounts that an instance is asked about after its start, about as many at most.
 const ASKED: usize = 200;
 
-/// Requests of all instances after which each has logged several times what a pipe holds, 64 KiB: at `debug` each request
-/// is a line.
-const REQUESTS_TO_FILL_A_PIPE: usize = 4_000;
+/// How often [`ACKNOWLEDGED`] requests must be answered until an instance that logs each, at `debug`, has logged more than
+/// a pipe holds, 64 KiB.
+const ROUNDS_TO_FILL_A_PIPE: usize = 10;
 
 impl<'a> Operator<'a> {
     pub(super) fn kill_publisher(&mut self) -> Duration {
@@ -107,7 +107,7 @@ impl<'a> Operator<'a> {
         instance.stop(libc::SIGTERM);
         instance.restart_with(&[("LOG_LEVEL", "debug")]);
         instance.with_process(|process| process.leave_stderr_unread());
-        self.load.wait_for(REQUESTS_TO_FILL_A_PIPE);
+        (0..ROUNDS_TO_FILL_A_PIPE).for_each(|_| self.load.wait_for(ACKNOWLEDGED));
         let away = self.endure(random);
         self.stop(instance, libc::SIGTERM);
         away

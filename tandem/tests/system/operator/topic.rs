@@ -19,11 +19,11 @@ const CODECS: [&str; 4] = ["zstd", "lz4", "snappy", "gzip"];
 const MAX_PARTITIONS: u32 = 5;
 
 /// Less than a batch of [`BACKLOG`], more than any event.
-const SMALL_BATCH_BYTES: &str = "65536";
+const SMALL_BATCH_BYTES: &str = "16384";
 
 /// Events that wait in the outbox before they are published in small batches: with some 390 bytes an event each of
 /// [`MAX_PARTITIONS`] has more than [`SMALL_BATCH_BYTES`].
-const BACKLOG: i64 = 2_000;
+const BACKLOG: i64 = 500;
 
 impl Operator<'_> {
     pub(super) fn compress(&mut self, random: &mut Random) -> Duration {
