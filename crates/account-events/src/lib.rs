@@ -9,10 +9,12 @@
 mod account;
 mod decode;
 mod encode;
+mod trace_parent;
 
 pub use account::{AccountId, AccountStatus, EventType, InvalidAccountId, MAX_VERSION, Version};
 pub use decode::Unintelligible;
 pub use encode::Envelope;
+pub use trace_parent::TraceParent;
 
 /// Raised whenever [`AccountEvent::decode`] makes something else of a record, so that what was made of records before is
 /// not taken for what would be made of them now.

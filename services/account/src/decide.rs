@@ -8,10 +8,10 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, Version};
+use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, TraceParent, Version};
 use country_code::CountryCode;
 use event_log::Record;
-use http_server::{Conditions, TraceParent};
+use http_server::Conditions;
 use jiff::Timestamp;
 use uuid::Uuid;
 

@@ -5,6 +5,7 @@ mod delete_account;
 pub mod error;
 mod get_account;
 mod list_accounts;
+mod request_trace;
 mod response;
 pub(crate) mod router;
 mod update_account;

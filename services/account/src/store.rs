@@ -10,10 +10,10 @@ pub(crate) mod sqlite;
 
 use std::thread::JoinHandle;
 
-use account_events::{AccountId, AccountStatus};
+use account_events::{AccountId, AccountStatus, TraceParent};
 use country_code::CountryCode;
 use database::{DatabaseUrl, FailStop, GroupCommit, OpenError, StoreError};
-use http_server::{Conditions, TraceParent};
+use http_server::Conditions;
 use process::Clock;
 
 use crate::account::{Account, BeholderName, Change};

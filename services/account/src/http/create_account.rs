@@ -6,10 +6,11 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use http_server::{JsonBody, TraceParent};
+use http_server::JsonBody;
 use serde::Deserialize;
 
 use crate::http::error::AccountError;
+use crate::http::request_trace::RequestTrace;
 use crate::http::response::with_etag;
 use crate::store::Store;
 
@@ -21,7 +22,7 @@ pub(crate) struct CreateAccount {
 
 pub(crate) async fn create_account(
     State(store): State<Arc<Store>>,
-    trace: TraceParent,
+    RequestTrace(trace): RequestTrace,
     JsonBody(request): JsonBody<CreateAccount>,
 ) -> Result<Response, AccountError> {
     let beholder_name = given(request.beholder_name, "beholder_name")?;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use http_server::{Conditions, QueryParams, TraceParent};
+use http_server::{Conditions, QueryParams};
 use serde_json::{Value, json};
 
 use crate::account::Change;
 use crate::http::error::AccountError;
+use crate::http::request_trace::RequestTrace;
 use crate::http::response::AccountQuery;
 use crate::store::Store;
 
@@ -17,7 +18,7 @@ pub(crate) async fn delete_account(
     State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<AccountQuery>,
     headers: HeaderMap,
-    trace: TraceParent,
+    RequestTrace(trace): RequestTrace,
 ) -> Result<Json<Value>, AccountError> {
     store.change(query.id()?, Change::Delete, Conditions::from_headers(&headers), trace).await?;
     Ok(Json(json!({ "message": "Account deleted successfully" })))

@@ -6,11 +6,12 @@ use account_events::AccountStatus;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use http_server::{Conditions, JsonBody, QueryParams, TraceParent};
+use http_server::{Conditions, JsonBody, QueryParams};
 use serde::Deserialize;
 
 use crate::account::Change;
 use crate::http::error::AccountError;
+use crate::http::request_trace::RequestTrace;
 use crate::http::response::{AccountQuery, with_etag};
 use crate::store::Store;
 
@@ -25,7 +26,7 @@ pub(crate) async fn update_account(
     State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<AccountQuery>,
     headers: HeaderMap,
-    trace: TraceParent,
+    RequestTrace(trace): RequestTrace,
     JsonBody(request): JsonBody<UpdateAccount>,
 ) -> Result<Response, AccountError> {
     let id = query.id()?;

@@ -77,8 +77,7 @@ impl RecentEvents {
 
 #[cfg(test)]
 mod tests {
-    use account_events::{AccountId, AccountStatus};
-    use http_server::TraceParent;
+    use account_events::{AccountId, AccountStatus, TraceParent};
     use jiff::Timestamp;
     use uuid::Uuid;
 

@@ -4,10 +4,9 @@ mod handover;
 pub(crate) mod outbox;
 mod writer;
 
-use account_events::{AccountEvent, AccountId, AccountStatus, EventType, Version};
+use account_events::{AccountEvent, AccountId, AccountStatus, EventType, TraceParent, Version};
 use database::postgres::{Parameter, Postgres, PostgresSchema};
 use database::{GroupCommit, OpenError, StoreError};
-use http_server::TraceParent;
 use jiff::Timestamp;
 use numbering::Numbering;
 use process::Clock;

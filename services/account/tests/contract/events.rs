@@ -88,7 +88,7 @@ fn a_request_without_a_valid_traceparent_starts_a_trace() {
         .into_iter()
         .map(|placed| String::from_utf8(placed.record.headers.get("traceparent").unwrap().to_vec()).unwrap())
         .collect();
-    assert!(traces.iter().all(|trace| http_server::TraceParent::parse(trace).is_some()), "{traces:?}");
+    assert!(traces.iter().all(|trace| account_events::TraceParent::parse(trace).is_some()), "{traces:?}");
     traces.dedup_by_key(|trace| trace[3..35].to_owned());
     assert_eq!(traces.len(), 2, "a trace each");
 }

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use account_events::{AccountId, AccountStatus, Version};
+use account_events::{AccountId, AccountStatus, TraceParent, Version};
 use database::StoreError;
 use database::sqlite::{Durability, SharedConnection};
 use event_log::Record;
-use http_server::TraceParent;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};

@@ -91,7 +91,7 @@ mod tests {
     use crate::account::Change;
     use crate::decide::Command;
 
-    const TRACE: http_server::TraceParent = http_server::TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
+    const TRACE: account_events::TraceParent = account_events::TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
 
     /// The ids of so many new accounts.
     fn create(writer: &mut Writer, count: usize) -> Vec<AccountId> {

@@ -194,8 +194,8 @@ fn write(
 
 #[cfg(test)]
 mod tests {
+    use account_events::TraceParent;
     use database::sqlite::SqliteFile;
-    use http_server::TraceParent;
     use numbering::Numbering;
 
     use super::super::SCHEMA;
