@@ -9,9 +9,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use database::{DatabaseUrl, FailStop};
+use clock::Clock;
 use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, KafkaLog, KafkaSettings};
-use process::{Clock, Variables};
+use postgres::DatabaseUrl;
+use process::Variables;
+use sqlite_file::FailStop;
 use tokio_util::sync::CancellationToken;
 
 use crate::settings::{Command, Settings};

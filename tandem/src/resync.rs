@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use account_service::outbox::resync::{Progress, Resync};
-use database::DatabaseUrl;
+use postgres::DatabaseUrl;
 use tokio_util::sync::CancellationToken;
 
 /// How often it is asked how far it is.

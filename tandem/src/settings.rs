@@ -1,8 +1,8 @@
 //! The settings of the all-in-one (docs/operations/configure.md).
 
 use clap::{Parser, Subcommand};
-use database::DatabaseUrl;
 use http_server::HttpArgs;
+use postgres::DatabaseUrl;
 use process::{CommonArgs, KafkaArgs};
 
 /// Tandem, whole: the account service, the card service and an event log between them, in one process.

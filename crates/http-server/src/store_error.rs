@@ -1,7 +1,7 @@
 //! A database's failures as answers. Its own message is for the log, not for the caller.
 
 use axum::http::StatusCode;
-use database::StoreError;
+use group_commit::StoreError;
 
 use crate::error::ApiError;
 

@@ -4,7 +4,6 @@
 
 mod args;
 mod banner;
-mod clock;
 mod descriptors;
 mod dot_env;
 mod kafka_args;
@@ -20,7 +19,6 @@ mod variables;
 
 pub use args::CommonArgs;
 pub use banner::print_banner;
-pub use clock::Clock;
 pub use descriptors::raise_descriptor_limit;
 pub use kafka_args::{KafkaArgs, SaslMechanism, Secret, SecurityProtocol};
 pub use memory::provide_pages;

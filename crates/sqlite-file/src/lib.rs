@@ -1,283 +1,255 @@
-//! A SQLite file in WAL mode that one process owns: its lock, its modes, and its write-ahead log from start to stop.
-//!
-//! - **Lock.** One process has the file. The lock is on the database file itself, so that a symbolic link, a hard link and
-//!   another spelling of its path are the same lock.
-//! - **Start.** The header of the file says "WAL mode" from the start on and "rollback mode" after a clean stop. A file in
-//!   WAL mode without its `-wal` file may lack acknowledged rows, and the start says so.
-//! - **Stop.** [`DatabaseFile::close`] moves the write-ahead log to the file and removes it. Nothing else does: a
-//!   connection that is closed leaves the log alone, so that no panic and no failed disk can cost its rows.
-//! - **Failure.** [`FailStop`] ends the process when the storage fails.
+//! A SQLite file that one process owns: durable at every commit, migrated when opened, read while it is written.
 
+mod database_file;
+mod durability;
 mod fail_stop;
 mod modes;
+mod open_error;
+mod read_pool;
+mod shared_connection;
+mod wal_mover;
+mod write_back;
 
-use std::fs::{self, File, TryLockError};
-use std::io;
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use group_commit::StoreError;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+pub use self::database_file::{DatabaseFile, UseProbe, connect_beside};
+pub use self::durability::Durability;
 pub use self::fail_stop::{FailStop, StorageFailed};
 pub use self::modes::{create_folder, for_owner, warn_of_exposed};
+pub use self::open_error::OpenError;
+pub use self::read_pool::ReadPool;
+pub use self::shared_connection::SharedConnection;
 
-/// How long opening waits for a process that only looks whether the file is in use.
-const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+/// Statements kept prepared by a connection: more than a service has.
+const PREPARED_STATEMENTS: usize = 64;
 
-/// The pause between two attempts to lock.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Memory for the pages of one connection, in KiB, taken as it is used: more than the inner pages of ten million accounts and cards, so
+/// that of a page anywhere among them only its rows come from disk. The system's own page cache holds the rest.
+const PAGE_CACHE_KIB: i64 = 16 * 1_024;
 
-/// How long the change of the journal mode waits for other processes (an operator's `sqlite3`).
-const MODE_PATIENCE: Duration = Duration::from_secs(2);
+/// The write-ahead log is cut back to this when it has been written to the file, in bytes.
+const WAL_KEEP_BYTES: i64 = 32 * 1_024 * 1_024;
 
-/// How long the WAL checkpoint at the start waits for them: it is repeated while the service runs.
-const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a connection waits for another one's lock: a transaction's beside the writer's, which is as long as a sync.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the header has the version of the format that readers need (sqlite.org/fileformat2.html, 1.3).
-const READ_VERSION_OFFSET: u64 = 19;
-
-/// That version in WAL mode.
-const WAL_VERSION: u8 = 2;
-
-/// Why a file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// The system refuses to create, open or lock it.
-    #[error("cannot open {path}: {reason}")]
-    Unusable {
-        /// The file or folder.
-        path: PathBuf,
-        /// The error of the system.
-        reason: String,
-    },
-    /// Another process has it.
-    #[error("{0} is in use by another process: two would overwrite each other's rows")]
-    InUse(PathBuf),
+/// Whose file it is and how it came to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Schema {
+    /// SQLite's `application_id`, so that a service never takes another's file for its own.
+    pub application_id: i32,
+    /// Whose file it is, for a person: `account service`.
+    pub owner: &'static str,
+    /// The SQL of each version; a file at version `n` has had the first `n`. Never change one that has been released.
+    pub migrations: &'static [&'static str],
 }
 
-/// A locked file. Clones are of the same lock, which lasts as long as any of them.
+/// An open file. The lock on it lasts as long as this and all that was made of it.
 #[derive(Debug, Clone)]
-pub struct DatabaseFile(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    /// The path as it was given, for messages.
-    name: PathBuf,
-    /// Without links, as SQLite sees it: the write-ahead log is beside the target of a link.
-    path: PathBuf,
-    /// Closing a descriptor of the file releases SQLite's own locks on it in this process (sqlite.org/howtocorrupt.html,
-    /// 2.2), so these stay open until the last connection is closed.
-    file: Arc<File>,
-    _lock: File,
-    fail_stop: FailStop,
-    /// Whether there is a write-ahead log of ours: a file that was refused is left as it is.
-    is_started: AtomicBool,
+pub struct SqliteFile {
+    file: DatabaseFile,
+    /// What [`close`](SqliteFile::close) closes.
+    shared: Arc<Mutex<Vec<SharedConnection>>>,
 }
 
-impl DatabaseFile {
-    /// Locks the file at `name`, and creates it, and its folder, for the owner alone if they are missing. No connection is
-    /// opened. Warns of modes that are too wide and of a write-ahead log that is missing.
-    pub fn open(name: &Path) -> Result<Self, FileError> {
-        let unusable =
-            |path: &Path, error: io::Error| FileError::Unusable { path: path.into(), reason: error.to_string() };
-        let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Some(folder) = folder {
-            create_folder(folder).map_err(|error| unusable(folder, error))?;
-        }
-        let file = for_owner().read(true).open(name).map_err(|error| unusable(name, error))?;
-        let path = fs::canonicalize(name).map_err(|error| unusable(name, error))?;
-        let lock = lock(&file, &path).map_err(|error| unusable(name, error))?;
-        let began = Instant::now();
-        while let Err(error) = lock.try_lock() {
-            match error {
-                TryLockError::WouldBlock if began.elapsed() < LOCK_PATIENCE => thread::park_timeout(LOCK_PAUSE),
-                TryLockError::WouldBlock => {
-                    // The other one may be in this process, and closing the file would release its locks.
-                    std::mem::forget((file, lock));
-                    return Err(FileError::InUse(name.to_owned()));
-                }
-                TryLockError::Error(error) => return Err(unusable(name, error)),
-            }
-        }
-        let [wal, shm] = ["-wal", "-shm"].map(|suffix| beside(&path, suffix));
-        // SQLite does not say which of its files it cannot open, or why.
-        for path in [&wal, &shm] {
-            match File::options().read(true).write(true).open(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(path, error)),
-                _ => {}
-            }
-        }
-        let mut version = [0];
-        let is_in_wal_mode = file.read_exact_at(&mut version, READ_VERSION_OFFSET).is_ok() && version == [WAL_VERSION];
-        if is_in_wal_mode && !wal.exists() {
-            tracing::warn!(
-                path = %name.display(),
-                "the write-ahead log {} is missing, and the file was not closed by a clean stop: rows that were \
-                 acknowledged may be missing. If the file is a copy, copy it again, with its -wal file or after a clean \
-                 stop. It is complete if the .backup command of sqlite3 wrote it, or if sqlite3 has opened it since",
-                wal.display(),
-            );
-        }
-        let folder = folder.into_iter();
-        warn_of_exposed(&folder.chain([name, &wal, &shm]).collect::<Vec<_>>());
-        Ok(DatabaseFile(Arc::new(Inner {
-            name: name.to_owned(),
-            path,
-            file: Arc::new(file),
-            _lock: lock,
-            fail_stop: FailStop::default(),
-            is_started: AtomicBool::new(false),
-        })))
+impl SqliteFile {
+    /// Opens the file at `path`, creates it (and its folder) if it is missing, takes the lock, and brings it to the last
+    /// version of `schema`, each step in a transaction of its own.
+    pub fn open(path: &Path, schema: &Schema) -> Result<Self, OpenError> {
+        let file = SqliteFile { file: DatabaseFile::open(path)?, shared: Arc::default() };
+        let connection = file.file.connect(OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let connection = connection.map_err(|error| open_error(path, &error))?;
+        // Nothing is written to a file of somebody else.
+        check_owner(&connection, schema, path)?;
+        file.file.start_wal(&connection).map_err(|error| open_error(path, &error))?;
+        migrate(&mut file.writer()?, schema, path)?;
+        Ok(file)
     }
 
-    /// One more connection to the file. Whoever has it keeps a clone of this file at least as long. Closing it leaves the
-    /// write-ahead log alone.
-    pub fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
-        connect_beside(&self.0.path, flags)
+    /// A connection that writes to a file of exactly this schema which another process may have. It is for what no process
+    /// keeps in memory, but looks up in the file.
+    pub fn connect_beside(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
+        if let Err(error) = std::fs::metadata(path) {
+            return Err(OpenError::Unusable { path: path.to_owned(), reason: error.to_string() });
+        }
+        let connection = connect_beside(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
+        let connection = connection.and_then(as_writer).map_err(|error| open_error(path, &error))?;
+        let (found, known) = (check_owner(&connection, schema, path)?, schema.migrations.len());
+        match found == known {
+            true => Ok(connection),
+            false => Err(OpenError::Older { path: path.to_owned(), found, known }),
+        }
     }
 
-    /// Puts the file into WAL mode, and makes everything durable that a process that was killed has left in the write-ahead
-    /// log: what a failed fsync has left there is written anew. For the first `connection`, whose busy timeout it changes.
-    pub fn start_wal(&self, connection: &Connection) -> rusqlite::Result<()> {
-        connection.busy_timeout(MODE_PATIENCE)?;
-        self.0.is_started.store(true, Ordering::Release);
-        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-        connection.busy_timeout(CHECKPOINT_PATIENCE)?;
-        match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            // Reads are still of use.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-                tracing::warn!(path = %self.0.name.display(), %error, "the write-ahead log is not moved to the file yet");
-            }
-            moved => moved?,
-        }
-        let synced = self.sync_folder().and_then(|()| File::open(beside(&self.0.path, "-wal"))?.sync_data());
-        synced.map_err(|error: io::Error| {
-            let failure = ffi::Error::new(ffi::SQLITE_IOERR_FSYNC);
-            rusqlite::Error::SqliteFailure(failure, Some(error.to_string()))
-        })
+    /// A connection that writes. Its commits are durable when they return: `synchronous=FULL` (ARCHITECTURE.md A2, B1).
+    /// The caller closes it before this file.
+    pub fn writer(&self) -> Result<Connection, OpenError> {
+        open_writer(&self.file)
     }
 
-    /// Moves the write-ahead log to the file, removes it, and notes in the file that it is whole. All connections of this
-    /// process are closed before. Does nothing once the storage has failed, or where [`start_wal`](DatabaseFile::start_wal)
-    /// was not called.
-    ///
-    /// Another process that has the file open keeps it in WAL mode: then the log is moved and stays, empty.
-    pub fn close(&self) -> Result<(), String> {
-        if self.0.fail_stop.has_failed() || !self.0.is_started.swap(false, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| error.to_string())?;
-        let run = |sql: &str| {
-            connection.busy_timeout(MODE_PATIENCE)?;
-            self.check(connection.query_row(sql, [], |_| Ok(())))
-        };
-        match run("PRAGMA journal_mode = DELETE") {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
-                run("PRAGMA wal_checkpoint(TRUNCATE)").map_err(|error| error.to_string())?;
-                let path = self.0.name.display();
-                tracing::warn!(%path, "another process has the file open: its -wal file stays, copy both together");
-            }
-            closed => closed.map_err(|error| error.to_string())?,
-        }
-        drop(connection);
-        self.sync_folder().map_err(|error| error.to_string())
+    /// As [`writer`](SqliteFile::writer), for a thread that may be blocked elsewhere when the file is closed.
+    pub fn shared_writer(&self) -> Result<SharedConnection, OpenError> {
+        Ok(self.share(self.writer()?))
     }
 
-    /// Passes on `result`, which SQLite has just returned to this thread, and [notes](DatabaseFile::note) its error.
-    pub fn check<T>(&self, result: rusqlite::Result<T>) -> rusqlite::Result<T> {
-        result.inspect_err(|error| self.note(error))
+    /// A connection whose commits are durable once [`Durability::sync`] says so: the one that a group commit writes with. What
+    /// it has written is moved to the file beside its commits. It is closed before the durability.
+    pub fn group_writer(&self) -> Result<(Connection, Durability), OpenError> {
+        let mut connection = self.writer()?;
+        connection.pragma_update(None, "synchronous", "normal").map_err(|error| open_error(self.path(), &error))?;
+        wal_mover::move_beside(&mut connection, &self.file)?;
+        Ok((connection, Durability::open(&self.file)?))
     }
 
-    /// Triggers the [`FailStop`] if `error`, which SQLite has just returned to this thread, says that the storage failed.
-    pub fn note(&self, error: &rusqlite::Error) {
-        if fail_stop::is_storage_failure(error) {
-            self.0.fail_stop.trigger(&self.0.name, error);
-        }
+    /// A connection that only reads, and sees each commit as soon as it is written. The caller closes it before this file.
+    pub fn reader(&self) -> Result<Connection, OpenError> {
+        let connection = self.file.connect(OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|connection| {
+            configure(&connection)?;
+            // SQLite opens the write-ahead log when it first reads.
+            connection.query_row("PRAGMA user_version", [], |_| Ok(()))?;
+            Ok(connection)
+        });
+        connection.map_err(|error| open_error(self.path(), &error))
+    }
+
+    fn shared_reader(&self) -> Result<SharedConnection, OpenError> {
+        Ok(self.share(self.reader()?))
+    }
+
+    /// Readers for handlers, of what the writer with this `durability` writes.
+    pub fn read_pool(&self, durability: Durability) -> Result<ReadPool, OpenError> {
+        ReadPool::open(self, durability)
     }
 
     /// What ends the process when the storage of this file fails.
     pub fn fail_stop(&self) -> &FailStop {
-        &self.0.fail_stop
+        self.file.fail_stop()
     }
 
-    /// The database file, open for reading and writing.
-    pub fn file(&self) -> Arc<File> {
-        Arc::clone(&self.0.file)
+    /// Closes the shared connections, each when what it runs has ended, and then the file, so that it is whole without its
+    /// write-ahead log ([`DatabaseFile::close`]). The writers are closed before.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let shared = std::mem::take(&mut *self.shared.lock().unwrap_or_else(PoisonError::into_inner));
+        shared.iter().for_each(SharedConnection::close);
+        self.file.close().map_err(|error| StoreError::Unavailable(format!("cannot close the database: {error}")))
     }
 
-    /// The path as it was given, for messages.
-    pub fn name(&self) -> &Path {
-        &self.0.name
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.file.name()
     }
 
-    /// The file whose name is that of the database with `suffix`: `-wal`.
-    pub fn beside(&self, suffix: &str) -> PathBuf {
-        beside(&self.0.path, suffix)
-    }
-
-    /// Makes durable which files there are.
-    fn sync_folder(&self) -> io::Result<()> {
-        File::open(self.0.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    fn share(&self, connection: Connection) -> SharedConnection {
+        let shared = SharedConnection::new(connection, self.file.clone());
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(shared.clone());
+        shared
     }
 }
 
-/// A connection to the file at `path`, which another process may have. Closing it leaves the write-ahead log alone.
-pub fn connect_beside(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+fn open_writer(file: &DatabaseFile) -> Result<Connection, OpenError> {
+    let connection = file.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(as_writer);
+    connection.map_err(|error| open_error(file.name(), &error))
+}
+
+fn as_writer(connection: Connection) -> rusqlite::Result<Connection> {
+    configure(&connection)?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "journal_size_limit", WAL_KEEP_BYTES)?;
+    connection.pragma_update(None, "foreign_keys", "on")?;
     Ok(connection)
 }
 
-/// Looks whether a process has a file. It keeps the file open, since closing it would release the locks of connections
-/// that this process has to it.
-#[derive(Debug)]
-pub struct UseProbe {
-    _file: File,
-    lock: File,
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED_STATEMENTS);
+    connection.pragma_update(None, "cache_size", -PAGE_CACHE_KIB)
 }
 
-impl UseProbe {
-    /// Of the file at `path`.
-    pub fn open(path: &Path) -> Result<Self, FileError> {
-        let open = || {
-            let file = File::options().read(true).write(true).open(path)?;
-            Ok(UseProbe { lock: lock(&file, &fs::canonicalize(path)?)?, _file: file })
-        };
-        open().map_err(|error: io::Error| FileError::Unusable { path: path.into(), reason: error.to_string() })
+/// Checks whose file it is and that this binary knows its schema, and returns the version of that.
+fn check_owner(connection: &Connection, schema: &Schema, path: &Path) -> Result<usize, OpenError> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+    let read = || {
+        Ok((
+            number("PRAGMA application_id")?,
+            number("PRAGMA user_version")?,
+            number("SELECT count(*) FROM sqlite_schema")?,
+        ))
+    };
+    let (application_id, version, tables) = read().map_err(|error: rusqlite::Error| open_error(path, &error))?;
+    if tables > 0 && application_id != i64::from(schema.application_id) {
+        return Err(OpenError::Foreign { path: path.to_owned(), owner: schema.owner });
     }
-
-    /// Whether a process has it now.
-    pub fn is_in_use(&self) -> bool {
-        match self.lock.try_lock() {
-            Ok(()) => self.lock.unlock().is_err(),
-            Err(error) => matches!(error, TryLockError::WouldBlock),
-        }
+    let (found, known) = (usize::try_from(version).unwrap_or(usize::MAX), schema.migrations.len());
+    match found > known {
+        true => Err(OpenError::Newer { path: path.to_owned(), found, known }),
+        false => Ok(found),
     }
 }
 
-/// What carries the lock of the database `file`: the file itself, where its lock (`flock`) and those of SQLite (`fcntl`)
-/// do not meet.
-#[cfg(target_os = "linux")]
-fn lock(file: &File, _path: &Path) -> io::Result<File> {
-    file.try_clone()
+fn migrate(connection: &mut Connection, schema: &Schema, path: &Path) -> Result<(), OpenError> {
+    let failed = |error: rusqlite::Error| open_error(path, &error);
+    let version = check_owner(connection, schema, path)?;
+    for (index, sql) in schema.migrations.iter().enumerate().skip(version) {
+        let step = connection.transaction().and_then(|transaction| {
+            transaction.execute_batch(sql)?;
+            transaction.pragma_update(None, "application_id", schema.application_id)?;
+            transaction.pragma_update(None, "user_version", index as i64 + 1)?;
+            transaction.commit()
+        });
+        step.map_err(failed)?;
+    }
+    Ok(())
 }
 
-/// Elsewhere they exclude each other, so a file beside it carries the lock.
-#[cfg(not(target_os = "linux"))]
-fn lock(_file: &File, path: &Path) -> io::Result<File> {
-    for_owner().open(beside(path, ".lock"))
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, reason },
+        _ => OpenError::Unusable { path, reason },
+    }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    const SCHEMA: Schema = Schema {
+        application_id: 7,
+        owner: "test",
+        migrations: &["CREATE TABLE one (n INTEGER)", "ALTER TABLE one ADD COLUMN m INTEGER"],
+    };
+
+    fn refused(path: &Path, schema: &Schema) -> String {
+        SqliteFile::open(path, schema).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn a_file_is_migrated_from_whatever_version_it_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/file.db");
+        drop(SqliteFile::open(&path, &Schema { migrations: &SCHEMA.migrations[..1], ..SCHEMA }).unwrap());
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        file.writer().unwrap().execute("INSERT INTO one (n, m) VALUES (1, 2)", []).unwrap();
+    }
+
+    #[test]
+    fn a_newer_a_foreign_a_damaged_and_a_locked_file_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file.db");
+        let file = SqliteFile::open(&path, &SCHEMA).unwrap();
+        assert!(refused(&path, &SCHEMA).contains("in use by another process"));
+        drop(file);
+        let older = Schema { migrations: &SCHEMA.migrations[..1], ..SCHEMA };
+        assert!(refused(&path, &older).contains("schema version 2, and this binary knows up to 1"));
+        assert!(refused(&path, &Schema { application_id: 8, ..SCHEMA }).contains("not a database of the test"));
+        let garbage = folder.path().join("garbage.db");
+        std::fs::write(&garbage, [42; 8_192]).unwrap();
+        assert!(refused(&garbage, &SCHEMA).contains("garbage.db is damaged or no database"));
+        assert!(refused(folder.path(), &SCHEMA).contains("cannot open"));
+    }
+}

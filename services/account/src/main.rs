@@ -5,10 +5,11 @@ use std::sync::Arc;
 use account_service::{Config, NAME};
 use anyhow::bail;
 use clap::Parser;
-use database::DatabaseUrl;
+use clock::Clock;
 use event_log::{KafkaLog, KafkaSettings};
 use http_server::HttpArgs;
-use process::{Clock, CommonArgs, KafkaArgs, Variables};
+use postgres::DatabaseUrl;
+use process::{CommonArgs, KafkaArgs, Variables};
 use tokio_util::sync::CancellationToken;
 
 /// The account service: keeps accounts, and publishes an event on Kafka for every creation and every change of status.

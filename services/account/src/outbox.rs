@@ -11,8 +11,8 @@ pub mod resync;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
-use database::StoreError;
 use event_log::{LogError, Record};
+use group_commit::StoreError;
 
 /// Beyond every position in the outbox: databases count in 63 bits.
 pub(crate) const NO_END: u64 = i64::MAX as u64;

@@ -10,11 +10,13 @@ pub(crate) mod sqlite;
 
 use std::thread::JoinHandle;
 
+use ::postgres::DatabaseUrl;
 use account_events::{AccountId, AccountStatus, TraceParent};
+use clock::Clock;
 use country_code::CountryCode;
-use database::{DatabaseUrl, FailStop, GroupCommit, OpenError, StoreError};
+use group_commit::{GroupCommit, StoreError};
 use http_server::Conditions;
-use process::Clock;
+use sqlite_file::FailStop;
 
 use crate::account::{Account, BeholderName, Change};
 use crate::account_number::AccountNumbering;
@@ -66,10 +68,10 @@ pub struct PageRequest {
 
 impl Store {
     /// Opens the database at `url`. Whoever commits events signals `outbox`.
-    pub(crate) async fn open(url: &DatabaseUrl, clock: Clock, signal: OutboxSignal) -> Result<Opened, OpenError> {
+    pub(crate) async fn open(url: &DatabaseUrl, clock: Clock, signal: OutboxSignal) -> anyhow::Result<Opened> {
         match url {
-            DatabaseUrl::Sqlite(path) => sqlite::open(path, clock, signal),
-            DatabaseUrl::Postgres(url) => postgres::open(url, clock, signal).await,
+            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock, signal)?),
+            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock, signal).await?),
         }
     }
 

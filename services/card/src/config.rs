@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use database::DatabaseUrl;
+use clock::Clock;
 use http_server::HttpConfig;
-use process::Clock;
+use postgres::DatabaseUrl;
 
 /// What [`run`](crate::run) needs to know.
 #[derive(Debug, Clone)]

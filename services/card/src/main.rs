@@ -6,10 +6,11 @@ use std::time::Duration;
 use anyhow::bail;
 use card_service::{Config, NAME};
 use clap::Parser;
-use database::DatabaseUrl;
+use clock::Clock;
 use event_log::{KafkaLog, KafkaSettings};
 use http_server::HttpArgs;
-use process::{Clock, CommonArgs, KafkaArgs, Variables};
+use postgres::DatabaseUrl;
+use process::{CommonArgs, KafkaArgs, Variables};
 use tokio_util::sync::CancellationToken;
 
 /// The card service: makes cards for active accounts, which it knows from their events on Kafka.

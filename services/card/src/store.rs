@@ -10,10 +10,12 @@ mod sqlite;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use ::postgres::DatabaseUrl;
 use account_events::AccountId;
+use clock::Clock;
 use country_code::CountryCode;
-use database::{DatabaseUrl, FailStop, GroupCommit, OpenError, StoreError};
-use process::Clock;
+use group_commit::{GroupCommit, StoreError};
+use sqlite_file::FailStop;
 use uuid::Uuid;
 
 use crate::accounts::quarantine::QuarantinedRecord;
@@ -59,10 +61,10 @@ pub struct PageRequest {
 
 impl Store {
     /// Opens the database at `url`, and gives the writer's thread to join after [`Store::stop`].
-    pub(crate) async fn open(url: &DatabaseUrl, clock: Clock) -> Result<(Self, JoinHandle<()>), OpenError> {
+    pub(crate) async fn open(url: &DatabaseUrl, clock: Clock) -> anyhow::Result<(Self, JoinHandle<()>)> {
         match url {
-            DatabaseUrl::Sqlite(path) => sqlite::open(path, clock),
-            DatabaseUrl::Postgres(url) => postgres::open(url, clock).await,
+            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock)?),
+            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock).await?),
         }
     }
 

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, Weak};
 
+use clock::Clock;
 use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Record};
-use process::Clock;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use test_harness::{DEADLINE, Http, InProcess, POSTGRES_URL, Process, binary, database_url, wait_until};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use account_events::{AccountId, AccountStatus, Version};
-use database::DatabaseUrl;
+use postgres::DatabaseUrl;
 use rusqlite::Connection;
 use test_harness::{DEADLINE, with_postgres};
 use uuid::Uuid;

@@ -4,7 +4,7 @@
 
 use account_events::Version;
 use axum::response::{IntoResponse, Response};
-use database::StoreError;
+use group_commit::StoreError;
 use http_server::ApiError;
 
 use crate::beholder_name::InvalidBeholderName;

@@ -4,10 +4,10 @@
 //! whichever instance publishes finds it there, and so does the next one that starts if none runs. How it is met is the
 //! relay's business ([`crate::outbox::relay`]).
 
-use database::postgres::Postgres;
-use database::sqlite::SqliteFile;
-use database::{DatabaseUrl, StoreError, UseProbe};
+use ::postgres::{DatabaseUrl, Postgres};
+use group_commit::StoreError;
 use rusqlite::Connection;
+use sqlite_file::{SqliteFile, UseProbe};
 
 use crate::outbox::ResyncRequest;
 use crate::store::{postgres, sqlite};

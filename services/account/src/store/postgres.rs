@@ -5,11 +5,11 @@ pub(crate) mod outbox;
 mod writer;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, TraceParent, Version};
-use database::postgres::{Parameter, Postgres, PostgresSchema};
-use database::{GroupCommit, OpenError, StoreError};
+use clock::Clock;
+use group_commit::{GroupCommit, StoreError};
 use jiff::Timestamp;
 use numbering::Numbering;
-use process::Clock;
+use postgres::{OpenError, Parameter, Postgres, PostgresSchema};
 use tokio_postgres::Row;
 
 use self::handover::Handover;
@@ -31,14 +31,14 @@ pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Resul
     let row = database
         .read(async |client| client.query_one("SELECT database_id, number_key FROM account.ledger", &[]).await)
         .await
-        .map_err(|error| OpenError::Refused(error.to_string()))?;
+        .map_err(|error| OpenError(error.to_string()))?;
     let key = <[u8; 16]>::try_from(row.get::<_, &[u8]>(1))
-        .map_err(|_| OpenError::Refused("the number key in the database has not 16 bytes".to_owned()))?;
+        .map_err(|_| OpenError("the number key in the database has not 16 bytes".to_owned()))?;
     let numbering = AccountNumbering(Numbering::decimal(key));
     let handover = Handover::new(signal);
     let writer = Writer::new(&database, numbering.clone(), clock, handover.clone());
     let (writer, writer_thread) =
-        GroupCommit::start("account-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
+        GroupCommit::start("account-writer", writer).map_err(|error| OpenError(error.to_string()))?;
     let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), handover));
     let reader = super::Reader::Postgres(Reader { database, numbering: numbering.clone() });
     let store = Store { writer, reader, numbering };

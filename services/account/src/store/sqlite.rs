@@ -8,13 +8,13 @@ mod writer;
 use std::path::Path;
 
 use account_events::{AccountId, AccountStatus};
-use database::sqlite::{Schema, SqliteFile};
-use database::{GroupCommit, OpenError};
+use clock::Clock;
+use group_commit::GroupCommit;
 use jiff::Timestamp;
 use numbering::Numbering;
-use process::Clock;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use sqlite_file::{OpenError, Schema, SqliteFile};
 use uuid::Uuid;
 
 use self::outbox::{PublishedPosition, SqliteOutbox};

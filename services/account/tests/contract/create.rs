@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use process::Clock;
+use clock::Clock;
 use serde_json::{Value, json};
 
 use crate::service::{START_MICROS, TestService, account, written};

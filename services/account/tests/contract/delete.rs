@@ -1,6 +1,6 @@
 //! `DELETE /account?id=`
 
-use process::Clock;
+use clock::Clock;
 use serde_json::json;
 
 use crate::service::{START_MICROS, TestService, assert_same_account};

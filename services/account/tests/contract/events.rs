@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use clock::Clock;
 use event_log::Record;
-use process::Clock;
 use serde_json::json;
 
 use crate::service::{START_MICROS, TestService, account};

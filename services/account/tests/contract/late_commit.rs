@@ -1,7 +1,7 @@
 //! Instances commit in any order, and no event is skipped because one before it was committed late, or in silence (ARCHITECTURE.md A3).
 
-use database::DatabaseUrl;
 use event_log::partition_of_key;
+use postgres::DatabaseUrl;
 use serde_json::json;
 use test_harness::{wait_until, with_postgres};
 use tokio::runtime::Runtime;
@@ -46,7 +46,7 @@ fn an_event_whose_transaction_commits_late_is_published_before_those_behind_it()
     let runtime = Runtime::new().expect("a runtime");
     let (other, connection) = runtime.block_on(tokio_postgres::connect(&url, NoTls)).expect("a connection");
     runtime.spawn(connection);
-    let now = process::Clock::system().now().as_microsecond() + AHEAD_MICROS;
+    let now = clock::Clock::system().now().as_microsecond() + AHEAD_MICROS;
     runtime.block_on(other.batch_execute("BEGIN")).expect("a transaction");
     runtime.block_on(other.execute(WRITE, &[&late, &now])).expect("a row each");
 
@@ -80,7 +80,7 @@ fn an_event_that_nobody_tells_the_relay_of_is_found() {
     service.new_id();
     service.log_of(1);
     // An instance that is killed between its commit and whatever it does next has told nobody.
-    let now = process::Clock::system().now().as_microsecond();
+    let now = clock::Clock::system().now().as_microsecond();
     with_postgres(&url, async |client| client.execute(WRITE, &[&Uuid::new_v4(), &now]).await);
     service.log_of(2);
     // And what is handed over from then on has its place behind it.

@@ -1,6 +1,6 @@
 //! `GET /accounts?limit=&after=&status=`
 
-use process::Clock;
+use clock::Clock;
 use serde_json::{Value, json};
 
 use crate::service::{START_MICROS, TestService, UNKNOWN_ID, account, ids};

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use account_service::Config;
-use database::DatabaseUrl;
-use process::Clock;
+use clock::Clock;
+use postgres::DatabaseUrl;
 use serde_json::json;
 use test_harness::{InProcess, POSTGRES_URL, at_once, open_event_log, postgres_database, wait_until, with_postgres};
 

@@ -172,7 +172,7 @@ fn pages_of_other_origins_are_not_let_in_unless_configured() {
 
 #[test]
 fn pages_of_a_configured_origin_are_let_in() {
-    let service = TestService::start_with(process::Clock::system(), Some("https://shop.example"));
+    let service = TestService::start_with(clock::Clock::system(), Some("https://shop.example"));
     let origin = ("Origin", "https://shop.example");
     let preflight = [
         origin,

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use account_service::Config;
-use database::DatabaseUrl;
+use clock::Clock;
 use event_log::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
 use http_server::{CorsOrigin, HttpConfig};
-use process::Clock;
+use postgres::DatabaseUrl;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_harness::{

@@ -1,6 +1,6 @@
 //! `PUT /account?id=` and `PATCH /account?id=`: the same.
 
-use process::Clock;
+use clock::Clock;
 use serde_json::{Value, json};
 
 use crate::service::{START_MICROS, TestService, account, assert_same_account, written};

@@ -21,8 +21,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use database::{DatabaseUrl, create_folder, for_owner, warn_of_exposed};
 use event_log::Positions;
+use postgres::DatabaseUrl;
+use sqlite_file::{create_folder, for_owner, warn_of_exposed};
 
 use crate::accounts::checkpoint::samples::{Mark, Sample, Samples, Verdict};
 use crate::accounts::view::format::{self, Checkpoint, Unusable};

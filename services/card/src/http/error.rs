@@ -3,7 +3,7 @@
 //! gets here.
 
 use axum::response::{IntoResponse, Response};
-use database::StoreError;
+use group_commit::StoreError;
 use http_server::ApiError;
 
 /// Why a request was refused.

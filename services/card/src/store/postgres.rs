@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
-use database::postgres::{Parameter, Postgres, PostgresSchema};
-use database::{GroupCommit, OpenError, StoreError};
+use clock::Clock;
+use group_commit::{GroupCommit, StoreError};
 use jiff::Timestamp;
 use numbering::Numbering;
-use process::Clock;
+use postgres::{OpenError, Parameter, Postgres, PostgresSchema};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -30,13 +30,13 @@ pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<(
     let row = database
         .read(async |client| client.query_one("SELECT number_key FROM card.ledger", &[]).await)
         .await
-        .map_err(|error| OpenError::Refused(error.to_string()))?;
+        .map_err(|error| OpenError(error.to_string()))?;
     let key = <[u8; 16]>::try_from(row.get::<_, &[u8]>(0))
-        .map_err(|_| OpenError::Refused("the number key in the database has not 16 bytes".to_owned()))?;
+        .map_err(|_| OpenError("the number key in the database has not 16 bytes".to_owned()))?;
     let numbering = CardNumbering(Numbering::hexadecimal(key));
     let writer = Writer::new(&database, numbering.clone(), clock);
     let (writer, writer_thread) =
-        GroupCommit::start("card-writer", writer).map_err(|error| OpenError::Refused(error.to_string()))?;
+        GroupCommit::start("card-writer", writer).map_err(|error| OpenError(error.to_string()))?;
     let reader = Reader { database, numbering: numbering.clone() };
     Ok((Store { writer, reader: Arc::new(super::Reader::Postgres(reader)), numbering }, writer_thread))
 }

@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
-use database::sqlite::{Schema, SqliteFile};
-use database::{GroupCommit, OpenError};
+use clock::Clock;
+use group_commit::GroupCommit;
 use jiff::Timestamp;
 use numbering::Numbering;
-use process::Clock;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
+use sqlite_file::{OpenError, Schema, SqliteFile};
 use uuid::Uuid;
 
 pub(super) use self::reader::Reader;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use account_events::AccountStatus;
-use process::Clock;
+use clock::Clock;
 use serde_json::{Value, json};
 
 use crate::service::{START_MICROS, Settings, TestService, UNKNOWN_ID, card, changed, written};

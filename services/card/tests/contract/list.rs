@@ -1,6 +1,6 @@
 //! `GET /cards?limit=&after=`, and walking both lists.
 
-use process::Clock;
+use clock::Clock;
 use serde_json::{Value, json};
 
 use crate::service::{START_MICROS, Settings, TestService, UNKNOWN_ID, by_account, ids};

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use account_events::{AccountEvent, AccountStatus, Envelope, EventType, Version};
 use card_service::Config;
+use clock::Clock;
 use event_log::{EventLog, Positions, Publisher, Record};
 use http_server::HttpConfig;
-use process::Clock;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;

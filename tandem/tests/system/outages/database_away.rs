@@ -2,7 +2,7 @@
 //! where it needs the database, and what needs none is answered as ever. Afterwards both services go on by themselves, and
 //! nothing acknowledged is lost.
 //!
-//! What "in time" is: a try at anything is given up after five seconds (`database::postgres::DEADLINE`), and a write may
+//! What "in time" is: a try at anything is given up after five seconds (`postgres::DEADLINE`), and a write may
 //! have to wait for another one that hangs.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

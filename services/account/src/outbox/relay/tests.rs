@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
-use database::StoreError;
 use event_log::{GroupReader, Positions, Reader, Record};
+use group_commit::StoreError;
 
 use super::*;
 use crate::outbox::{AccountPage, OutboxSignal};

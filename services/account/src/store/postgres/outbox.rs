@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use database::StoreError;
-use database::postgres::{Postgres, SYNCED, Session};
 use event_log::Record;
+use group_commit::StoreError;
+use postgres::{Postgres, SYNCED, Session};
 use tokio::runtime::Handle;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;

@@ -10,11 +10,11 @@
 
 use std::collections::HashMap;
 
-use database::postgres::{BEGIN, Parameter, Postgres, SYNCED, Session, commit_isolated};
-use database::{Committer, StoreError};
+use clock::Clock;
+use group_commit::{Committer, StoreError};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
-use process::Clock;
+use postgres::{BEGIN, Parameter, Postgres, SYNCED, Session, commit_isolated};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 

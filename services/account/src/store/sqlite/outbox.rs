@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use account_events::{AccountId, AccountStatus, TraceParent, Version};
-use database::StoreError;
-use database::sqlite::{Durability, SharedConnection};
 use event_log::Record;
+use group_commit::StoreError;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
+use sqlite_file::{Durability, SharedConnection};
 use uuid::Uuid;
 
 use super::{COLUMNS, LAST_EVENT, account_from_row, invalid, timestamp};

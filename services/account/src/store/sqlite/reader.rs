@@ -1,9 +1,9 @@
 //! Look-ups and pages, on connections of their own.
 
 use account_events::{AccountId, AccountStatus};
-use database::StoreError;
-use database::sqlite::ReadPool;
+use group_commit::StoreError;
 use rusqlite::{Connection, OptionalExtension, params};
+use sqlite_file::ReadPool;
 
 use super::{COLUMNS, account_by_id, account_from_row};
 use crate::account::Account;
@@ -78,11 +78,11 @@ fn page(connection: &Connection, numbering: &AccountNumbering, request: PageRequ
 
 #[cfg(test)]
 mod tests {
-    use database::Committer;
-    use database::sqlite::SqliteFile;
+    use clock::Clock;
+    use group_commit::Committer;
     use http_server::Conditions;
     use numbering::Numbering;
-    use process::Clock;
+    use sqlite_file::SqliteFile;
     use uuid::Uuid;
 
     use super::super::SCHEMA;

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use account_events::AccountId;
-use database::sqlite::Durability;
-use database::{Committer, StoreError, Syncer};
+use clock::Clock;
+use group_commit::{Committer, StoreError, Syncer};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
-use process::Clock;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use sqlite_file::Durability;
 
 use super::outbox::{PublishedPosition, events_to_json, remove_published};
 use super::{LAST_EVENT, account_by_id};
@@ -195,8 +195,8 @@ fn write(
 #[cfg(test)]
 mod tests {
     use account_events::TraceParent;
-    use database::sqlite::SqliteFile;
     use numbering::Numbering;
+    use sqlite_file::SqliteFile;
 
     use super::super::SCHEMA;
     use super::*;

@@ -10,11 +10,11 @@
 use std::collections::{BTreeSet, HashMap};
 
 use account_events::AccountId;
-use database::postgres::{BEGIN, Parameter, Postgres, Session, commit_isolated};
-use database::{Committer, StoreError};
+use clock::Clock;
+use group_commit::{Committer, StoreError};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
-use process::Clock;
+use postgres::{BEGIN, Parameter, Postgres, Session, commit_isolated};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 

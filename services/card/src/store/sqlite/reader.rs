@@ -1,8 +1,8 @@
 //! Look-ups and pages, on connections of their own.
 
-use database::StoreError;
-use database::sqlite::ReadPool;
+use group_commit::StoreError;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use sqlite_file::ReadPool;
 use uuid::Uuid;
 
 use super::{COLUMNS, LAST_CARD, card_by_id, card_from_row};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use database::Committer;
+use group_commit::Committer;
 
 use super::reader::page;
 use super::writer::closed_accounts;

@@ -3,12 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 
 use account_events::AccountId;
-use database::sqlite::Durability;
-use database::{Committer, StoreError, Syncer};
+use clock::Clock;
+use group_commit::{Committer, StoreError, Syncer};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
-use process::Clock;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use sqlite_file::Durability;
 use uuid::Uuid;
 
 use super::{LAST_CARD, card_by_id, where_card_is};
@@ -168,8 +168,8 @@ fn quarantine(connection: &Connection, records: &[QuarantinedRecord], now: Times
 
 #[cfg(test)]
 mod tests {
-    use database::sqlite::SqliteFile;
     use numbering::Numbering;
+    use sqlite_file::SqliteFile;
 
     use super::super::SCHEMA;
     use super::*;

@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Transaction;
-use sqlite_file::DatabaseFile;
 use tokio::sync::oneshot;
 
-use crate::{OpenError, StoreError, Syncer};
+use crate::{DatabaseFile, OpenError};
+use group_commit::{StoreError, Syncer};
 
 /// How far one writer's commits to a file are durable. Clones are of the same writer.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ impl Durability {
         result
     }
 
-    /// Makes all that is written durable. A sync that fails stops the process ([`sqlite_file::FailStop`]).
+    /// Makes all that is written durable. A sync that fails stops the process ([`crate::FailStop`]).
     pub fn sync(&self) -> Result<(), StoreError> {
         let state = &*self.0;
         let written = state.written.load(Ordering::SeqCst);
@@ -162,7 +162,7 @@ fn not_durable() -> StoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sqlite::{Schema, SqliteFile};
+    use crate::{Schema, SqliteFile};
 
     const SCHEMA: Schema = Schema { application_id: 7, owner: "test", migrations: &["CREATE TABLE one (n INTEGER)"] };
 

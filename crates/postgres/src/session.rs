@@ -6,7 +6,7 @@ use tokio::runtime::{self, Handle, Runtime};
 use tokio_postgres::Client;
 
 use super::{Postgres, within_deadline};
-use crate::StoreError;
+use group_commit::StoreError;
 
 /// How long a session is not used until it is tried: so soon an instance that writes nothing notices that it could not.
 const IDLE_CHECK: Duration = Duration::from_secs(1);

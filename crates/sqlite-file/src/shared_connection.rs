@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rusqlite::Connection;
-use sqlite_file::DatabaseFile;
 
 use super::durability::storage_failed;
-use crate::StoreError;
+use crate::DatabaseFile;
+use group_commit::StoreError;
 
 /// A connection that [`SqliteFile::close`](super::SqliteFile::close) closes while its owner is blocked elsewhere, as a
 /// relay is that waits for Kafka. Clones are of the same connection.

@@ -12,6 +12,7 @@ mod batch;
 mod fault;
 mod session;
 mod start;
+mod url;
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime as PoolRuntime,
 };
+use group_commit::{StoreError, postgres_message};
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::types::ToSql;
@@ -27,7 +29,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 pub use self::batch::commit_isolated;
 use self::fault::is_about_tls;
 pub use self::session::Session;
-use crate::{OpenError, StoreError};
+pub use self::url::DatabaseUrl;
 
 /// How long connecting may take, to all hosts of the URL together: the one that is there must have its turn when the one
 /// before it is gone.
@@ -77,6 +79,11 @@ pub const SYNCED: &str = "set_config('synchronous_commit', 'on', true)";
 const NO_TLS: &str = "the database URL asks for TLS, which this build does not have for PostgreSQL: on a network that you \
                       trust, set sslmode=disable and no channel_binding";
 
+/// Why the database cannot be used, in one line: the server cannot be reached, or its settings or schema do not fit.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
 /// A parameter of a statement.
 pub type Parameter<'a> = &'a (dyn ToSql + Sync);
 
@@ -116,10 +123,10 @@ impl Postgres {
 
     fn at(url: &str, schema: &PostgresSchema) -> Result<Self, OpenError> {
         let mut config = Config::from_str(url).map_err(|error| {
-            OpenError::Refused(if is_about_tls(&error) { NO_TLS.to_owned() } else { format!("DATABASE_URL: {error}") })
+            OpenError(if is_about_tls(&error) { NO_TLS.to_owned() } else { format!("DATABASE_URL: {error}") })
         })?;
         if config.get_ssl_mode() == SslMode::Require || config.get_channel_binding() == ChannelBinding::Require {
-            return Err(OpenError::Refused(NO_TLS.to_owned()));
+            return Err(OpenError(NO_TLS.to_owned()));
         }
         let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX).max(1);
         config.connect_timeout(CONNECT_TIMEOUT / hosts).keepalives_idle(DEADLINE).tcp_user_timeout(DEADLINE);
@@ -138,7 +145,7 @@ impl Postgres {
             .wait_timeout(Some(DEADLINE))
             .recycle_timeout(Some(CONNECT_TIMEOUT))
             .build()
-            .map_err(|error| OpenError::Refused(error.to_string()))?;
+            .map_err(|error| OpenError(error.to_string()))?;
         Ok(Postgres { config, pool })
     }
 
@@ -182,7 +189,7 @@ impl Postgres {
         within_deadline(async {
             let client = self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
             // No data of the caller's is at fault here, whatever the SQLSTATE is: nothing is written.
-            query(&client).await.map_err(|error| StoreError::Unavailable(fault::describe(&error)))
+            query(&client).await.map_err(|error| StoreError::Unavailable(postgres_message(&error)))
         })
         .await
     }

@@ -15,11 +15,10 @@ use std::thread::{Builder, JoinHandle};
 
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
-use sqlite_file::DatabaseFile;
 
 use super::open_writer;
 use super::write_back::WriteBack;
-use crate::OpenError;
+use crate::{DatabaseFile, OpenError};
 
 /// From so many pages in the log on it is moved: 12 MiB.
 const WAL_PAGES: i32 = 3_000;
@@ -140,7 +139,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::sqlite::{Schema, SqliteFile};
+    use crate::{Schema, SqliteFile};
 
     const SCHEMA: Schema = Schema { application_id: 7, owner: "test", migrations: &["CREATE TABLE one (n BLOB)"] };
 

@@ -111,7 +111,7 @@ fn every_name_of_a_file_is_the_same_lock() {
     fs::hard_link(&path, &hard).unwrap();
     symlink("a.db", &soft).unwrap();
     for name in [&path, &hard, &soft, &dotted] {
-        assert!(matches!(DatabaseFile::open(name), Err(FileError::InUse(refused)) if refused == *name));
+        assert!(matches!(DatabaseFile::open(name), Err(OpenError::InUse(refused)) if refused == *name));
         assert!(UseProbe::open(name).unwrap().is_in_use());
     }
     drop((connection, file));

@@ -10,7 +10,9 @@
 //!
 //! Where a committer's commits are not durable by themselves, another thread syncs them while the writer is at the next one.
 
+mod health;
 mod queue;
+mod store_error;
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +24,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+pub use self::health::Health;
 use self::queue::{MAX_UNSYNCED, Queue, Taken};
-use crate::{Health, StoreError};
+pub use self::store_error::{StoreError, postgres_message};
 
 /// How long without a command until [`Committer::idle`] is called.
 const IDLE: Duration = Duration::from_millis(250);

@@ -7,9 +7,9 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-use super::fault::{describe, is_cancelled, may_pass};
-use super::{DEADLINE, PARAMETER_TRIES, Postgres, PostgresSchema, set_session_parameters};
-use crate::OpenError;
+use super::fault::{is_cancelled, may_pass};
+use super::{DEADLINE, OpenError, PARAMETER_TRIES, Postgres, PostgresSchema, set_session_parameters};
+use group_commit::postgres_message;
 
 /// How long a start waits for a server that is not there yet, as when all is started at once.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,13 +31,16 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure { text: format!("the database cannot be used: {}", describe(&error)), may_pass: may_pass(&error) }
+        Failure {
+            text: format!("the database cannot be used: {}", postgres_message(&error)),
+            may_pass: may_pass(&error),
+        }
     }
 }
 
 impl From<Failure> for OpenError {
     fn from(failure: Failure) -> Self {
-        OpenError::Refused(failure.text)
+        OpenError(failure.text)
     }
 }
 
@@ -66,7 +69,7 @@ pub(super) async fn check(database: &Postgres, schema: &PostgresSchema) -> Resul
     let row = client.query_one(&format!("SELECT version FROM {name}.schema_version"), &[]).await;
     let found = row.map_err(Failure::from)?.get::<_, i32>(0) as usize;
     if found != known {
-        return Err(OpenError::Refused(format!(
+        return Err(OpenError(format!(
             "the database has schema version {found} of {name}, and this binary needs {known}: use the services' version"
         )));
     }
@@ -153,7 +156,7 @@ async fn check_server(client: &Client) -> Result<(), Failure> {
 /// One instance migrates at a time; those that wait find the work done.
 async fn migrate(client: &mut Client, schema: &PostgresSchema) -> Result<(), Failure> {
     let failed = |error: Error| Failure {
-        text: format!("cannot migrate the database: {}", describe(&error)),
+        text: format!("cannot migrate the database: {}", postgres_message(&error)),
         may_pass: may_pass(&error),
     };
     let name = schema.name;

@@ -4,11 +4,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use sqlite_file::FailStop;
 use tokio::sync::Semaphore;
 
 use super::{Durability, SharedConnection, SqliteFile};
-use crate::{Health, OpenError, StoreError};
+use crate::{FailStop, OpenError};
+use group_commit::{Health, StoreError};
 
 /// Read connections of a [`ReadPool`]: as many look-ups as run at once. They are short, and the cores are few.
 const READ_CONNECTIONS: usize = 4;
@@ -130,7 +130,7 @@ async fn probe(pool: Weak<Pool>) {
 mod tests {
     use std::time::Instant;
 
-    use crate::sqlite::Schema;
+    use crate::Schema;
 
     use super::*;
 

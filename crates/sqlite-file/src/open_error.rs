@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use sqlite_file::FileError;
-
 /// Why a database cannot be used, as one line.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -56,16 +54,4 @@ pub enum OpenError {
         /// The one this binary needs.
         known: usize,
     },
-    /// The server cannot be reached, or what it has is not for this binary.
-    #[error("{0}")]
-    Refused(String),
-}
-
-impl From<FileError> for OpenError {
-    fn from(error: FileError) -> Self {
-        match error {
-            FileError::Unusable { path, reason } => OpenError::Unusable { path, reason },
-            FileError::InUse(path) => OpenError::InUse(path),
-        }
-    }
 }

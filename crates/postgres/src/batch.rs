@@ -1,6 +1,6 @@
 //! A batch in which one command must not fail the others.
 
-use crate::StoreError;
+use group_commit::StoreError;
 
 /// How often a transaction is tried again that another one was in the way of. A deadlock takes the server a second to
 /// notice, so more tries would keep the batch's callers waiting for longer than they do.

@@ -1,0 +1,266 @@
+//! A SQLite file in WAL mode that one process owns: its lock, its modes, and its write-ahead log from start to stop.
+//!
+//! - **Lock.** One process has the file. The lock is on the database file itself, so that a symbolic link, a hard link and
+//!   another spelling of its path are the same lock.
+//! - **Start.** The header of the file says "WAL mode" from the start on and "rollback mode" after a clean stop. A file in
+//!   WAL mode without its `-wal` file may lack acknowledged rows, and the start says so.
+//! - **Stop.** [`DatabaseFile::close`] moves the write-ahead log to the file and removes it. Nothing else does: a
+//!   connection that is closed leaves the log alone, so that no panic and no failed disk can cost its rows.
+//! - **Failure.** [`FailStop`] ends the process when the storage fails.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+
+use crate::OpenError;
+use crate::fail_stop::{self, FailStop};
+use crate::modes::{create_folder, for_owner, warn_of_exposed};
+
+/// How long opening waits for a process that only looks whether the file is in use.
+const LOCK_PATIENCE: Duration = Duration::from_millis(300);
+
+/// The pause between two attempts to lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long the change of the journal mode waits for other processes (an operator's `sqlite3`).
+const MODE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the WAL checkpoint at the start waits for them: it is repeated while the service runs.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(100);
+
+/// Where the header has the version of the format that readers need (sqlite.org/fileformat2.html, 1.3).
+const READ_VERSION_OFFSET: u64 = 19;
+
+/// That version in WAL mode.
+const WAL_VERSION: u8 = 2;
+
+/// A locked file. Clones are of the same lock, which lasts as long as any of them.
+#[derive(Debug, Clone)]
+pub struct DatabaseFile(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// The path as it was given, for messages.
+    name: PathBuf,
+    /// Without links, as SQLite sees it: the write-ahead log is beside the target of a link.
+    path: PathBuf,
+    /// Closing a descriptor of the file releases SQLite's own locks on it in this process (sqlite.org/howtocorrupt.html,
+    /// 2.2), so these stay open until the last connection is closed.
+    file: Arc<File>,
+    _lock: File,
+    fail_stop: FailStop,
+    /// Whether there is a write-ahead log of ours: a file that was refused is left as it is.
+    is_started: AtomicBool,
+}
+
+impl DatabaseFile {
+    /// Locks the file at `name`, and creates it, and its folder, for the owner alone if they are missing. No connection is
+    /// opened. Warns of modes that are too wide and of a write-ahead log that is missing.
+    pub fn open(name: &Path) -> Result<Self, OpenError> {
+        let unusable =
+            |path: &Path, error: io::Error| OpenError::Unusable { path: path.into(), reason: error.to_string() };
+        let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if let Some(folder) = folder {
+            create_folder(folder).map_err(|error| unusable(folder, error))?;
+        }
+        let file = for_owner().read(true).open(name).map_err(|error| unusable(name, error))?;
+        let path = fs::canonicalize(name).map_err(|error| unusable(name, error))?;
+        let lock = lock(&file, &path).map_err(|error| unusable(name, error))?;
+        let began = Instant::now();
+        while let Err(error) = lock.try_lock() {
+            match error {
+                TryLockError::WouldBlock if began.elapsed() < LOCK_PATIENCE => thread::park_timeout(LOCK_PAUSE),
+                TryLockError::WouldBlock => {
+                    // The other one may be in this process, and closing the file would release its locks.
+                    std::mem::forget((file, lock));
+                    return Err(OpenError::InUse(name.to_owned()));
+                }
+                TryLockError::Error(error) => return Err(unusable(name, error)),
+            }
+        }
+        let [wal, shm] = ["-wal", "-shm"].map(|suffix| beside(&path, suffix));
+        // SQLite does not say which of its files it cannot open, or why.
+        for path in [&wal, &shm] {
+            match File::options().read(true).write(true).open(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(path, error)),
+                _ => {}
+            }
+        }
+        let mut version = [0];
+        let is_in_wal_mode = file.read_exact_at(&mut version, READ_VERSION_OFFSET).is_ok() && version == [WAL_VERSION];
+        if is_in_wal_mode && !wal.exists() {
+            tracing::warn!(
+                path = %name.display(),
+                "the write-ahead log {} is missing, and the file was not closed by a clean stop: rows that were \
+                 acknowledged may be missing. If the file is a copy, copy it again, with its -wal file or after a clean \
+                 stop. It is complete if the .backup command of sqlite3 wrote it, or if sqlite3 has opened it since",
+                wal.display(),
+            );
+        }
+        let folder = folder.into_iter();
+        warn_of_exposed(&folder.chain([name, &wal, &shm]).collect::<Vec<_>>());
+        Ok(DatabaseFile(Arc::new(Inner {
+            name: name.to_owned(),
+            path,
+            file: Arc::new(file),
+            _lock: lock,
+            fail_stop: FailStop::default(),
+            is_started: AtomicBool::new(false),
+        })))
+    }
+
+    /// One more connection to the file. Whoever has it keeps a clone of this file at least as long. Closing it leaves the
+    /// write-ahead log alone.
+    pub fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
+        connect_beside(&self.0.path, flags)
+    }
+
+    /// Puts the file into WAL mode, and makes everything durable that a process that was killed has left in the write-ahead
+    /// log: what a failed fsync has left there is written anew. For the first `connection`, whose busy timeout it changes.
+    pub fn start_wal(&self, connection: &Connection) -> rusqlite::Result<()> {
+        connection.busy_timeout(MODE_PATIENCE)?;
+        self.0.is_started.store(true, Ordering::Release);
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        connection.busy_timeout(CHECKPOINT_PATIENCE)?;
+        match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            // Reads are still of use.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                tracing::warn!(path = %self.0.name.display(), %error, "the write-ahead log is not moved to the file yet");
+            }
+            moved => moved?,
+        }
+        let synced = self.sync_folder().and_then(|()| File::open(beside(&self.0.path, "-wal"))?.sync_data());
+        synced.map_err(|error: io::Error| {
+            let failure = ffi::Error::new(ffi::SQLITE_IOERR_FSYNC);
+            rusqlite::Error::SqliteFailure(failure, Some(error.to_string()))
+        })
+    }
+
+    /// Moves the write-ahead log to the file, removes it, and notes in the file that it is whole. All connections of this
+    /// process are closed before. Does nothing once the storage has failed, or where [`start_wal`](DatabaseFile::start_wal)
+    /// was not called.
+    ///
+    /// Another process that has the file open keeps it in WAL mode: then the log is moved and stays, empty.
+    pub fn close(&self) -> Result<(), String> {
+        if self.0.fail_stop.has_failed() || !self.0.is_started.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let connection = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(|error| error.to_string())?;
+        let run = |sql: &str| {
+            connection.busy_timeout(MODE_PATIENCE)?;
+            self.check(connection.query_row(sql, [], |_| Ok(())))
+        };
+        match run("PRAGMA journal_mode = DELETE") {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                run("PRAGMA wal_checkpoint(TRUNCATE)").map_err(|error| error.to_string())?;
+                let path = self.0.name.display();
+                tracing::warn!(%path, "another process has the file open: its -wal file stays, copy both together");
+            }
+            closed => closed.map_err(|error| error.to_string())?,
+        }
+        drop(connection);
+        self.sync_folder().map_err(|error| error.to_string())
+    }
+
+    /// Passes on `result`, which SQLite has just returned to this thread, and [notes](DatabaseFile::note) its error.
+    pub fn check<T>(&self, result: rusqlite::Result<T>) -> rusqlite::Result<T> {
+        result.inspect_err(|error| self.note(error))
+    }
+
+    /// Triggers the [`FailStop`] if `error`, which SQLite has just returned to this thread, says that the storage failed.
+    pub fn note(&self, error: &rusqlite::Error) {
+        if fail_stop::is_storage_failure(error) {
+            self.0.fail_stop.trigger(&self.0.name, error);
+        }
+    }
+
+    /// What ends the process when the storage of this file fails.
+    pub fn fail_stop(&self) -> &FailStop {
+        &self.0.fail_stop
+    }
+
+    /// The database file, open for reading and writing.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.0.file)
+    }
+
+    /// The path as it was given, for messages.
+    pub fn name(&self) -> &Path {
+        &self.0.name
+    }
+
+    /// The file whose name is that of the database with `suffix`: `-wal`.
+    pub fn beside(&self, suffix: &str) -> PathBuf {
+        beside(&self.0.path, suffix)
+    }
+
+    /// Makes durable which files there are.
+    fn sync_folder(&self) -> io::Result<()> {
+        File::open(self.0.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+}
+
+/// A connection to the file at `path`, which another process may have. Closing it leaves the write-ahead log alone.
+pub fn connect_beside(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
+}
+
+/// Looks whether a process has a file. It keeps the file open, since closing it would release the locks of connections
+/// that this process has to it.
+#[derive(Debug)]
+pub struct UseProbe {
+    _file: File,
+    lock: File,
+}
+
+impl UseProbe {
+    /// Of the file at `path`.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let open = || {
+            let file = File::options().read(true).write(true).open(path)?;
+            Ok(UseProbe { lock: lock(&file, &fs::canonicalize(path)?)?, _file: file })
+        };
+        open().map_err(|error: io::Error| OpenError::Unusable { path: path.into(), reason: error.to_string() })
+    }
+
+    /// Whether a process has it now.
+    pub fn is_in_use(&self) -> bool {
+        match self.lock.try_lock() {
+            Ok(()) => self.lock.unlock().is_err(),
+            Err(error) => matches!(error, TryLockError::WouldBlock),
+        }
+    }
+}
+
+/// What carries the lock of the database `file`: the file itself, where its lock (`flock`) and those of SQLite (`fcntl`)
+/// do not meet.
+#[cfg(target_os = "linux")]
+fn lock(file: &File, _path: &Path) -> io::Result<File> {
+    file.try_clone()
+}
+
+/// Elsewhere they exclude each other, so a file beside it carries the lock.
+#[cfg(not(target_os = "linux"))]
+fn lock(_file: &File, path: &Path) -> io::Result<File> {
+    for_owner().open(beside(path, ".lock"))
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+#[path = "database_file_tests.rs"]
+mod tests;
