@@ -208,11 +208,16 @@ impl AccountFeed {
             }
             lines.applied(event, applied, now);
         };
-        if self.status.is_catching_up() {
-            self.view.gather(&batch.events);
-            batch.events.iter().for_each(|event| take(event, Applied::Gathered));
-        } else {
-            self.view.apply_all(&batch.events, take);
+        let is_rebuilding = self.status.is_catching_up();
+        for event in &batch.events {
+            let applied = match is_rebuilding {
+                true => {
+                    self.view.gather(event);
+                    Applied::Updated
+                }
+                false => self.view.apply(event),
+            };
+            take(event, applied);
         }
         if batch.records == 0 {
             lines.quiet();

@@ -1,16 +1,12 @@
-//! The account view: every account's status in memory (the seed's AccountCache).
+//! The account view: the status of every account, in memory (the seed's AccountCache).
 //!
-//! It is a pure function of the log (ARCHITECTURE.md C2): the same events in any order, repeated any number of times,
-//! give the same view. Status and version of an account are packed into one integer such that the greater integer is
-//! the newer truth, with `DELETED` above all; applying an event is taking the maximum. Only events without a version,
-//! as the seed's producer writes them, take effect in the order of arrival, and they too never bring back a deleted
-//! account.
+//! The view is a pure function of the event log (ARCHITECTURE.md C2): the same events in any order, repeated any number of
+//! times, give the same view. An account's status and version are packed into one integer whose order is the order of
+//! precedence, with `DELETED` above all, so applying an event takes the maximum. Events without a version, as the seed's
+//! producer writes them, take effect in the order of arrival, and never revive a deleted account.
 //!
-//! Accounts are never removed, so the table only grows: open addressing with linear probing over slots of five 32-bit
-//! words, 20 bytes an account, cut into shards that grow by 10 % at 92 % load, each at another time, less than 24 bytes an
-//! account in all. Shards are made of segments, all of one size, so that what one that has grown gives back is just what the
-//! next one needs. One writer applies ([`ViewWriter`] is not cloned); readers never wait: a slot's id never changes once its
-//! state is set, a state is one atomic word, and a shard that grows is replaced as a whole.
+//! Accounts are never removed. The table consists of shards of 20-byte slots that grow by 10 % at 92 % load, which gives less
+//! than 24 bytes an account (docs/decisions/0007). There is one writer; readers never wait.
 
 pub(crate) mod format;
 mod gathered;
@@ -18,199 +14,144 @@ mod shard;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, Version};
 use arc_swap::ArcSwap;
 
 use self::gathered::Gathered;
-use self::shard::{Counted, Shard, words};
+use self::shard::{IdWords, Shard, words};
 
-/// Shards: while one grows, a 256th of the table is there twice.
+/// The number of shards: while a shard grows, a 256th of the table is in memory twice.
 const SHARD_COUNT: usize = 256;
 
-/// Events whose places are read before they are applied.
-const EVENTS_AT_ONCE: usize = 64;
-
-/// What the view knows of an account.
+/// The state of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountState {
-    /// Its status.
+    /// The account's status.
     pub status: AccountStatus,
-    /// The version it has it since; `None` if only events without versions told of it.
+    /// The version that set the status; `None` if no event of the account had a version.
     pub version: Option<Version>,
 }
 
-/// What an event did to the view.
+/// The effect of an event on the view.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Applied {
-    /// The account is new, or its state is another one now.
+    /// The account is new, or its state changed.
     Updated,
-    /// The view knew as much or more: the event was repeated, or late.
+    /// The event was repeated or stale.
     Unchanged,
-    /// Nothing yet: it takes effect when the view settles.
-    Gathered,
 }
 
-/// The view, for readers. Clones see the same accounts.
+/// The view, for readers. Clones share the same accounts.
 #[derive(Clone)]
 pub struct AccountView(Arc<Table>);
 
-/// The view's one writer.
+/// The only writer of the view.
 pub struct ViewWriter {
     table: Arc<Table>,
-    /// The table's shards. Only the writer replaces them, so it need not take them as readers do, which costs a fence.
-    shards: Box<[Arc<Shard>]>,
-    /// How many slots of each shard are taken.
-    taken: Box<[usize]>,
-    /// What was gathered for each shard.
+    /// For each shard, the states that [`gather`](ViewWriter::gather) collected.
     gathered: Box<[Gathered]>,
 }
 
 struct Table {
     shards: Box<[ArcSwap<Shard>]>,
-    /// Makes the places of ids unpredictable, so that nobody can choose ids that all meet in one place. They change only with
-    /// all the shards, when a checkpoint is loaded.
+    /// Random seeds of the hash, so that nobody can choose ids that collide. They change only together with all shards, when
+    /// a checkpoint is loaded.
     seeds: [AtomicU64; 2],
     counts: Counts,
 }
 
-/// Changed with every account: apart from what each look-up reads, which would be fetched from the writer's processor then.
+/// Changes with every account. The alignment keeps the counters out of the cache lines that each look-up reads.
 #[derive(Default)]
 #[repr(align(128))]
 struct Counts {
     accounts: AtomicU64,
-    /// How many of them have each status, in the order of [`AccountStatus::ALL`].
+    /// How many accounts have each status, in the order of [`AccountStatus::ALL`].
     by_status: [AtomicU64; AccountStatus::ALL.len()],
 }
 
-/// An empty view, as its writer and its readers hold it.
+/// Returns an empty view as its writer and its readers hold it.
 pub fn account_view() -> (ViewWriter, AccountView) {
     let random = RandomState::new();
-    let shards: Box<[_]> = (0..SHARD_COUNT).map(|_| Arc::new(Shard::with_segments(0))).collect();
     let table = Arc::new(Table {
-        shards: shards.iter().map(|shard| ArcSwap::new(Arc::clone(shard))).collect(),
+        shards: (0..SHARD_COUNT).map(|_| ArcSwap::from_pointee(Shard::with_capacity(0))).collect(),
         seeds: [1, 2].map(|number| AtomicU64::new(random.hash_one(number))),
         counts: Counts::default(),
     });
     let gathered = (0..SHARD_COUNT).map(|_| Gathered::default()).collect();
-    let writer = ViewWriter { table: Arc::clone(&table), shards, taken: vec![0; SHARD_COUNT].into(), gathered };
-    (writer, AccountView(table))
+    (ViewWriter { table: Arc::clone(&table), gathered }, AccountView(table))
 }
 
 impl AccountView {
-    /// What is known of the account; `None` if no event told of it.
+    /// The account's state; `None` if the view has no event of the account.
     pub fn get(&self, id: AccountId) -> Option<AccountState> {
         let (shard, place) = self.0.place(id);
         let shard = self.0.shards[shard].load();
         let slot = shard.find(words(id), place).ok()?;
-        Some(unpack(shard.slot(slot)[4].load(Ordering::Acquire)))
+        Some(unpack(shard.state(slot).load(Ordering::Acquire)))
     }
 
-    /// How many accounts there are.
+    /// The number of accounts.
     pub fn len(&self) -> u64 {
         self.0.counts.accounts.load(Ordering::Relaxed)
     }
 
-    /// How many accounts have this status. Counted as events are applied, so asking costs nothing.
+    /// The number of accounts with this status.
     pub fn count(&self, status: AccountStatus) -> u64 {
         self.0.counts.by_status[status as usize].load(Ordering::Relaxed)
     }
 
-    /// Whether there are none.
+    /// Whether the view has no accounts.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl ViewWriter {
-    /// Takes `event` into the view.
+    /// Applies `event`.
     pub fn apply(&mut self, event: &AccountEvent) -> Applied {
-        self.apply_at(self.table.place(event.account_id), words(event.account_id), told(event))
+        self.apply_state(self.table.place(event.account_id), words(event.account_id), incoming_state(event))
     }
 
-    /// Takes `events` into the view in their order, and tells of each what it did.
-    ///
-    /// A word at each place is read before any event is applied: nearly all of them have to come from memory, and so they
-    /// come at the same time. Measured at six million accounts: 320 to 340 ns an event, and 380 to 400 without.
-    pub fn apply_all(&mut self, events: &[AccountEvent], mut applied: impl FnMut(&AccountEvent, Applied)) {
-        let mut places = [(0, 0); EVENTS_AT_ONCE];
-        for events in events.chunks(EVENTS_AT_ONCE) {
-            for (place, event) in places.iter_mut().zip(events) {
-                *place = self.table.place(event.account_id);
-            }
-            for (shard, place) in &places[..events.len()] {
-                self.shards[*shard].touch(*place);
-            }
-            for (place, event) in places.iter().zip(events) {
-                applied(event, self.apply_at(*place, words(event.account_id), told(event)));
-            }
-        }
-    }
-
-    fn apply_at(&mut self, (shard_index, place): (usize, u32), id: [u32; 4], told: u32) -> Applied {
-        let shard = &self.shards[shard_index];
+    fn apply_state(&mut self, (shard_number, place): (usize, u32), id: IdWords, incoming: u32) -> Applied {
+        let Table { shards, counts, .. } = &*self.table;
+        let shard = shards[shard_number].load();
         match shard.find(id, place) {
             Ok(slot) => {
-                let state = &shard.slot(slot)[4];
+                let state = shard.state(slot);
                 let current = state.load(Ordering::Relaxed);
-                let merged = merge(current, told);
+                let merged = merge(current, incoming);
                 if merged == current {
                     return Applied::Unchanged;
                 }
                 state.store(merged, Ordering::Release);
-                self.table.counts.moved(Some(unpack(current).status), unpack(merged).status);
+                counts.change(Some(unpack(current).status), unpack(merged).status);
             }
             Err(slot) => {
-                if shard.is_full(self.taken[shard_index]) {
-                    let grown = shard.grown(phase(shard_index), |id| self.table.place(id).1);
-                    grown.take(grown.free_slot(place), id, told);
-                    self.put(shard_index, grown);
+                if shard.is_full() {
+                    let grown = shard.grown(|id| self.table.place(id).1);
+                    grown.insert(grown.free_slot(place), id, incoming);
+                    shards[shard_number].store(Arc::new(grown));
                 } else {
-                    shard.take(slot, id, told);
+                    shard.insert(slot, id, incoming);
                 }
-                self.taken[shard_index] += 1;
-                self.table.counts.moved(None, unpack(told).status);
+                counts.change(None, unpack(incoming).status);
             }
         }
         Applied::Updated
     }
-
-    /// Puts a shard in the place of the one with this number, which is empty or no longer counted.
-    fn fill(&mut self, number: usize, Counted { shard, by_status }: Counted) {
-        let accounts = by_status.iter().sum::<u64>();
-        self.taken[number] = accounts as usize;
-        self.put(number, shard);
-        let counts = &self.table.counts;
-        counts.accounts.fetch_add(accounts, Ordering::Relaxed);
-        counts.by_status.iter().zip(by_status).for_each(|(sum, count)| _ = sum.fetch_add(count, Ordering::Relaxed));
-    }
-
-    /// Puts `shard` in the place of the one with this number.
-    fn put(&mut self, number: usize, shard: Shard) {
-        let shard = Arc::new(shard);
-        self.table.shards[number].store(Arc::clone(&shard));
-        self.shards[number] = shard;
-    }
 }
 
 impl Counts {
-    /// Takes note that an account has another status now, or is new. The writer alone does.
-    fn moved(&self, before: Option<AccountStatus>, now: AccountStatus) {
-        let add = |counter: &AtomicU64| counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        if before == Some(now) {
-            return;
-        }
-        add(&self.by_status[now as usize]);
+    /// Counts an account that is new (`before` is `None`) or has another status. Only the writer calls it.
+    fn change(&self, before: Option<AccountStatus>, now: AccountStatus) {
         match before {
-            Some(before) => {
-                self.by_status[before as usize].fetch_sub(1, Ordering::Relaxed);
-            }
-            None => add(&self.accounts),
+            Some(before) => _ = self.by_status[before as usize].fetch_sub(1, Ordering::Relaxed),
+            None => _ = self.accounts.fetch_add(1, Ordering::Relaxed),
         }
+        self.by_status[now as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -219,25 +160,10 @@ impl Table {
         self.seeds.each_ref().map(|seed| seed.load(Ordering::Relaxed))
     }
 
-    /// The shard of an id, and a number that gives its place in the shard.
+    /// The number of the id's shard, and the place of the id in the shard as a fraction of 2^32.
     fn place(&self, id: AccountId) -> (usize, u32) {
         place(self.seeds(), id)
     }
-}
-
-/// Has this thread do `work`, and one more at the same time if there can be one, and returns what each has done.
-fn on_two_threads<T: Send>(name: &str, work: impl Fn() -> T + Sync) -> Vec<T> {
-    thread::scope(|scope| {
-        let other = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, &work);
-        let mine = work();
-        let others = other.map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
-        [mine].into_iter().chain(others).collect()
-    })
-}
-
-/// When the shard of this number grows, as [`Shard::grown`] takes it.
-fn phase(shard: usize) -> f64 {
-    shard as f64 / SHARD_COUNT as f64
 }
 
 fn place(seeds: [u64; 2], id: AccountId) -> (usize, u32) {
@@ -250,8 +176,8 @@ fn place(seeds: [u64; 2], id: AccountId) -> (usize, u32) {
     ((hash >> 32) as usize % SHARD_COUNT, hash as u32)
 }
 
-/// `deleted` in the highest bit, then 30 bits of version (0 if there is none), then `blocked`, and 1 added, so that no
-/// state is 0. Of two states the greater is the one that holds.
+/// Packs a state into an integer: `deleted` in the highest bit, then 30 bits of version (0 if there is none), then `blocked`.
+/// 1 is added, so that no state is 0. The greater of two states takes precedence.
 fn pack(status: AccountStatus, version: Option<Version>) -> u32 {
     let version = version.unwrap_or(0) << 1;
     1 + match status {
@@ -272,17 +198,17 @@ fn unpack(state: u32) -> AccountState {
     AccountState { status, version: (version > 0).then_some(version) }
 }
 
-/// The state that an event tells of.
-fn told(event: &AccountEvent) -> u32 {
+/// The state that an event reports.
+fn incoming_state(event: &AccountEvent) -> u32 {
     pack(event.status, event.version)
 }
 
-/// What a state comes to when another one is told. What has no version follows on what has none, and on the account's creation,
-/// which is version 1 whether its event says so or not.
-fn merge(current: u32, told: u32) -> u32 {
+/// The state of an account after an event. A state without a version replaces one without a version, and the creation, which is
+/// version 1 whether its event says so or not. Otherwise the greater state wins.
+fn merge(current: u32, incoming: u32) -> u32 {
     let known = unpack(current);
-    let in_order_of_arrival = unpack(told).version.is_none() && known.version <= Some(1);
-    if in_order_of_arrival && known.status != AccountStatus::Deleted { told } else { current.max(told) }
+    let is_by_arrival = unpack(incoming).version.is_none() && known.version <= Some(1);
+    if is_by_arrival && known.status != AccountStatus::Deleted { incoming } else { current.max(incoming) }
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ mod tests {
         assert_eq!((batch.records, batch.events), (2, Vec::new()));
         reader.begin_anew(log.reader(&Positions::new()).unwrap());
         let (mut writer, view) = crate::accounts::view::account_view();
-        writer.gather(&reader.read(Duration::from_secs(10)).events);
+        reader.read(Duration::from_secs(10)).events.iter().for_each(|event| writer.gather(event));
         writer.settle();
         assert_eq!(view.count(AccountStatus::Blocked), 1);
     }
