@@ -15,6 +15,7 @@ mod start;
 mod url;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
@@ -40,6 +41,10 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Read connections of an instance: as many look-ups as run at once.
 const READ_CONNECTIONS: usize = 8;
+
+/// How often a failed read is followed by a probe until the server answers. No request is spent on it, because `/readyz` may keep
+/// requests away.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sets the session parameters that the services rely on. They are not sent as the startup parameter `options`, which
 /// PgBouncer refuses.
@@ -102,6 +107,8 @@ pub struct PostgresSchema {
 pub struct Postgres {
     config: Config,
     pool: Pool,
+    /// The outcomes of reads.
+    health: Arc<Health>,
 }
 
 impl Postgres {
@@ -146,7 +153,8 @@ impl Postgres {
             .recycle_timeout(Some(CONNECT_TIMEOUT))
             .build()
             .map_err(|error| OpenError(error.to_string()))?;
-        Ok(Postgres { config, pool })
+        let health = Arc::new(Health::new("a read of the database failed", "the database can be read again"));
+        Ok(Postgres { config, pool, health })
     }
 
     /// A connection of one's own, driven in the background.
@@ -186,12 +194,45 @@ impl Postgres {
         &self,
         query: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
+        let result = self.read_once(query).await;
+        if self.health.note(result.as_ref()) {
+            tokio::spawn(probe(self.clone()));
+        }
+        result
+    }
+
+    /// Why nothing can be read now, if so.
+    pub fn failure(&self) -> Option<String> {
+        self.health.failure()
+    }
+
+    /// Why some reads fail, if so.
+    pub fn warning(&self) -> Option<String> {
+        self.health.warning()
+    }
+
+    async fn read_once<T>(
+        &self,
+        query: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<T, StoreError> {
         within_deadline(async {
             let client = self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
             // No data of the caller's is at fault here, whatever the SQLSTATE is: nothing is written.
             query(&client).await.map_err(|error| StoreError::Unavailable(postgres_message(&error)))
         })
         .await
+    }
+}
+
+/// Asks the server until it answers.
+async fn probe(database: Postgres) {
+    loop {
+        tokio::time::sleep(PROBE_INTERVAL).await;
+        let answered = database.read_once(async |client| client.batch_execute("").await).await;
+        database.health.note(answered.as_ref());
+        if answered.is_ok() {
+            return;
+        }
     }
 }
 

@@ -120,17 +120,18 @@ impl Store {
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
         let reads = match &*self.reader {
             Reader::Sqlite(reader) => reader.pool().failure(),
-            Reader::Postgres(_) => None,
+            Reader::Postgres(reader) => reader.database().failure(),
         };
         self.writer.failure().into_iter().chain(reads)
     }
 
     /// Why some reads fail, while others work.
     pub(crate) fn warning(&self) -> Option<String> {
-        match &*self.reader {
-            Reader::Sqlite(reader) => reader.pool().warning().map(|cause| format!("some reads fail: {cause}")),
-            Reader::Postgres(_) => None,
-        }
+        let cause = match &*self.reader {
+            Reader::Sqlite(reader) => reader.pool().warning(),
+            Reader::Postgres(reader) => reader.database().warning(),
+        };
+        cause.map(|cause| format!("some reads fail: {cause}"))
     }
 
     /// What ends the process when the storage of the database fails. A server sees to its own.

@@ -52,6 +52,10 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    pub(super) fn database(&self) -> &Postgres {
+        &self.database
+    }
+
     pub(super) async fn account(&self, id: AccountId) -> Result<Option<Account>, StoreError> {
         let row = self.database.read(async |client| {
             let statement =

@@ -69,6 +69,27 @@ fn a_command_that_the_database_rejects_fails_alone() {
 }
 
 #[test]
+fn a_read_that_fails_shows_in_readyz_until_it_works_again() {
+    let service = TestService::start();
+    let DatabaseUrl::Postgres(url) = service.database() else { return };
+    let id = service.new_id();
+    let rename = |from: &str, to: &str| {
+        let sql = format!("ALTER TABLE account.{from} RENAME TO {to}");
+        with_postgres(&url, async |client| client.batch_execute(&sql).await);
+    };
+    rename("accounts", "renamed");
+    service.get(&account(&id)).expect(503);
+    // A probe follows the failed read, and the server answers it: other reads work.
+    let warnings = wait_until("other reads work", || {
+        let report = service.get("/readyz");
+        (report.status == 200).then(|| report.body["warnings"].to_string())
+    });
+    assert!(warnings.contains("some reads fail") && warnings.contains("does not exist"), "{warnings}");
+    rename("renamed", "accounts");
+    service.get(&account(&id)).expect(200);
+}
+
+#[test]
 fn no_default_of_the_database_is_relied_on() {
     const THREADS: usize = 16;
     const EACH: usize = 25;

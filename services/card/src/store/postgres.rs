@@ -48,6 +48,10 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    pub(super) fn database(&self) -> &Postgres {
+        &self.database
+    }
+
     pub(super) async fn card(&self, id: Uuid) -> Result<Option<Card>, StoreError> {
         self.one("id", &id).await
     }

@@ -1,11 +1,11 @@
-//! A PostgreSQL database that rejects one command. SQLite has no such constraints.
+//! A PostgreSQL database that rejects one command, or cannot be read. SQLite has no such constraints.
 
 use account_events::AccountStatus::Deleted;
 use event_log::Record;
 use serde_json::json;
-use test_harness::{at_once, with_postgres};
+use test_harness::{at_once, wait_until, with_postgres};
 
-use crate::service::{TestService, by_account, changed};
+use crate::service::{TestService, by_account, card, changed};
 
 #[test]
 fn a_command_that_the_database_rejects_fails_alone() {
@@ -42,6 +42,28 @@ fn a_command_that_the_database_rejects_fails_alone() {
     });
     service.get("/readyz").expect(200);
     assert_eq!(service.get(&by_account(&account)).body["total"], ids.len());
+}
+
+#[test]
+fn a_read_that_fails_shows_in_readyz_until_it_works_again() {
+    let service = TestService::start();
+    let Some(url) = service.postgres_url() else { return };
+    let created = service.card("US", &service.account());
+    let path = card(created.text("id"));
+    let rename = |from: &str, to: &str| {
+        let sql = format!("ALTER TABLE card.{from} RENAME TO {to}");
+        with_postgres(&url, async |client| client.batch_execute(&sql).await);
+    };
+    rename("cards", "renamed");
+    service.get(&path).expect(503);
+    // A probe follows the failed read, and the server answers it: other reads work.
+    let warnings = wait_until("other reads work", || {
+        let report = service.get("/readyz");
+        (report.status == 200).then(|| report.body["warnings"].to_string())
+    });
+    assert!(warnings.contains("some reads fail") && warnings.contains("does not exist"), "{warnings}");
+    rename("renamed", "cards");
+    service.get(&path).expect(200);
 }
 
 /// A text of PostgreSQL's has no NUL: a record that holds one must not be what every batch fails by.
