@@ -1,40 +1,37 @@
 //! A JSON request body as a typed struct, read within bounds.
 //!
-//! A well-formed body is read in one pass. Only a body that fails is read again, for an error that names the mistake
-//! (`body_error.rs`). Fields that the type does not have are ignored, so that a client may send what a later version
-//! knows.
+//! A valid body is parsed once. An invalid one is parsed again, for an error that names the mistake (`body_error.rs`).
+//! Fields that the type does not have are ignored, so that a client may send fields of a later version.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use crate::body_error::explain;
 use crate::error::ApiError;
 use crate::guard::SEC_FETCH_SITE;
 
-/// The largest body: the largest sensible one is below 2 kB, and every connection may hold one in memory.
+/// The largest body. The largest useful one is below 2 kB, and each connection may hold one in memory.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// How long a body may take from the moment its head was read: 64 KiB at the pace of a bad mobile line.
+/// How long a body may take to arrive: 64 KiB over a slow mobile connection.
 pub const BODY_READ_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The longest piece of a caller's own text that an error repeats.
+/// The longest part of a caller's text that an error repeats.
 const MAX_REPEATED_CHARS: usize = 64;
 
 /// Extracts a JSON object of at most [`MAX_BODY_BYTES`] into `T`, or answers 400, 408, 413 or 415.
 #[derive(Debug, Clone, Copy)]
 pub struct JsonBody<T>(
-    /// What the body held.
+    /// The parsed body.
     pub T,
 );
 
@@ -45,7 +42,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let (parts, body) = request.into_parts();
         let bytes = read(body).await?;
         check_headers(&parts.headers)?;
-        // Serde would take an array for a struct, field by field: only an object is meant.
+        // Serde accepts an array for a struct, field by field; only an object is valid.
         if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{')
             && let Ok(value) = serde_json::from_slice(&bytes)
         {
@@ -55,96 +52,59 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// The whole of `body`, or 400, 408 or 413.
-async fn read(mut body: Body) -> Result<Bytes, ApiError> {
+/// Reads the whole of `body`; 400, 408 or 413 if that fails.
+async fn read(body: Body) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
-        return Err(too_large()); // the Content-Length says so
+        return Err(too_large()); // the Content-Length exceeds the limit
     }
-    let collected = {
-        let mut collecting = pin!(collect(&mut body));
-        match poll_fn(|context| Poll::Ready(collecting.as_mut().poll(context))).await {
-            // Nearly always it came with the head, and there is nothing to time.
-            Poll::Ready(collected) => Ok(collected),
-            Poll::Pending => tokio::time::timeout(BODY_READ_TIMEOUT, collecting).await,
-        }
-    };
-    match collected {
-        Ok(Some(result)) => result,
-        Ok(None) => Err(too_large()),
-        Err(_) => Err(ApiError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "request_timeout",
-            format!("the body did not arrive within {} seconds", BODY_READ_TIMEOUT.as_secs()),
-        )),
-    }
-}
-
-/// Reads to the end; `None` once there is more than [`MAX_BODY_BYTES`].
-async fn collect(body: &mut Body) -> Option<Result<Bytes, ApiError>> {
-    let mut first = Bytes::new(); // nearly always the only one, and then it is not copied
-    let mut all = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(frame) = frame else {
-            return Some(Err(ApiError::bad_request("incomplete_body", "the body broke off before its end")));
-        };
-        let Ok(data) = frame.into_data() else { continue }; // trailers
-        if first.len() + all.len() + data.len() > MAX_BODY_BYTES {
-            return None;
-        }
-        if first.is_empty() && all.is_empty() {
-            first = data;
-        } else {
-            all.extend_from_slice(&std::mem::take(&mut first));
-            all.extend_from_slice(&data);
+    match timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(ApiError::bad_request("incomplete_body", "the body broke off before its end")),
+        Err(_) => {
+            let text = format!("the body did not arrive within {} seconds", BODY_READ_TIMEOUT.as_secs());
+            Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", text))
         }
     }
-    Some(Ok(if all.is_empty() { first } else { all.freeze() }))
 }
 
 fn too_large() -> ApiError {
-    ApiError::new(
-        StatusCode::PAYLOAD_TOO_LARGE,
-        "body_too_large",
-        format!("the body must be at most {MAX_BODY_BYTES} bytes"),
-    )
+    let text = format!("the body must be at most {MAX_BODY_BYTES} bytes");
+    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", text)
 }
 
-/// 415 unless the headers call the body plain JSON. A browser lets any page send a body without a media type, or with
-/// one of a form's, and asks first (CORS) before it sends JSON. So only a caller that is no browser may leave it out.
+/// Refuses a body that is not plain JSON by its headers with 415.
+///
+/// A browser sends a body without a media type, or with a form's, for any page, but asks first (CORS) before it sends JSON.
+/// So only a caller that is not a browser may leave the media type out.
 fn check_headers(headers: &HeaderMap) -> Result<(), ApiError> {
-    let unsupported = |field, text: String| {
+    let unsupported = |field, text: Cow<'static, str>| {
         Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text).with_field(field))
     };
-    if let Some(encoding) = headers.get(CONTENT_ENCODING)
-        && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
-    {
-        let field = "Content-Encoding";
-        return unsupported(field, "the body must not be compressed: Content-Encoding is not supported".to_owned());
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        let text = "the body must not be compressed: Content-Encoding is not supported";
+        return unsupported("Content-Encoding", text.into());
     }
     if let Some(kind) = headers.get_all(CONTENT_TYPE).iter().find(|kind| !is_json(kind.as_bytes())) {
         let kind = String::from_utf8_lossy(kind.as_bytes());
-        return unsupported("Content-Type", format!("the body must be application/json, not {}", shorten(&kind)));
+        let text = format!("the body must be application/json, not {}", shorten(&kind));
+        return unsupported("Content-Type", text.into());
     }
     let is_browser = headers.contains_key(ORIGIN) || headers.contains_key(SEC_FETCH_SITE);
     if is_browser && !headers.contains_key(CONTENT_TYPE) {
-        return unsupported(
-            "Content-Type",
-            "the body must be application/json; the Content-Type is missing".to_owned(),
-        );
+        return unsupported("Content-Type", "the body must be application/json; the Content-Type is missing".into());
     }
     Ok(())
 }
 
 /// Whether `content_type` is `application/json` or `application/…+json`, with or without parameters.
 pub(crate) fn is_json(content_type: &[u8]) -> bool {
-    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let Some((prefix, subtype)) = essence.split_at_checked("application/".len()) else { return false };
-    let suffix = subtype.len().checked_sub("+json".len()).and_then(|start| subtype.get(start..));
-    prefix.eq_ignore_ascii_case(b"application/")
-        && (subtype.eq_ignore_ascii_case(b"json") || suffix.is_some_and(|s| s.eq_ignore_ascii_case(b"+json")))
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_ascii_lowercase();
+    let Some(subtype) = essence.strip_prefix(b"application/") else { return false };
+    subtype == b"json" || subtype.ends_with(b"+json")
 }
 
-/// `text`, cut off where a caller's text gets too long to repeat in an answer.
+/// Cuts `text` to the length that an error repeats.
 pub(crate) fn shorten(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MAX_REPEATED_CHARS) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),

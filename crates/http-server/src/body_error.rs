@@ -1,7 +1,7 @@
-//! What is wrong with a JSON body, in words its sender can act on.
+//! The error for a JSON body that does not parse, in terms of the body's sender.
 //!
-//! Looked at in this order: the encoding, the syntax, the shape, then the fields. So a caller hears of a truncated body
-//! before a wrong field in it, whichever comes first in the text.
+//! The checks run in this order: the encoding, the syntax, the kind of value, the fields. So a truncated body is reported
+//! before a wrong field in it.
 
 use std::str;
 
@@ -11,84 +11,68 @@ use serde_json::error::Category;
 
 use crate::error::ApiError;
 
-/// The error for `bytes`, which do not read as a `T`.
+/// Returns the error for `bytes`, which do not parse as a `T`.
 pub(crate) fn explain<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
     if let Err(error) = str::from_utf8(bytes) {
         let text = format!("the body is not UTF-8, at byte {}", error.valid_up_to() + 1);
         return ApiError::bad_request("invalid_encoding", text);
     }
     if bytes.trim_ascii().is_empty() {
-        return malformed("the body is empty; a JSON object is expected".to_owned());
+        return ApiError::bad_request("malformed_json", "the body is empty; a JSON object is expected");
     }
-    // A `Value` refuses everything that is no JSON, and what is nested too deep.
     let kind = match serde_json::from_slice(bytes) {
-        Ok(Value::Object(_)) => return explain_fields::<T>(bytes),
+        Ok(Value::Object(_)) => return explain_field::<T>(bytes),
         Ok(Value::Array(_)) => "an array",
         Ok(Value::String(_)) => "a string",
         Ok(Value::Number(_)) => "a number",
         Ok(Value::Bool(_)) => "a boolean",
         Ok(Value::Null) => "null",
-        Err(error) => return explain_syntax(&error),
+        Err(error) => {
+            let place = format!("at line {} column {}", error.line(), error.column());
+            let text = match error.classify() {
+                Category::Eof => format!("the JSON ends too early, {place}"),
+                _ => format!("malformed JSON {place}: {}", without_place(&error.to_string())),
+            };
+            return ApiError::bad_request("malformed_json", text);
+        }
     };
     ApiError::bad_request("invalid_body", format!("the body must be a JSON object, not {kind}"))
 }
 
-fn malformed(text: String) -> ApiError {
-    ApiError::bad_request("malformed_json", text)
-}
-
-fn explain_syntax(error: &serde_json::Error) -> ApiError {
-    let (line, column) = (error.line(), error.column());
-    if error.classify() == Category::Eof {
-        return malformed(format!("the JSON ends too early, at line {line} column {column}"));
-    }
-    malformed(format!("malformed JSON at line {line} column {column}: {}", without_place(&error.to_string())))
-}
-
-/// Says which field of a well-formed object is at fault.
-fn explain_fields<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
+/// Names the field at fault in an object.
+fn explain_field<T: DeserializeOwned>(bytes: &[u8]) -> ApiError {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let error = match serde_path_to_error::deserialize::<_, T>(&mut json) {
-        Err(error) => error,
-        // It read after all: `T` tells an object from a `Value`'s in some way of its own. Not one of our types.
-        Ok(_) => return ApiError::bad_request("invalid_body", "the body cannot be read"),
+    let Err(error) = serde_path_to_error::deserialize::<_, T>(&mut json) else {
+        return ApiError::bad_request("invalid_body", "the body cannot be read");
     };
     let path = error.path().to_string();
     let message = error.inner().to_string();
     let message = without_place(&message);
-    if let Some(name) = quoted_name(message, "duplicate field `") {
-        return ApiError::invalid(name.to_owned(), "duplicate_field", format!("{name} is given more than once"));
-    }
-    if let Some(name) = quoted_name(message, "missing field `") {
-        return ApiError::invalid(name.to_owned(), "missing_field", format!("{name} is required"));
-    }
-    let text = match message.rsplit_once(", expected ") {
-        Some((_, expected)) => format!("{path} must be {}", plain(expected)),
-        None => format!("{path}: {message}"),
+    let (code, field, text) = if let Some(name) = quoted_name(message, "duplicate field `") {
+        ("duplicate_field", name.to_owned(), format!("{name} is given more than once"))
+    } else if let Some(name) = quoted_name(message, "missing field `") {
+        ("missing_field", name.to_owned(), format!("{name} is required"))
+    } else {
+        let text = match message.rsplit_once(", expected ") {
+            Some((_, "u8" | "u16" | "u32" | "u64" | "i8" | "i16" | "i32" | "i64")) => {
+                format!("{path} must be an integer")
+            }
+            Some((_, expected)) => format!("{path} must be {}", expected.replace('`', "")),
+            None => format!("{path}: {message}"),
+        };
+        ("invalid_field", path, text)
     };
-    ApiError::invalid(path, "invalid_field", text)
+    ApiError::invalid(field, code, text)
 }
 
-/// `message` without serde_json's ` at line 1 column 2`.
+/// Returns `message` without serde_json's ` at line 1 column 2`.
 fn without_place(message: &str) -> &str {
     message.rfind(" at line ").map_or(message, |end| &message[..end])
 }
 
-/// The name of a field in backticks after `prefix`.
+/// Returns the name in backticks at the end of `message`, after `prefix`.
 fn quoted_name<'a>(message: &'a str, prefix: &str) -> Option<&'a str> {
     message.strip_prefix(prefix)?.strip_suffix('`')
-}
-
-/// Serde's word for a type, in a caller's terms.
-fn plain(expected: &str) -> String {
-    match expected {
-        "u8" | "u16" | "u32" | "u64" | "i8" | "i16" | "i32" | "i64" => "an integer".to_owned(),
-        "f32" | "f64" => "a number".to_owned(),
-        "a sequence" => "an array".to_owned(),
-        "a map" => "an object".to_owned(),
-        expected if expected.starts_with("struct ") => "an object".to_owned(),
-        expected => expected.replace('`', ""),
-    }
 }
 
 #[cfg(test)]

@@ -1,18 +1,21 @@
-//! Cross-origin requests: off unless an operator names the origins.
+//! Cross-origin requests (CORS), which are refused unless an operator names the origins.
 
 use std::str::FromStr;
 use std::time::Duration;
 
 use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
-use axum::http::{HeaderValue, Method, Uri};
+use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
-use crate::request_ids::{TRACEPARENT, X_REQUEST_ID};
+use crate::request_id::X_REQUEST_ID;
 
-/// How long a browser may keep a preflight's answer: the longest that Chromium honours is two hours.
+/// The header of the W3C trace context, which pages may send.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// How long a browser may cache the response to a preflight.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
-/// Who may call from a page of another origin: `*`, or origins such as `https://example.com:8443`.
+/// The origins whose pages may call: `*`, or origins such as `https://example.com:8443`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CorsOrigin {
     /// `*`: any page.
@@ -24,7 +27,7 @@ pub enum CorsOrigin {
 impl FromStr for CorsOrigin {
     type Err = String;
 
-    /// Reads `*`, one origin, or several with commas between them.
+    /// Parses `*`, one origin, or several with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         if text.trim() == "*" {
             return Ok(Self::Any);
@@ -33,13 +36,13 @@ impl FromStr for CorsOrigin {
     }
 }
 
-/// An origin as browsers send it: a scheme, a host, perhaps a port, and nothing else.
+/// Parses an origin in the form that browsers send: a scheme, a host and an optional port.
 fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     let refuse = || format!("`{text}` is no origin: expected `*`, or scheme and host such as https://example.com:8443");
     let uri: Uri = text.parse().map_err(|_| refuse())?;
     let scheme = uri.scheme_str().filter(|scheme| ["http", "https"].contains(scheme)).ok_or_else(refuse)?;
     let authority = uri.authority().ok_or_else(refuse)?.as_str();
-    // Compared as text with what a browser sends, so it has to be written exactly so.
+    // The text is compared with the header of a browser, so no other spelling can match.
     let origin = format!("{scheme}://{authority}").to_ascii_lowercase();
     if origin != text || authority.contains(['@', '*']) {
         return Err(refuse());
@@ -47,7 +50,7 @@ fn parse_origin(text: &str) -> Result<HeaderValue, String> {
     HeaderValue::try_from(origin).map_err(|_| refuse())
 }
 
-/// The layer that answers preflights and marks responses for `origin`.
+/// Returns the layer that answers preflights and adds the CORS headers for `origin`.
 pub(crate) fn cors_layer(origin: CorsOrigin) -> CorsLayer {
     let origin = match origin {
         CorsOrigin::Any => Any.into(),

@@ -1,40 +1,34 @@
-//! What the server asks of a request before any route sees it: a `Host` (RFC 9112, 3.2) that is the server's own, and,
-//! of a web page that writes, an origin that may.
+//! The checks of a request before the router: its `Host` (RFC 9112, 3.2), and the origin of a web page that writes.
 //!
-//! A page on the internet can send requests to a service on the visitor's own machine. Browsers withhold the response,
-//! but a write has happened by then; and a page that points a name of its own at 127.0.0.1 (DNS rebinding) counts as
-//! the service's own page. `Sec-Fetch-Site` and `Origin` show the first, `Host` shows the second.
+//! A page on the internet can send requests to a service on the visitor's own machine. The browser withholds the response,
+//! but not the write. `Sec-Fetch-Site` and `Origin` reveal such a page. A page can also point a name of its own at
+//! 127.0.0.1 (DNS rebinding), and then counts as the service's own page. `Host` reveals that name.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::{self, FromStr};
 
-use axum::extract::Request;
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderName, HeaderValue, Method, Version};
+use axum::http::{HeaderName, HeaderValue, Method, Request, Version};
 
 use crate::body::shorten;
 use crate::cors::CorsOrigin;
 use crate::error::ApiError;
 use crate::health::HEALTH_PATHS;
 
-/// The header in which a browser says how the page and the server are related (Fetch Metadata).
+/// The header in which a browser states how the page and the server are related (Fetch Metadata).
 pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// How long a caller should wait when all connections are taken, in seconds: idle ones are closed for new ones.
+/// `Retry-After` when all connections are in use, in seconds: idle connections are closed for new ones.
 const OVERLOADED_RETRY_AFTER_S: u32 = 1;
 
-/// Marks a request that came on a connection without a place: only health checks are answered.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Overloaded;
-
-/// The names in `ALLOWED_HOSTS`: what a `Host` header may name beside IP addresses and `localhost`.
+/// The names in `ALLOWED_HOSTS`, which a `Host` header may have besides IP addresses and `localhost`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowedHosts(Vec<String>);
 
 impl FromStr for AllowedHosts {
     type Err = String;
 
-    /// Reads names with commas between them, without ports.
+    /// Parses names with commas between them, without ports.
     fn from_str(text: &str) -> Result<Self, String> {
         let names = text.split(',').map(|name| {
             let name = name.trim();
@@ -47,27 +41,26 @@ impl FromStr for AllowedHosts {
     }
 }
 
-/// What [`Guard::check`] goes by.
-#[derive(Debug, Clone)]
+/// The checks of one service.
+#[derive(Debug)]
 pub(crate) struct Guard {
-    /// The names that a `Host` may have; any if `None`.
+    /// The names that a `Host` may have; any name if `None`.
     pub(crate) hosts: Option<AllowedHosts>,
     pub(crate) cors: Option<CorsOrigin>,
 }
 
 impl Guard {
-    /// Why `request` is refused, if it is.
-    pub(crate) fn check(&self, request: &Request) -> Result<(), ApiError> {
-        let host = own_host(request)?;
-        let is_health = HEALTH_PATHS.contains(&request.uri().path());
-        if request.extensions().get::<Overloaded>().is_some() && !is_health {
-            let text = "too many connections are open, try again";
-            return Err(ApiError::unavailable("overloaded", text, OVERLOADED_RETRY_AFTER_S));
-        }
-        if let (Some(allowed), Some(host)) = (&self.hosts, &host)
-            && !is_health
-        {
-            allowed.check(host.host)?;
+    /// Returns the refusal of `request` if a check fails. `is_spare` says that the connection is beyond the limit.
+    pub(crate) fn check<B>(&self, request: &Request<B>, is_spare: bool) -> Result<(), ApiError> {
+        let host = requested_host(request)?;
+        if !HEALTH_PATHS.contains(&request.uri().path()) {
+            if is_spare {
+                let text = "too many connections are open, try again";
+                return Err(ApiError::unavailable("overloaded", text, OVERLOADED_RETRY_AFTER_S));
+            }
+            if let (Some(allowed), Some(host)) = (&self.hosts, &host) {
+                allowed.check(host.host)?;
+            }
         }
         if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             return Ok(());
@@ -75,9 +68,9 @@ impl Guard {
         self.check_origin(request, host.as_ref())
     }
 
-    /// 403 if the request is a web page's of another site, unless CORS allows its origin. A browser says so in one header
-    /// or the other; a caller that sends neither is no browser.
-    fn check_origin(&self, request: &Request, host: Option<&Authority<'_>>) -> Result<(), ApiError> {
+    /// Refuses a request of another site's page with 403, unless CORS allows the origin. Browsers send at least one of the
+    /// two headers; a caller that sends neither is not a browser.
+    fn check_origin<B>(&self, request: &Request<B>, host: Option<&Authority<'_>>) -> Result<(), ApiError> {
         let headers = request.headers();
         let (origins, sites) = (headers.get_all(ORIGIN), headers.get_all(SEC_FETCH_SITE));
         let names_origin = headers.contains_key(ORIGIN);
@@ -86,7 +79,7 @@ impl Guard {
             Some(CorsOrigin::Any) => true,
             Some(CorsOrigin::List(allowed)) => names_origin && origins.iter().all(|origin| allowed.contains(origin)),
         };
-        // Where a proxy has changed `Host`, the origin cannot be compared: the browser's own word comes first.
+        // A proxy may have changed `Host`, and then the origin differs: `Sec-Fetch-Site` takes precedence.
         let is_own = match headers.contains_key(SEC_FETCH_SITE) {
             true => sites.iter().all(|site| site == "same-origin" || site == "none"),
             false => origins.iter().all(|origin| host.is_some_and(|host| host.is_of_origin(origin))),
@@ -119,9 +112,9 @@ impl AllowedHosts {
     }
 }
 
-/// The host that `request` is for: its target's if the target names one, else its `Host`'s. `None` for HTTP/1.0 without
+/// Returns the host of the request's target if the target names one, else that of `Host`. `None` for HTTP/1.0 without
 /// either.
-fn own_host(request: &Request) -> Result<Option<Authority<'_>>, ApiError> {
+fn requested_host<B>(request: &Request<B>) -> Result<Option<Authority<'_>>, ApiError> {
     let refuse = |text| Err(ApiError::invalid("Host", "invalid_host", text));
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
@@ -142,7 +135,7 @@ fn own_host(request: &Request) -> Result<Option<Authority<'_>>, ApiError> {
     }
 }
 
-/// A host and its port, as they stand in `Host` and in an origin.
+/// A host and its port, as in `Host` and in an origin.
 #[derive(Debug, PartialEq, Eq)]
 struct Authority<'a> {
     /// A name, an IPv4 address, or an IPv6 address in brackets.
@@ -151,7 +144,7 @@ struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Reads `host`, `host:` or `host:port` (RFC 3986, 3.2.2 and 3.2.3); `None` for anything else.
+    /// Parses `host`, `host:` or `host:port` (RFC 3986, 3.2.2 and 3.2.3); `None` for anything else.
     fn parse(text: &'a str) -> Option<Self> {
         let host_end = match text.strip_prefix('[') {
             Some(rest) => rest.find(']')? + 2,
@@ -171,8 +164,7 @@ impl<'a> Authority<'a> {
         is_host.then_some(Self { host, port })
     }
 
-    /// Whether a page of `origin` is this host's own. Over which scheme the page was loaded is not known here: a proxy
-    /// may have ended TLS.
+    /// Whether `origin` is this host. The scheme is not compared: a proxy may terminate TLS.
     fn is_of_origin(&self, origin: &HeaderValue) -> bool {
         let origin = origin.to_str().unwrap_or_default();
         let (rest, default_port) = match (origin.strip_prefix("http://"), origin.strip_prefix("https://")) {

@@ -1,13 +1,13 @@
 //! `GET /`, `/health`, `/livez` and `/readyz`.
 //!
-//! `/health` and `/livez` say that the process answers; whether it can do its work is `/readyz`'s to say. An
-//! orchestrator restarts on the former and routes by the latter.
+//! `/health` and `/livez` show that the process answers: an orchestrator restarts the process if they fail. `/readyz` shows
+//! whether the service can do its work: an orchestrator sends requests only to services that are ready.
 
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use serde::Serialize;
@@ -15,37 +15,40 @@ use serde_json::{Map, Value};
 
 use crate::error::json_response;
 
-/// How long a caller of a service that is not ready should wait: catching up is a matter of seconds.
+/// `Retry-After` of a service that is not ready, in seconds: catching up takes seconds.
 pub const NOT_READY_RETRY_AFTER_S: u32 = 1;
 
-/// The paths that are answered whatever state the server is in, and under whatever name it is called.
+/// The paths that are answered when no connection is left, and under any `Host`.
 pub(crate) const HEALTH_PATHS: [&str; 3] = ["/health", "/livez", "/readyz"];
 
-/// What knows whether the service can do its work. Asked on every `/readyz`, so it must answer at once.
+/// Tells whether a service can do its work. Called for every `/readyz`, so it must not block.
 pub trait Readiness: Send + Sync {
-    /// How things stand now.
+    /// Returns the present state.
     fn report(&self) -> ReadyReport;
 }
 
-/// How ready a service is.
+/// The state that `/readyz` shows.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReadyReport {
-    /// Why it is not ready, each a short sentence; ready if there is none.
+    /// Why the service is not ready, each a short sentence. The service is ready if there are none.
     pub reasons: Vec<String>,
-    /// What else `/readyz` shows, ready or not. Names other than `status`, `error`, `code` and `reasons`.
+    /// Further fields of the response. Their names are not `status`, `error`, `code` or `reasons`.
     pub details: Map<String, Value>,
 }
 
-/// The three routes, for the service called `service` in `/health`'s answer.
+/// Returns the three health routes of `service`.
 pub fn health_routes(service: &'static str, readiness: Arc<dyn Readiness>) -> Router {
     let [health, livez, readyz] = HEALTH_PATHS;
     Router::new()
-        .route(health, get(async move || json_response(StatusCode::OK, &Health { status: "healthy", service })))
-        .route(livez, get(async || json_response(StatusCode::OK, &Alive { status: "alive" })))
+        .route(
+            health,
+            get(async move || json_response(StatusCode::OK, &Health { status: "healthy", service: Some(service) })),
+        )
+        .route(livez, get(async || json_response(StatusCode::OK, &Health { status: "alive", service: None })))
         .route(readyz, get(async move || ready_response(&readiness.report())))
 }
 
-/// `GET /`, for the service called `service` in `version`: both, and its `links`, each a name and a path.
+/// Returns the route `/`, which shows `service`, its `version` and its `links`: names and paths.
 pub fn index_route(service: &'static str, version: &'static str, links: &[(&str, &str)]) -> Router {
     let links: Map<_, _> = links.iter().map(|(name, path)| ((*name).to_owned(), Value::from(*path))).collect();
     let index = Arc::new(Index { service, version, links });
@@ -62,39 +65,30 @@ struct Index {
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
-    service: &'static str,
-}
-
-#[derive(Serialize)]
-struct Alive {
-    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'static str>,
 }
 
 #[derive(Serialize)]
 struct Ready<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
     status: &'static str,
-    #[serde(flatten)]
-    details: &'a Map<String, Value>,
-}
-
-#[derive(Serialize)]
-struct NotReady<'a> {
-    error: String,
-    code: &'static str,
-    status: &'static str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     reasons: &'a [String],
     #[serde(flatten)]
     details: &'a Map<String, Value>,
 }
 
-fn ready_response(report: &ReadyReport) -> Response {
-    let ReadyReport { reasons, details } = report;
+fn ready_response(ReadyReport { reasons, details }: &ReadyReport) -> Response {
     if reasons.is_empty() {
-        return json_response(StatusCode::OK, &Ready { status: "ready", details });
+        return json_response(StatusCode::OK, &Ready { error: None, code: None, status: "ready", reasons, details });
     }
-    let error = format!("not ready: {}", reasons.join("; "));
-    let body = NotReady { error, code: "not_ready", status: "not_ready", reasons, details };
+    let (error, code) = (Some(format!("not ready: {}", reasons.join("; "))), Some("not_ready"));
+    let body = Ready { error, code, status: "not_ready", reasons, details };
     let mut response = json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
-    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(NOT_READY_RETRY_AFTER_S));
+    response.headers_mut().insert(RETRY_AFTER, NOT_READY_RETRY_AFTER_S.into());
     response
 }

@@ -1,138 +1,102 @@
-//! What is left of a request's body when its response is ready.
+//! The part of a request's body that no handler read.
 //!
-//! A handler need not read the body: the path may be unknown, or a parameter wrong. hyper then closes the connection
-//! after a response that does not say so, and the caller's next request is lost. So the rest is read and discarded
-//! first, within bounds, and where that fails the response says that the connection closes.
+//! If a body has an unread rest, hyper closes the connection after the response without a `Connection: close`, and the
+//! caller's next request is lost. So the server reads and discards the rest within bounds. If the rest exceeds the
+//! bounds, the response gets a `Connection: close`.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
-use axum::http::StatusCode;
 use axum::http::header::EXPECT;
-use http_body_util::BodyExt as _;
-use hyper::body::{Frame, SizeHint};
+use axum::http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::{Frame, Incoming, SizeHint};
+use parking_lot::Mutex;
 
-/// How much of a body is discarded. Beyond this the caller is better cut off.
+/// The largest rest that is discarded. A caller that sends more loses the connection.
 const MAX_DISCARDED_BYTES: usize = 4 * 1024 * 1024;
 
 /// How long discarding may take.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What is left of a body.
-pub(crate) enum Rest {
-    /// Nothing: the next request follows.
-    Nothing,
-    /// More than is worth reading, or what cannot be read: the connection must close.
-    Lost,
-    /// Reads and discards the rest; whether the end was reached.
-    Unread(Pin<Box<dyn Future<Output = bool> + Send>>),
-}
-
-/// Knows how far the body of a request was read.
+/// A second handle on the body that a handler reads.
 pub(crate) struct Unread {
-    state: Arc<Mutex<State>>,
+    body: SharedBody,
     is_discardable: bool,
 }
 
-enum State {
-    /// The body has a reader, or failed.
-    Open,
-    ReadToEnd,
-    Dropped(Body),
+#[derive(Clone)]
+struct SharedBody(Arc<Mutex<State>>);
+
+struct State {
+    body: Incoming,
+    /// Whether the end was reached, or an error that ended the body; `None` before.
+    is_complete: Option<bool>,
 }
 
 impl Unread {
-    /// Watches the body of `request`; `None` if it has none.
-    pub(crate) fn watch(request: Request) -> (Request, Option<Self>) {
+    /// Returns `request` for a handler, and the handle; no handle if the request has no body.
+    pub(crate) fn watch(request: Request<Incoming>) -> (Request<Body>, Option<Self>) {
         if request.body().is_end_stream() {
-            return (request, None);
+            return (request.map(|_| Body::empty()), None);
         }
         let length = request.body().size_hint().lower(); // the Content-Length, if there is one
-        // A caller that waits for `100 Continue` has sent nothing yet, and need not.
+        // A caller that waits for `100 Continue` has sent nothing yet.
         let is_discardable = !request.headers().contains_key(EXPECT) && length <= MAX_DISCARDED_BYTES as u64;
-        let state = Arc::new(Mutex::new(State::Open));
-        let request = request.map(|body| Body::new(Watched { body, failed: false, state: Arc::clone(&state) }));
-        (request, Some(Self { state, is_discardable }))
+        let (parts, body) = request.into_parts();
+        let body = SharedBody(Arc::new(Mutex::new(State { body, is_complete: None })));
+        let request = Request::from_parts(parts, Body::new(body.clone()));
+        (request, Some(Self { body, is_discardable }))
     }
 
-    /// What is left before a response with `status` goes out.
-    pub(crate) fn rest(self, status: StatusCode) -> Rest {
-        let state = std::mem::replace(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner), State::Open);
-        match state {
-            State::ReadToEnd => Rest::Nothing,
-            // A body that has timed out is not worth more time.
-            State::Dropped(body) if self.is_discardable && status != StatusCode::REQUEST_TIMEOUT => {
-                Rest::Unread(Box::pin(discard(body)))
+    /// Reads and discards the rest. Returns whether the body was read to its end. `status` is the response's: a body that
+    /// timed out gets no more time.
+    pub(crate) async fn discard(self, status: StatusCode) -> bool {
+        let is_complete = self.body.0.lock().is_complete;
+        match is_complete {
+            Some(is_complete) => is_complete,
+            None if self.body.is_end_stream() => true,
+            None if !self.is_discardable || status == StatusCode::REQUEST_TIMEOUT => false,
+            None => {
+                let mut rest = Limited::new(self.body, MAX_DISCARDED_BYTES);
+                let reading = async {
+                    loop {
+                        match rest.frame().await {
+                            Some(Ok(_)) => {}
+                            Some(Err(_)) => return false,
+                            None => return true,
+                        }
+                    }
+                };
+                Box::pin(tokio::time::timeout(DISCARD_TIMEOUT, reading)).await.unwrap_or(false)
             }
-            State::Dropped(_) | State::Open => Rest::Lost,
         }
     }
 }
 
-/// Reads on for a while, keeping nothing; whether the end was reached.
-async fn discard(mut body: Body) -> bool {
-    let reading = async {
-        let mut left_bytes = MAX_DISCARDED_BYTES;
-        loop {
-            match body.frame().await {
-                None => return true,
-                Some(Err(_)) => return false,
-                Some(Ok(frame)) => match left_bytes.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-                    Some(left) => left_bytes = left,
-                    None => return false,
-                },
-            }
-        }
-    };
-    tokio::time::timeout(DISCARD_TIMEOUT, reading).await.unwrap_or(false)
-}
-
-/// A body that notes its end, and is given back when it is dropped before.
-struct Watched {
-    body: Body,
-    failed: bool,
-    state: Arc<Mutex<State>>,
-}
-
-impl HttpBody for Watched {
+impl HttpBody for SharedBody {
     type Data = Bytes;
-    type Error = axum::Error;
+    type Error = hyper::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut state = self.0.lock();
+        let frame = ready!(Pin::new(&mut state.body).poll_frame(context));
         match &frame {
-            None => *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::ReadToEnd,
-            Some(outcome) => self.failed |= outcome.is_err(),
+            None => state.is_complete = Some(true),
+            Some(Err(_)) => state.is_complete = Some(false),
+            Some(Ok(_)) => {}
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.0.lock().body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Open = *state
-            && !self.failed
-        {
-            *state = match self.body.is_end_stream() {
-                true => State::ReadToEnd,
-                false => State::Dropped(std::mem::take(&mut self.body)),
-            };
-        }
+        self.0.lock().body.size_hint()
     }
 }

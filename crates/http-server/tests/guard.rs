@@ -103,8 +103,8 @@ async fn elsewhere_any_host_will_do() {
     let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
     let config = HttpConfig::default();
     // What was bound to all addresses is reached by loopback, too.
-    let router = finish(router(), "test-service", &config, "0.0.0.0".parse().unwrap());
-    let serving = tokio::spawn(serve(listener, router, config.limits, shutdown.clone()));
+    let app = finish(router(), "test-service", &config, "0.0.0.0".parse().unwrap());
+    let serving = tokio::spawn(serve(listener, app, config.limits, shutdown.clone()));
     let server = Server { address, shutdown, serving };
     assert_eq!(get_with(&server, "/thing", "host: accounts.example\r\n").await.status, 200);
 }

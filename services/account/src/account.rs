@@ -1,8 +1,7 @@
-//! What an account is, and the rules for changing one. Pure: no database, no clock, no HTTP.
+//! An account, and the rules for its changes. Pure: no database, no clock, no HTTP.
 
 use account_events::{AccountId, AccountStatus, Version};
 use country_code::CountryCode;
-use http_server::Conditions;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -16,13 +15,13 @@ pub struct Account {
     pub id: AccountId,
     /// `ACC-` and eight or more digits, unique for ever.
     pub account_number: String,
-    /// Whose it is.
+    /// The name of its owner.
     pub beholder_name: BeholderName,
-    /// The country it is kept in.
+    /// The country of the account.
     pub country_code: CountryCode,
     /// Whether it may have cards.
     pub status: AccountStatus,
-    /// 1 when it is created, 1 more with each change.
+    /// 1 after the creation, and 1 more after each change.
     pub version: Version,
     /// When it was created.
     pub created_at: Timestamp,
@@ -30,10 +29,10 @@ pub struct Account {
     pub updated_at: Timestamp,
 }
 
-/// What a request wants to change.
+/// A change that a request asks for.
 #[derive(Debug, Clone)]
 pub enum Change {
-    /// Any of the three fields; `None` leaves one as it is.
+    /// New values of the fields that are `Some`.
     Update {
         /// The new name.
         beholder_name: Option<BeholderName>,
@@ -42,28 +41,59 @@ pub enum Change {
         /// The new status. `DELETED` is final.
         status: Option<AccountStatus>,
     },
-    /// The end of the account.
+    /// The status `DELETED`.
     Delete,
 }
 
+/// The condition that a caller sets on a change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Precondition {
+    /// The account must have one of these versions; any version if `None`.
+    pub required: Option<Versions>,
+    /// The account must have none of these versions.
+    pub excluded: Option<Versions>,
+}
+
+/// The versions that a precondition names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Versions {
+    /// Every version.
+    Any,
+    /// These versions, possibly none.
+    OneOf(Vec<Version>),
+}
+
+impl Versions {
+    fn contains(&self, version: Version) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(versions) => versions.contains(&version),
+        }
+    }
+}
+
 impl Account {
-    /// The account after `change`, made at `now` if `conditions` hold. An update to what is there already
-    /// changes nothing, not even the version.
+    /// Returns the account after `change` at the time `now`, if `precondition` holds. An update that changes no field
+    /// keeps the version.
     ///
-    /// A rule of the domain comes before the conditions: RFC 9110, 13.2.1, ignores a condition where the request would
-    /// fail without it.
-    pub fn changed(&self, change: Change, conditions: &Conditions, now: Timestamp) -> Result<Account, AccountError> {
+    /// Rules of the domain come before the precondition: RFC 9110, 13.2.1, ignores a precondition of a request that fails
+    /// without it.
+    pub fn changed(
+        &self,
+        change: Change,
+        precondition: &Precondition,
+        now: Timestamp,
+    ) -> Result<Account, AccountError> {
         if self.status == AccountStatus::Deleted {
             return Err(match change {
                 Change::Update { .. } => AccountError::CannotUpdateDeleted,
                 Change::Delete => AccountError::AlreadyDeleted,
             });
         }
-        let version = u64::from(self.version);
-        if conditions.if_match.as_ref().is_some_and(|named| !named.contains(version)) {
+        if precondition.required.as_ref().is_some_and(|versions| !versions.contains(self.version)) {
             return Err(AccountError::VersionMismatch { version: self.version });
         }
-        if conditions.if_none_match.as_ref().is_some_and(|named| named.contains(version)) {
+        if precondition.excluded.as_ref().is_some_and(|versions| versions.contains(self.version)) {
             return Err(AccountError::VersionMatch { version: self.version });
         }
         let mut account = self.clone();
@@ -85,8 +115,6 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
-    use http_server::Versions;
-
     use super::*;
 
     fn account() -> Account {
@@ -106,11 +134,11 @@ mod tests {
         Change::Update { beholder_name: name.map(|name| name.parse().unwrap()), country_code: None, status }
     }
 
-    fn if_match(version: u64) -> Conditions {
-        Conditions { if_match: Some(Versions::OneOf(vec![version])), if_none_match: None }
+    fn if_match(version: Version) -> Precondition {
+        Precondition { required: Some(Versions::OneOf(vec![version])), excluded: None }
     }
 
-    const NONE: Conditions = Conditions { if_match: None, if_none_match: None };
+    const NONE: Precondition = Precondition { required: None, excluded: None };
 
     const NOW: Timestamp = Timestamp::constant(1_700_000_000, 0);
 
@@ -136,10 +164,10 @@ mod tests {
 
     #[test]
     fn a_condition_on_another_version_changes_nothing() {
-        let changed = |conditions: &Conditions| account().changed(Change::Delete, conditions, NOW);
+        let changed = |precondition: &Precondition| account().changed(Change::Delete, precondition, NOW);
         assert!(matches!(changed(&if_match(2)), Err(AccountError::VersionMismatch { version: 3 })));
         assert!(changed(&if_match(3)).is_ok());
-        let if_none_match = |named| Conditions { if_none_match: Some(named), ..if_match(3) };
+        let if_none_match = |named| Precondition { excluded: Some(named), ..if_match(3) };
         for named in [Versions::Any, Versions::OneOf(vec![3])] {
             assert!(matches!(changed(&if_none_match(named)), Err(AccountError::VersionMatch { version: 3 })));
         }
@@ -149,7 +177,7 @@ mod tests {
     #[test]
     fn a_name_that_an_older_version_took_does_not_stand_in_the_way_of_other_changes() {
         let old = Account { beholder_name: BeholderName::stored("\u{200B}".to_owned()), ..account() };
-        let blocked = old.changed(update(None, Some(AccountStatus::Blocked)), &Conditions::default(), NOW).unwrap();
+        let blocked = old.changed(update(None, Some(AccountStatus::Blocked)), &NONE, NOW).unwrap();
         assert_eq!((blocked.status, blocked.beholder_name), (AccountStatus::Blocked, old.beholder_name));
     }
 }

@@ -11,11 +11,10 @@ use std::fmt::Write;
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, TraceParent, Version};
 use country_code::CountryCode;
 use event_log::Record;
-use http_server::Conditions;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::account::{Account, BeholderName, Change};
+use crate::account::{Account, BeholderName, Change, Precondition};
 use crate::account_number::AccountNumbering;
 use crate::http::error::AccountError;
 
@@ -23,7 +22,7 @@ use crate::http::error::AccountError;
 #[derive(Clone)]
 pub(crate) enum Command {
     Create { beholder_name: BeholderName, country_code: CountryCode, trace: TraceParent },
-    Change { id: AccountId, change: Change, conditions: Conditions, trace: TraceParent },
+    Change { id: AccountId, change: Change, precondition: Precondition, trace: TraceParent },
 }
 
 /// What a request comes to.
@@ -186,9 +185,9 @@ impl Batch<'_> {
                 changes.created.push((sequence.unwrap_or_default(), place));
                 Ok(account)
             }
-            Command::Change { id, change, conditions, trace } => {
+            Command::Change { id, change, precondition, trace } => {
                 let before = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
-                let account = before.changed(change, &conditions, self.now)?;
+                let account = before.changed(change, &precondition, self.now)?;
                 // Only a change of status is an event (docs/api.md, "The event").
                 if account.status != before.status {
                     changes.totals[before.status as usize] -= 1;

@@ -1,10 +1,11 @@
-//! The HTTP side: the router, a file for each endpoint, and how errors are answered.
+//! The HTTP interface: the router, a file for each endpoint, and the responses to errors.
 
 mod create_account;
 mod delete_account;
 pub mod error;
 mod get_account;
 mod list_accounts;
+mod precondition;
 mod request_trace;
 mod response;
 pub(crate) mod router;

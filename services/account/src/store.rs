@@ -15,10 +15,10 @@ use account_events::{AccountId, AccountStatus, TraceParent};
 use clock::Clock;
 use country_code::CountryCode;
 use group_commit::{GroupCommit, StoreError};
-use http_server::Conditions;
+use http_server::Page;
 use sqlite_file::FailStop;
 
-use crate::account::{Account, BeholderName, Change};
+use crate::account::{Account, BeholderName, Change, Precondition};
 use crate::account_number::AccountNumbering;
 use crate::decide::{Command, Outcome};
 use crate::http::error::AccountError;
@@ -43,16 +43,6 @@ pub(crate) struct Opened {
     pub(crate) writer_thread: JoinHandle<()>,
     pub(crate) outbox: Box<dyn Outbox>,
     pub(crate) database_id: String,
-}
-
-/// A page of accounts, newest first.
-pub struct Page {
-    /// At most as many as were asked for.
-    pub accounts: Vec<Account>,
-    /// How many there are in all, of the status asked for.
-    pub total: u64,
-    /// Whether older ones follow.
-    pub more: bool,
 }
 
 /// Which page of which accounts.
@@ -90,10 +80,10 @@ impl Store {
         &self,
         id: AccountId,
         change: Change,
-        conditions: Conditions,
+        precondition: Precondition,
         trace: TraceParent,
     ) -> Result<Account, AccountError> {
-        self.writer.submit(Command::Change { id, change, conditions, trace }).await?
+        self.writer.submit(Command::Change { id, change, precondition, trace }).await?
     }
 
     /// The account with this id.
@@ -116,7 +106,7 @@ impl Store {
     }
 
     /// A page of accounts, newest first.
-    pub async fn page(&self, request: PageRequest) -> Result<Page, AccountError> {
+    pub async fn page(&self, request: PageRequest) -> Result<Page<Account>, AccountError> {
         let page = match &self.reader {
             Reader::Sqlite(reader) => reader.page(request).await?,
             Reader::Postgres(reader) => reader.page(request).await?,
@@ -161,14 +151,5 @@ impl Store {
     /// Ends the writer thread once everything accepted so far is durable.
     pub(crate) fn stop(&self) {
         self.writer.stop()
-    }
-}
-
-impl PageRequest {
-    /// The page that `rows`, one more than its limit where there are so many, come to.
-    fn page(self, mut accounts: Vec<Account>, total: u64) -> Page {
-        let more = accounts.len() > self.limit;
-        accounts.truncate(self.limit);
-        Page { accounts, total, more }
     }
 }

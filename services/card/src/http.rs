@@ -1,4 +1,4 @@
-//! The HTTP side: the router, a file for each endpoint, and how errors are answered.
+//! The HTTP interface: the router, a file for each endpoint, and the responses to errors.
 
 mod create_card;
 mod delete_card;

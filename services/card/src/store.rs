@@ -15,6 +15,7 @@ use account_events::AccountId;
 use clock::Clock;
 use country_code::CountryCode;
 use group_commit::{GroupCommit, StoreError};
+use http_server::Page;
 use sqlite_file::FailStop;
 use uuid::Uuid;
 
@@ -36,16 +37,6 @@ pub struct Store {
 enum Reader {
     Sqlite(sqlite::Reader),
     Postgres(postgres::Reader),
-}
-
-/// A page of cards, newest first.
-pub struct Page {
-    /// At most as many as were asked for.
-    pub cards: Vec<Card>,
-    /// How many there are in all, of the account asked for.
-    pub total: u64,
-    /// Whether older ones follow.
-    pub more: bool,
 }
 
 /// Which page of which cards.
@@ -108,7 +99,7 @@ impl Store {
     }
 
     /// A page of cards, newest first.
-    pub async fn page(&self, request: PageRequest) -> Result<Page, CardError> {
+    pub async fn page(&self, request: PageRequest) -> Result<Page<Card>, CardError> {
         let page = match &*self.reader {
             Reader::Sqlite(reader) => reader.page(request).await?,
             Reader::Postgres(reader) => reader.page(request).await?,
@@ -153,14 +144,5 @@ impl Store {
     /// Ends the writer thread once everything accepted so far is durable.
     pub(crate) fn stop(&self) {
         self.writer.stop()
-    }
-}
-
-impl PageRequest {
-    /// The page that `cards`, one more than its limit where there are so many, come to.
-    fn page(self, mut cards: Vec<Card>, total: u64) -> Page {
-        let more = cards.len() > self.limit;
-        cards.truncate(self.limit);
-        Page { cards, total, more }
     }
 }

@@ -31,8 +31,8 @@ pub(crate) async fn start_with(router: Router, config: HttpConfig) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let router = finish(router, "test-service", &config, address.ip());
-    let serving = tokio::spawn(serve(listener, router, config.limits, shutdown.clone()));
+    let app = finish(router, "test-service", &config, address.ip());
+    let serving = tokio::spawn(serve(listener, app, config.limits, shutdown.clone()));
     Server { address, shutdown, serving }
 }
 

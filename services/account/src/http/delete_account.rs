@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
-use http_server::{Conditions, QueryParams};
+use http_server::QueryParams;
 use serde_json::{Value, json};
 
-use crate::account::Change;
+use crate::account::{Change, Precondition};
 use crate::http::error::AccountError;
 use crate::http::request_trace::RequestTrace;
 use crate::http::response::AccountQuery;
@@ -17,9 +16,9 @@ use crate::store::Store;
 pub(crate) async fn delete_account(
     State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<AccountQuery>,
-    headers: HeaderMap,
+    precondition: Precondition,
     RequestTrace(trace): RequestTrace,
 ) -> Result<Json<Value>, AccountError> {
-    store.change(query.id()?, Change::Delete, Conditions::from_headers(&headers), trace).await?;
+    store.change(query.id()?, Change::Delete, precondition, trace).await?;
     Ok(Json(json!({ "message": "Account deleted successfully" })))
 }

@@ -3,6 +3,7 @@
 //! gets here.
 
 use account_events::Version;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use group_commit::StoreError;
 use http_server::ApiError;
@@ -75,6 +76,8 @@ impl From<AccountError> for ApiError {
     fn from(error: AccountError) -> Self {
         let text = error.to_string();
         let invalid = |code, field: &'static str, text| ApiError::invalid(field, code, text);
+        // A database's queue empties, and a server restarts, in about a second.
+        let unavailable = |code, text| ApiError::unavailable(code, text, 1);
         match error {
             AccountError::MissingFields { field } => invalid("missing_fields", field, text),
             AccountError::EmptyName | AccountError::InvalidName(_) => {
@@ -92,7 +95,17 @@ impl From<AccountError> for ApiError {
             AccountError::AlreadyDeleted => ApiError::conflict("account_already_deleted", text),
             AccountError::VersionMismatch { .. } => ApiError::precondition_failed("version_mismatch", text),
             AccountError::VersionMatch { .. } => ApiError::precondition_failed("precondition_failed", text),
-            AccountError::Store(error) => error.into(),
+            AccountError::Store(StoreError::Rejected(_)) => {
+                let text = "the database does not accept this request; the logs tell more";
+                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_rejected", text)
+            }
+            AccountError::Store(StoreError::Overloaded) => {
+                unavailable("overloaded", "too many requests are waiting, try again")
+            }
+            AccountError::Store(StoreError::Unavailable(_) | StoreError::Conflict(_)) => {
+                unavailable("storage_unavailable", "the database is unavailable, try again")
+            }
+            AccountError::Store(StoreError::Stopping) => unavailable("stopping", "the service is stopping, try again"),
         }
     }
 }

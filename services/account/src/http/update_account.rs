@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use account_events::AccountStatus;
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
-use http_server::{Conditions, JsonBody, QueryParams};
+use http_server::{JsonBody, QueryParams};
 use serde::Deserialize;
 
-use crate::account::Change;
+use crate::account::{Change, Precondition};
 use crate::http::error::AccountError;
 use crate::http::request_trace::RequestTrace;
 use crate::http::response::{AccountQuery, with_etag};
@@ -25,12 +24,12 @@ pub(crate) struct UpdateAccount {
 pub(crate) async fn update_account(
     State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<AccountQuery>,
-    headers: HeaderMap,
+    precondition: Precondition,
     RequestTrace(trace): RequestTrace,
     JsonBody(request): JsonBody<UpdateAccount>,
 ) -> Result<Response, AccountError> {
     let id = query.id()?;
-    let account = store.change(id, request.into_change()?, Conditions::from_headers(&headers), trace).await?;
+    let account = store.change(id, request.into_change()?, precondition, trace).await?;
     Ok(with_etag(account))
 }
 

@@ -7,6 +7,7 @@ mod writer;
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, TraceParent, Version};
 use clock::Clock;
 use group_commit::{GroupCommit, StoreError};
+use http_server::Page;
 use jiff::Timestamp;
 use numbering::Numbering;
 use postgres::{OpenError, Parameter, Postgres, PostgresSchema};
@@ -14,7 +15,7 @@ use tokio_postgres::Row;
 
 use self::handover::Handover;
 use self::writer::Writer;
-use super::{Opened, Page, PageRequest, Store};
+use super::{Opened, PageRequest, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;
 use crate::decide::OutboxEvent;
@@ -75,7 +76,7 @@ impl Reader {
     }
 
     /// `None` if `after` is no account.
-    pub(super) async fn page(&self, request: PageRequest) -> Result<Option<Page>, StoreError> {
+    pub(super) async fn page(&self, request: PageRequest) -> Result<Option<Page<Account>>, StoreError> {
         let found = self.database.read(async |client| {
             let before = match request.after {
                 None => i64::MAX,
@@ -104,7 +105,7 @@ impl Reader {
         let Some((rows, totals)) = found.await? else { return Ok(None) };
         let accounts = rows.iter().map(|row| account_from_row(row, &self.numbering)).collect::<Result<_, _>>()?;
         let total: i64 = request.status.map_or(totals.iter().sum(), |status| totals[status as usize]);
-        Ok(Some(request.page(accounts, total as u64)))
+        Ok(Some(Page::new(accounts, request.limit, total as u64)))
     }
 }
 

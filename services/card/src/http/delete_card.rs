@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use http_server::{QueryParams, Versions};
+use http_server::{EntityTags, QueryParams, if_none_match};
 use serde_json::{Value, json};
 
 use crate::http::error::CardError;
@@ -18,7 +18,7 @@ pub(crate) async fn delete_card(
 ) -> Result<Json<Value>, CardError> {
     let id = query.id()?;
     // A card has no ETag, so only `*` can match. What fails without the condition fails in the same way with it.
-    if http_server::if_none_match(&headers) == Some(Versions::Any) && !service.store.card(id).await?.deleted {
+    if if_none_match(&headers) == Some(EntityTags::Any) && !service.store.card(id).await?.deleted {
         return Err(CardError::Exists);
     }
     service.store.delete(id).await?;

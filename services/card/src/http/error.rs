@@ -2,6 +2,7 @@
 //! docs/api.md. What is wrong with the form of a request (JSON, body, query) is answered by `http_server` before it
 //! gets here.
 
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use group_commit::StoreError;
 use http_server::ApiError;
@@ -63,6 +64,8 @@ impl From<CardError> for ApiError {
     fn from(error: CardError) -> Self {
         let text = error.to_string();
         let invalid = |code, field: &'static str, text| ApiError::invalid(field, code, text);
+        // A database's queue empties, and a server restarts, in about a second.
+        let unavailable = |code, text| ApiError::unavailable(code, text, 1);
         match error {
             CardError::MissingCountry => invalid("missing_country", "country", text),
             CardError::InvalidCountry(_) => invalid("invalid_country", "country", text),
@@ -79,7 +82,17 @@ impl From<CardError> for ApiError {
             CardError::NotFound => ApiError::not_found("card_not_found", text),
             CardError::AlreadyDeleted => ApiError::conflict("card_already_deleted", text),
             CardError::Exists => ApiError::precondition_failed("precondition_failed", text),
-            CardError::Store(error) => error.into(),
+            CardError::Store(StoreError::Rejected(_)) => {
+                let text = "the database does not accept this request; the logs tell more";
+                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_rejected", text)
+            }
+            CardError::Store(StoreError::Overloaded) => {
+                unavailable("overloaded", "too many requests are waiting, try again")
+            }
+            CardError::Store(StoreError::Unavailable(_) | StoreError::Conflict(_)) => {
+                unavailable("storage_unavailable", "the database is unavailable, try again")
+            }
+            CardError::Store(StoreError::Stopping) => unavailable("stopping", "the service is stopping, try again"),
         }
     }
 }

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use account_events::AccountId;
-use axum::Json;
 use axum::extract::State;
+use axum::response::Response;
 use http_server::{ApiError, QueryParams, parse_limit};
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use serde::Deserialize;
 
-use crate::card::Card;
 use crate::http::error::CardError;
 use crate::http::response::{CardService, parse_id};
 use crate::store::PageRequest;
@@ -27,25 +25,17 @@ pub(crate) struct AccountCardsQuery {
     after: Option<String>,
 }
 
-#[derive(Serialize)]
-pub(crate) struct CardList {
-    cards: Vec<Card>,
-    total: u64,
-    /// The last card of this page, where others follow it. Cards are never removed, so it stays good for ever.
-    next: Option<Uuid>,
-}
-
 pub(crate) async fn list_cards(
     State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<ListQuery>,
-) -> Result<Json<CardList>, ApiError> {
+) -> Result<Response, ApiError> {
     list(&service, query.limit, query.after, None).await
 }
 
 pub(crate) async fn list_cards_by_account(
     State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<AccountCardsQuery>,
-) -> Result<Json<CardList>, ApiError> {
+) -> Result<Response, ApiError> {
     let account_id = query.account_id.filter(|id| !id.is_empty()).ok_or(CardError::MissingAccountId)?;
     let account_id = account_id.parse().map_err(CardError::InvalidAccountId)?;
     list(&service, query.limit, query.after, Some(account_id)).await
@@ -56,10 +46,9 @@ async fn list(
     limit: Option<String>,
     after: Option<String>,
     account_id: Option<AccountId>,
-) -> Result<Json<CardList>, ApiError> {
+) -> Result<Response, ApiError> {
     let limit = parse_limit(limit.as_deref())?;
     let after = after.map(|after| parse_id(&after).ok_or(CardError::InvalidAfter)).transpose()?;
     let page = service.store.page(PageRequest { limit: limit as usize, after, account_id }).await?;
-    let next = page.cards.last().filter(|_| page.more).map(|card| card.id);
-    Ok(Json(CardList { cards: page.cards, total: page.total, next }))
+    Ok(page.into_response("cards", |card| card.id))
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use account_events::AccountId;
 use clock::Clock;
 use group_commit::{GroupCommit, StoreError};
+use http_server::Page;
 use jiff::Timestamp;
 use numbering::Numbering;
 use postgres::{OpenError, Parameter, Postgres, PostgresSchema};
@@ -15,7 +16,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use self::writer::Writer;
-use super::{Page, PageRequest, Store};
+use super::{PageRequest, Store};
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 
@@ -70,7 +71,7 @@ impl Reader {
     }
 
     /// `None` if `after` is no card.
-    pub(super) async fn page(&self, request: PageRequest) -> Result<Option<Page>, StoreError> {
+    pub(super) async fn page(&self, request: PageRequest) -> Result<Option<Page<Card>>, StoreError> {
         let found = self.database.read(async |client| {
             let before = match request.after {
                 None => i64::MAX,
@@ -101,7 +102,7 @@ impl Reader {
         });
         let Some((rows, total)) = found.await? else { return Ok(None) };
         let cards = rows.iter().map(|row| card_from_row(row, &self.numbering)).collect::<Result<_, _>>()?;
-        Ok(Some(request.page(cards, total as u64)))
+        Ok(Some(Page::new(cards, request.limit, total as u64)))
     }
 }
 

@@ -2,13 +2,14 @@
 
 use account_events::{AccountId, AccountStatus};
 use group_commit::StoreError;
+use http_server::Page;
 use rusqlite::{Connection, OptionalExtension, params};
 use sqlite_file::ReadPool;
 
 use super::{COLUMNS, account_by_id, account_from_row};
 use crate::account::Account;
 use crate::account_number::AccountNumbering;
-use crate::store::{Page, PageRequest};
+use crate::store::PageRequest;
 
 pub(in crate::store) struct Reader {
     pool: ReadPool,
@@ -41,13 +42,17 @@ impl Reader {
     }
 
     /// `None` if `after` is no account.
-    pub(in crate::store) async fn page(&self, request: PageRequest) -> Result<Option<Page>, StoreError> {
+    pub(in crate::store) async fn page(&self, request: PageRequest) -> Result<Option<Page<Account>>, StoreError> {
         let numbering = self.numbering.clone();
         self.pool.read(move |connection| page(connection, &numbering, request)).await
     }
 }
 
-fn page(connection: &Connection, numbering: &AccountNumbering, request: PageRequest) -> rusqlite::Result<Option<Page>> {
+fn page(
+    connection: &Connection,
+    numbering: &AccountNumbering,
+    request: PageRequest,
+) -> rusqlite::Result<Option<Page<Account>>> {
     let before = match request.after {
         None => i64::MAX,
         Some(id) => match account_by_id(connection, numbering, id)? {
@@ -73,14 +78,13 @@ fn page(connection: &Connection, numbering: &AccountNumbering, request: PageRequ
     };
     let mut statement = connection.prepare_cached(&format!("SELECT {total} FROM ledger"))?;
     let total = statement.query_row([], |row| row.get::<_, i64>(0))? as u64;
-    Ok(Some(request.page(accounts?, total)))
+    Ok(Some(Page::new(accounts?, request.limit, total)))
 }
 
 #[cfg(test)]
 mod tests {
     use clock::Clock;
     use group_commit::Committer;
-    use http_server::Conditions;
     use numbering::Numbering;
     use sqlite_file::SqliteFile;
     use uuid::Uuid;
@@ -88,7 +92,7 @@ mod tests {
     use super::super::SCHEMA;
     use super::super::writer::Writer;
     use super::*;
-    use crate::account::Change;
+    use crate::account::{Change, Precondition};
     use crate::decide::Command;
 
     const TRACE: account_events::TraceParent = account_events::TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
@@ -107,7 +111,7 @@ mod tests {
     fn set_status(writer: &mut Writer, ids: impl IntoIterator<Item = AccountId>, status: AccountStatus) {
         let change = Change::Update { beholder_name: None, country_code: None, status: Some(status) };
         let change =
-            |id| Command::Change { id, change: change.clone(), conditions: Conditions::default(), trace: TRACE };
+            |id| Command::Change { id, change: change.clone(), precondition: Precondition::default(), trace: TRACE };
         writer.commit(ids.into_iter().map(change).collect(), false).unwrap();
     }
 
@@ -121,8 +125,8 @@ mod tests {
         let (mut found, mut after) = (Vec::<Account>::new(), None);
         loop {
             let page = page(connection, numbering, PageRequest { limit, after, status }).unwrap().unwrap();
-            after = page.accounts.last().map(|account| account.id);
-            found.extend(page.accounts);
+            after = page.items.last().map(|account| account.id);
+            found.extend(page.items);
             if !page.more {
                 assert_eq!(found.len() as u64, page.total, "{status:?}");
                 return found;

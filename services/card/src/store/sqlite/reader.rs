@@ -1,6 +1,7 @@
 //! Look-ups and pages, on connections of their own.
 
 use group_commit::StoreError;
+use http_server::Page;
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use sqlite_file::ReadPool;
 use uuid::Uuid;
@@ -8,7 +9,7 @@ use uuid::Uuid;
 use super::{COLUMNS, LAST_CARD, card_by_id, card_from_row};
 use crate::card::Card;
 use crate::card_number::CardNumbering;
-use crate::store::{Page, PageRequest};
+use crate::store::PageRequest;
 
 pub(in crate::store) struct Reader {
     pool: ReadPool,
@@ -41,7 +42,7 @@ impl Reader {
     }
 
     /// `None` if `after` is no card.
-    pub(in crate::store) async fn page(&self, request: PageRequest) -> Result<Option<Page>, StoreError> {
+    pub(in crate::store) async fn page(&self, request: PageRequest) -> Result<Option<Page<Card>>, StoreError> {
         let numbering = self.numbering.clone();
         self.pool.read(move |connection| page(connection, &numbering, request)).await
     }
@@ -51,7 +52,7 @@ pub(super) fn page(
     connection: &Connection,
     numbering: &CardNumbering,
     request: PageRequest,
-) -> rusqlite::Result<Option<Page>> {
+) -> rusqlite::Result<Option<Page<Card>>> {
     let before = match request.after {
         None => i64::MAX,
         Some(id) => match card_by_id(connection, numbering, id)? {
@@ -79,5 +80,5 @@ pub(super) fn page(
         Some(_) => "SELECT cards FROM cards_by_account WHERE account_id = ? AND sequence = 0",
     })?;
     let total = total.query_row(params_from_iter(account), |row| row.get::<_, i64>(0)).optional()?;
-    Ok(Some(request.page(cards, total.unwrap_or(0) as u64)))
+    Ok(Some(Page::new(cards, request.limit, total.unwrap_or(0) as u64)))
 }

@@ -42,7 +42,7 @@ fn cards_are_found_deleted_and_listed_and_closed_accounts_keep_theirs_deleted() 
         assert_eq!((sequence, card.id, card.deleted), (place as i64 + 2, *id, place % 2 == 0));
         let request = PageRequest { limit: 100, after: Some(*id), account_id: Some(account_id) };
         let behind = page(&reader, &numbering, request).unwrap().expect("the card is there");
-        assert!(behind.cards.iter().map(|card| card.id).eq(all[..place].iter().rev().copied()));
+        assert!(behind.items.iter().map(|card| card.id).eq(all[..place].iter().rev().copied()));
         assert_eq!(behind.total, 18);
     }
     assert!(card_by_id(&reader, &numbering, Uuid::from_u128(1 << 100)).unwrap().is_none());
