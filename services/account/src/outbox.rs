@@ -1,8 +1,8 @@
-//! The outbox: events committed with the row they tell of (ARCHITECTURE.md A1), kept until the event log has them (A4).
+//! The outbox: events that are committed with the row they describe (ARCHITECTURE.md A1) and stay until the event log has
+//! acknowledged them (A4).
 //!
-//! Its sequence is the order of commit, which each database ensures in its own way. A number is never used twice,
-//! and it is at least the time of the commit in microseconds: should the database ever be put back to an older copy, its
-//! new events still stand behind everything that the relay has published before.
+//! The sequence of events is the order of commit. A sequence is never used twice, and is at least the time of the commit in
+//! microseconds, so a database that was restored to an older copy numbers new events after everything that was published.
 
 pub(crate) mod recent_events;
 pub(crate) mod relay;
@@ -14,53 +14,52 @@ use std::time::Duration;
 use event_log::{LogError, Record};
 use group_commit::StoreError;
 
-/// Beyond every position in the outbox: databases count in 63 bits.
+/// Beyond every position in the outbox: sequences have 63 bits.
 pub(crate) const NO_END: u64 = i64::MAX as u64;
 
-/// The relay's side of the outbox. Each database has its own.
+/// The outbox as the relay uses it, implemented for each database.
 pub(crate) trait Outbox: Send {
-    /// Whether this instance is the one to publish now. Asked before each batch.
+    /// Whether this instance may publish now. Called before each batch.
     fn may_publish(&mut self) -> Result<bool, StoreError>;
 
-    /// About `limit` events behind `after` and up to and including `up_to`, in order, as records, with the position of the
-    /// last one. Both are positions that [`read`](Outbox::read) has returned, or the end of a transaction. With [`NO_END`] what
-    /// another instance has committed this moment may be left for the next call.
+    /// About `limit` events after `after` and up to and including `up_to`, as records in order, and the position of the last one.
+    /// Both bounds are positions that [`read`](Outbox::read) has returned, or ends of transactions. With [`NO_END`] the latest commits
+    /// of other instances may be left for the next call.
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError>;
 
-    /// How far events have ever been removed. A log that does not reach so far lacks events that nobody has any more.
+    /// The highest position up to which events have been removed. A log whose position is lower has lost events.
     fn removed(&mut self) -> Result<u64, StoreError>;
 
-    /// The sequence of the last event that was committed; 0 if there was none.
+    /// The sequence of the last committed event; 0 if there was none.
     fn last(&mut self) -> Result<u64, StoreError>;
 
-    /// How many events wait in it.
+    /// The number of events in the outbox.
     fn waiting(&mut self) -> Result<u64, StoreError>;
 
-    /// Lets everything up to and including `position` go, some time soon: the event log has it.
+    /// Removes the events up to and including `position` soon: the event log has them.
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError>;
 
-    /// Lets everything go that is published, and another instance publish at once: this one has ended.
+    /// Removes published events and releases the lease: this instance ends.
     fn release(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// The latest request to tell the event log the state of every account, unless it has been met. Looked up now and then,
-    /// not at each call.
+    /// The latest resync request that is open. The database is asked at intervals, not at each call.
     fn resync_requested(&mut self) -> Result<Option<ResyncRequest>, StoreError>;
 
-    /// Makes such a request. It stands until it is met, whoever publishes by then.
+    /// Requests a resync. The request stays open until an instance has met it.
     fn request_resync(&mut self) -> Result<(), StoreError>;
 
-    /// The state of up to `limit` accounts in the order of their sequences, behind the account of this one.
+    /// The states of up to `limit` accounts after the account with this sequence, in the order of sequences.
     fn accounts_after(&mut self, sequence: u64, limit: usize) -> Result<AccountPage, StoreError>;
 
-    /// Notes that `request`, and all before it, have been met.
+    /// Marks `request` and all requests before it as met.
     fn resync_done(&mut self, request: ResyncRequest) -> Result<(), StoreError>;
 
-    /// Has the next read leave out nothing that is committed by then.
-    fn look_again(&mut self) {}
+    /// Makes the next read return everything that is committed by then.
+    fn refresh(&mut self) {}
 
-    /// Called when there is nothing to publish: the time for what can wait.
+    /// Does deferred work. Called when there is nothing to publish.
     fn tidy(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -75,22 +74,21 @@ pub(crate) enum RelayError {
     Outbox(#[from] StoreError),
 }
 
-/// The state of some accounts, as records, all of one moment.
+/// A snapshot of some accounts' states as records.
 #[derive(Debug, Default)]
 pub(crate) struct AccountPage {
     pub(crate) records: Vec<Record>,
-    /// The last account's sequence.
+    /// The sequence of the last account.
     pub(crate) last: u64,
-    /// The last event in the outbox at that moment: what is in the outbox up to there is no newer than the page, and what is
-    /// behind it is newer.
+    /// The last event in the outbox at the snapshot: later events are newer than the page.
     pub(crate) head: u64,
 }
 
-/// One of the requests for the state of every account: how many there had been when it was made.
+/// A request to publish the state of every account (a resync). The number counts the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ResyncRequest(pub(crate) i64);
 
-/// What has been asked for, and what has been done.
+/// The number of requests that were made, and that were met.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ResyncRequests {
     pub(crate) requested: i64,
@@ -109,7 +107,7 @@ impl ResyncRequests {
     }
 }
 
-/// Wakes the relay when events are committed. It holds one signal: more say nothing that the first does not.
+/// Wakes the relay after a commit. Several signals count as one.
 #[derive(Clone)]
 pub(crate) struct OutboxSignal(SyncSender<()>);
 
@@ -119,14 +117,14 @@ impl OutboxSignal {
         (OutboxSignal(sender), OutboxWait(receiver))
     }
 
-    /// Says that the outbox may have more than before.
+    /// Signals that the outbox may have more events.
     pub(crate) fn notify(&self) {
-        // A full channel already says it, a closed one has nobody left to tell.
+        // A full channel holds a signal already; a closed one has no receiver.
         let _ = self.0.try_send(());
     }
 }
 
-/// The relay's end.
+/// The receiving end of [`OutboxSignal`].
 pub(crate) struct OutboxWait(Receiver<()>);
 
 impl OutboxWait {
@@ -134,7 +132,7 @@ impl OutboxWait {
     pub(crate) fn wait(&self, timeout: Duration) {
         match self.0.recv_timeout(timeout) {
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-            // Nobody will signal any more: keep the pace of the fallback poll.
+            // No signal will come: keep the interval of the fallback poll.
             Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(timeout),
         }
     }

@@ -1,25 +1,28 @@
-//! What was committed last, on its way to the relay in memory: it reads the outbox only where memory does not have what comes
-//! next (after a restart, when the event log was away, or what another instance has committed).
+//! The latest committed events, handed from the writer to the relay in memory (docs/decisions/0005).
+//!
+//! The relay reads the outbox only where memory does not have the next event: after a restart, while the event log was away, and
+//! for the commits of other instances.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::decide::OutboxEvent;
 
-/// Events that are kept in memory for the relay, at most. A relay that is further behind reads the outbox.
+/// The most events that are kept. A relay that is further behind reads the outbox.
 const MAX_RECENT: usize = 10_000;
 
-/// What one transaction has committed.
+/// The events of one transaction.
 pub(crate) struct EventBatch {
-    /// The last sequence in the outbox before it.
-    pub(crate) behind: u64,
-    /// The sequence of its last event.
-    pub(crate) last: u64,
+    /// The last sequence in the outbox before the transaction.
+    pub(crate) previous_sequence: u64,
+    /// The sequence of the last event.
+    pub(crate) last_sequence: u64,
     pub(crate) events: Vec<OutboxEvent>,
 }
 
-/// The last batches that this instance has committed, in order. The writer adds them, the relay takes them. Reading them back
-/// from SQLite's file instead takes a tenth of all that an account costs.
+/// The last batches that this instance committed, in order. The writer adds them, and the relay takes them.
 #[derive(Clone, Default)]
 pub(crate) struct RecentEvents(Arc<Mutex<Recent>>);
 
@@ -30,9 +33,9 @@ struct Recent {
 }
 
 impl RecentEvents {
-    /// Keeps what was committed, if the relay is not too far behind for that.
+    /// Adds a batch. Drops the earlier ones if there would be more than [`MAX_RECENT`] events.
     pub(crate) fn add(&self, batch: EventBatch) {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.0.lock();
         if recent.events + batch.events.len() > MAX_RECENT {
             *recent = Recent::default();
         }
@@ -40,18 +43,18 @@ impl RecentEvents {
         recent.batches.push_back(batch);
     }
 
-    /// The batches that follow on `after`, up to and including `up_to`, until they have `limit` events together; none if
-    /// memory does not have what comes next.
+    /// Takes the batches after the position `after` and up to and including `up_to`, until they have `limit` events together.
+    /// Returns none if the batch after `after` is not in memory.
     pub(crate) fn take(&self, after: u64, up_to: u64, limit: usize) -> Vec<EventBatch> {
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recent = self.0.lock();
         let (mut taken, mut events) = (Vec::new(), 0);
         while events < limit
             && let Some(batch) = recent.batches.front()
         {
-            let is_known = batch.last <= after;
-            let reached = taken.last().map_or(after, |batch: &EventBatch| batch.last);
-            // A read that ended inside a batch leaves the rest of it to the next one.
-            if !is_known && batch.behind != reached || batch.last > up_to {
+            let is_known = batch.last_sequence <= after;
+            let reached = taken.last().map_or(after, |batch: &EventBatch| batch.last_sequence);
+            // After a gap, or a read that ended inside a batch, the outbox has what follows.
+            if !is_known && batch.previous_sequence != reached || batch.last_sequence > up_to {
                 break;
             }
             let Some(batch) = recent.batches.pop_front() else { break };
@@ -64,14 +67,14 @@ impl RecentEvents {
         taken
     }
 
-    /// Forgets them: the database has them all.
+    /// Drops all batches: the outbox has them.
     pub(crate) fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Recent::default();
+        *self.0.lock() = Recent::default();
     }
 
-    /// Whether there is none.
+    /// Whether no batch is kept.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).batches.is_empty()
+        self.0.lock().batches.is_empty()
     }
 }
 
@@ -83,17 +86,17 @@ mod tests {
 
     use super::*;
 
-    /// So many events, the last of which has the sequence `last`.
-    fn batch(behind: u64, last: u64, count: usize) -> EventBatch {
+    /// `count` events, the last of which has the sequence `last_sequence`.
+    fn batch(previous_sequence: u64, last_sequence: u64, count: usize) -> EventBatch {
         let trace = TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
         let event = |id| {
             OutboxEvent::new(AccountId(Uuid::from_u128(id)), 1, AccountStatus::Active, Timestamp::UNIX_EPOCH, trace)
         };
-        EventBatch { behind, last, events: (0..count as u128).map(event).collect() }
+        EventBatch { previous_sequence, last_sequence, events: (0..count as u128).map(event).collect() }
     }
 
     fn lasts(batches: &[EventBatch]) -> Vec<u64> {
-        batches.iter().map(|batch| batch.last).collect()
+        batches.iter().map(|batch| batch.last_sequence).collect()
     }
 
     #[test]

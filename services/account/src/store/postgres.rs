@@ -1,4 +1,4 @@
-//! The accounts in PostgreSQL, shared by the instances of the service.
+//! The account database in PostgreSQL, shared by the instances of the service.
 
 mod handover;
 pub(crate) mod outbox;
@@ -75,7 +75,7 @@ impl Reader {
         row.await?.map(|row| account_from_row(&row, &self.numbering)).transpose()
     }
 
-    /// `None` if `after` is no account.
+    /// Returns `None` if no account has the id `after`.
     pub(super) async fn page(&self, request: PageRequest) -> Result<Option<Page<Account>>, StoreError> {
         let found = self.database.read(async |client| {
             let before = match request.after {
@@ -93,7 +93,7 @@ impl Reader {
             let sql = format!(
                 "SELECT {COLUMNS} FROM account.accounts WHERE {filter} sequence < $1 ORDER BY sequence DESC LIMIT $2"
             );
-            // One more than asked for tells whether there are more.
+            // One more than requested shows whether more follow.
             let (limit, status) = (request.limit as i64 + 1, request.status.map(AccountStatus::as_str));
             let statement = client.prepare_cached(&sql).await?;
             let totals = client.prepare_cached("SELECT active, blocked, deleted FROM account.ledger").await?;

@@ -1,5 +1,5 @@
-//! The accounts in a SQLite file, for one instance. Its writer alone numbers accounts and events, so both are in the order
-//! of commit.
+//! The account database in a SQLite file, used by one instance. One writer numbers accounts and events, so both sequences are in the
+//! order of commit.
 
 pub(crate) mod outbox;
 mod reader;
@@ -35,7 +35,7 @@ pub(crate) const SCHEMA: Schema = Schema {
 /// The columns of [`account_from_row`].
 const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";
 
-/// The sequence of the last event that was committed, also where the event has left the outbox.
+/// The sequence of the last committed event, which may have left the outbox.
 const LAST_EVENT: &str =
     "SELECT max(removed_outbox_sequence, (SELECT coalesce(max(last_sequence), 0) FROM outbox)) FROM ledger";
 
@@ -66,7 +66,7 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
     Ok(Opened { store, writer_thread, outbox: Box::new(outbox), database_id })
 }
 
-/// The account with this id, and its sequence, which is a permutation of a part of the id.
+/// The account with this id, and its sequence. The id contains a permutation of the sequence, so no index is needed.
 fn account_by_id(
     connection: &Connection,
     numbering: &AccountNumbering,
@@ -91,18 +91,18 @@ fn account_from_row(row: &Row<'_>, numbering: &AccountNumbering) -> rusqlite::Re
     })
 }
 
-/// The text of a column, parsed; one that the parser does not know is an error that names the column.
+/// Parses the text of a column. The error names the column.
 fn parsed<T>(row: &Row<'_>, column: usize, parse: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
     let text = row.get_ref(column)?.as_str()?;
     parse(text).ok_or_else(|| invalid(column, text))
 }
 
-/// A column's value is none that was ever written.
+/// The error for a value that this service never writes.
 fn invalid(column: usize, value: impl std::fmt::Debug) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Null, format!("unexpected value {value:?}").into())
 }
 
-/// A column of microseconds as a time.
+/// The time in a column of microseconds.
 fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     let conversion = |error| rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(error));
     Timestamp::from_microsecond(row.get(column)?).map_err(conversion)

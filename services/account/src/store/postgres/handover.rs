@@ -1,11 +1,14 @@
-//! Between the writer and the relay of one instance. While it is the one that publishes, its commits are nobody else's
-//! business, and its relay need not read them back: so no transaction notifies the others, and the relay asks the server
-//! where they have notified it, where something stands between two transactions, and now and then. Notified of and read back, an
-//! account costs the server and this process 5 to 10 % more.
+//! Hands committed events from the writer to the relay of the same instance.
+//!
+//! While this instance holds the lease, its transactions notify no other instance, and its relay does not read the events back.
+//! The relay reads the outbox after a notification, at a gap between two transactions, and at intervals. Without the hand-over
+//! an account costs 5 to 10 % more, on the server and here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::outbox::LEASE;
 use crate::outbox::OutboxSignal;
@@ -15,9 +18,9 @@ use crate::outbox::recent_events::{EventBatch, RecentEvents};
 pub(super) struct Handover {
     pub(super) recent: RecentEvents,
     signal: OutboxSignal,
-    /// When the lease was granted last, if it still was the last time.
+    /// When the lease was granted; `None` if the last request was refused.
     leased: Arc<Mutex<Option<Instant>>>,
-    /// Whether the server may have events that were not handed over.
+    /// Whether the outbox may have events that were not handed over.
     more: Arc<AtomicBool>,
 }
 
@@ -26,45 +29,45 @@ impl Handover {
         Handover { recent: RecentEvents::default(), signal, leased: Arc::default(), more: Arc::default() }
     }
 
-    /// When the lease was granted last, if it still was the last time.
+    /// When the lease was granted; `None` if the last request was refused.
     pub(super) fn leased(&self) -> Option<Instant> {
-        *self.leased.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.leased.lock()
     }
 
-    /// Whether this instance is the one that publishes: its lease has not run out since.
+    /// Whether this instance publishes: its lease has not expired.
     pub(super) fn is_publishing(&self) -> bool {
         self.leased().is_some_and(|leased| leased.elapsed() < LEASE)
     }
 
-    /// Notes when the lease was granted, or that it was not, and returns whether it was the last time. What was handed over
-    /// before a change is forgotten: it may be published by another instance meanwhile.
+    /// Records when the lease was granted, or that it was refused. Returns whether it had been granted before. A change drops the
+    /// events that were handed over: another instance may publish them.
     pub(super) fn set_leased(&self, leased: Option<Instant>) -> bool {
-        let before = std::mem::replace(&mut *self.leased.lock().unwrap_or_else(PoisonError::into_inner), leased);
+        let before = std::mem::replace(&mut *self.leased.lock(), leased);
         if before.is_some() != leased.is_some() {
             self.recent.clear();
         }
         before.is_some()
     }
 
-    /// Hands over what was committed while this instance publishes.
+    /// Hands over a transaction that was committed while this instance publishes.
     pub(super) fn hand_over(&self, batch: EventBatch) {
         self.recent.add(batch);
         self.signal.notify();
     }
 
-    /// The server may have more events than were handed over.
+    /// Records that the outbox may have events that were not handed over.
     pub(super) fn expect_more(&self) {
         self.more.store(true, Ordering::Release);
         self.signal.notify();
     }
 
-    /// Whether it may, as of now.
+    /// Whether the outbox may have events that were not handed over.
     pub(super) fn is_more_expected(&self) -> bool {
         self.more.load(Ordering::Acquire)
     }
 
-    /// The server is asked for all it has now.
-    pub(super) fn asking(&self) {
+    /// Records that the outbox is being read.
+    pub(super) fn clear_more(&self) {
         self.more.store(false, Ordering::Release);
     }
 }

@@ -1,4 +1,4 @@
-//! The outbox that instances share.
+//! The outbox in PostgreSQL, which instances share. The instance with the lease publishes from it.
 
 use std::time::{Duration, Instant};
 
@@ -15,24 +15,21 @@ use crate::account_number::AccountNumbering;
 use crate::decide::{OutboxEvent, RecordBuffer, TraceSpan};
 use crate::outbox::{AccountPage, NO_END, Outbox, ResyncRequest, ResyncRequests};
 
-/// How long an instance may publish without asking again. Another one takes over so long after it has gone silent. Five
-/// seconds are allowed for that in all, of which opening a publisher takes one to two on a busy machine, since the brokers
-/// first end the transaction that the other one left. A lease that runs out too early does no harm but that.
+/// How long a lease lasts without renewal, and so when another instance takes over. A failover may take five seconds, of which
+/// opening a publisher takes one to two on a busy machine. A lease that expires too early does no harm.
 pub(super) const LEASE: Duration = Duration::from_secs(2);
 
-/// How often the lease is asked for and renewed: four times in its time, and twice where there is nothing to publish.
+/// How often the lease is renewed: four times in [`LEASE`], and twice while there is nothing to publish.
 const LEASE_RENEWAL: Duration = Duration::from_millis(500);
 
-/// How long the server is not asked for events again while nothing tells of more. A relay with nothing to do comes by every second,
-/// and finds what nobody could tell of: committed by an instance that had lost the server, or was no longer the one that
-/// publishes, and did not know it yet.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the outbox is not read again while no notification has come. An idle relay reads it every second, and so finds the
+/// events of instances that could not notify it.
+const READ_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often published events are removed. Each time is a transaction, and makes room that vacuum has to clear.
+/// How often published events are removed. Each removal is a transaction and leaves dead rows for vacuum.
 const REMOVAL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The outbox that instances share. One of them publishes at a time: the one that holds the lease. The lease keeps them
-/// out of each other's way; that no two ever publish is the event log's to ensure, which fences the earlier publisher.
+/// The outbox as one instance uses it. The lease only avoids contention; safety comes from fencing in the event log.
 pub(super) struct PostgresOutbox {
     database: Postgres,
     numbering: AccountNumbering,
@@ -40,11 +37,11 @@ pub(super) struct PostgresOutbox {
     holder: Uuid,
     session: Session<OutboxSession>,
     handover: Handover,
-    /// Where the last read ended. What is handed over follows on it.
+    /// The position where the last read ended.
     read_to: u64,
-    /// When the server was asked last for all it had behind that.
-    looked: Option<Instant>,
-    /// The request that stood open when the lease was granted last.
+    /// When the outbox was last read to its end.
+    read_at: Option<Instant>,
+    /// The resync request that was open when the lease was granted last.
     resync: Option<ResyncRequest>,
     removal: Removal,
     records: RecordBuffer,
@@ -57,7 +54,7 @@ struct Removal {
     at: Option<Instant>,
 }
 
-/// A connection that hears of commits, with its statements.
+/// A connection that listens for notifications, with its statements.
 struct OutboxSession {
     client: Client,
     lease: Statement,
@@ -77,16 +74,16 @@ impl PostgresOutbox {
             session: Session::driven_by(Handle::current(), database.clone()),
             handover,
             read_to: 0,
-            looked: None,
+            read_at: None,
             resync: None,
             removal: Removal::default(),
             records: RecordBuffer::default(),
         }
     }
 
-    /// Whether the server may have events behind `after` that were not handed over.
+    /// Whether the outbox may have events after `after` that were not handed over.
     fn may_find_more(&self, after: u64) -> bool {
-        let is_known = self.looked.is_some_and(|looked| looked.elapsed() < LOOK_INTERVAL) && self.read_to == after;
+        let is_known = self.read_at.is_some_and(|at| at.elapsed() < READ_INTERVAL) && self.read_to == after;
         !is_known || self.handover.is_more_expected() || !self.handover.recent.is_empty()
     }
 
@@ -111,10 +108,10 @@ impl Outbox for PostgresOutbox {
         let (holder, seconds) = (self.holder, LEASE.as_secs_f64());
         let granted =
             self.with_session(async |session| session.client.query_opt(&session.lease, &[&holder, &seconds]).await)?;
-        // From before the question was asked: the lease is never thought to last longer than the server thinks.
+        // The lease counts from before the request, so it never seems longer here than on the server.
         let was_granted = self.handover.set_leased(granted.is_some().then_some(asked));
         if was_granted && granted.is_none() {
-            // What was handed over here in vain: the one that publishes now has not been notified of it.
+            // The events that were handed over here were not notified to the instance that publishes now.
             self.with_session(async |session| session.client.batch_execute("NOTIFY account_outbox").await)?;
         }
         self.resync = granted.as_ref().and_then(|row| requests_from_row(row).open());
@@ -124,22 +121,22 @@ impl Outbox for PostgresOutbox {
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError> {
         let batches = self.handover.recent.take(after, up_to, limit);
         if let Some(last) = batches.last() {
-            self.read_to = last.last;
-            return Ok((self.records.encode(batches.iter().flat_map(|batch| &batch.events)), last.last));
+            self.read_to = last.last_sequence;
+            return Ok((self.records.encode(batches.iter().flat_map(|batch| &batch.events)), last.last_sequence));
         }
         if up_to == NO_END && !self.may_find_more(after) {
             return Ok((&[], after));
         }
         let (asked, parameters) = (Instant::now(), [after as i64, up_to as i64, limit as i64]);
-        self.looked = None;
-        self.handover.asking();
+        self.read_at = None;
+        self.handover.clear_more();
         let rows = self.with_session(async |session| {
             let [after, up_to, limit] = &parameters;
             session.client.query(&session.read, &[after, up_to, limit]).await
         })?;
         let last = rows.last().map_or(after, |row| row.get::<_, i64>(0) as u64);
         self.read_to = last;
-        self.looked = (up_to == NO_END && rows.len() < limit).then_some(asked);
+        self.read_at = (up_to == NO_END && rows.len() < limit).then_some(asked);
         let events = rows.iter().map(event_from_row).collect::<Result<Vec<_>, _>>()?;
         Ok((self.records.encode(&events), last))
     }
@@ -149,7 +146,7 @@ impl Outbox for PostgresOutbox {
             let row = session.client.query_one("SELECT removed_outbox_sequence FROM account.relay_lease", &[]).await?;
             Ok(row.get::<_, i64>(0))
         })?;
-        // What is published will be removed, whatever becomes of this publisher.
+        // Published events count as removed: they are removed later.
         Ok(self.removal.published.max(removed as u64))
     }
 
@@ -179,15 +176,15 @@ impl Outbox for PostgresOutbox {
     }
 
     fn request_resync(&mut self) -> Result<(), StoreError> {
-        // Not the relay's own connection: what is asked for must survive a crash.
+        // Not the relay's own connection, which does not sync: the request must survive a crash.
         let database = self.database.clone();
         self.resync = Some(self.runtime.block_on(request_resync(&database))?);
         Ok(())
     }
 
     fn accounts_after(&mut self, sequence: u64, limit: usize) -> Result<AccountPage, StoreError> {
-        let (behind, limit) = (sequence as i64, limit as i64);
-        let rows = self.with_session(async |session| session.client.query(&session.page, &[&behind, &limit]).await)?;
+        let (after, limit) = (sequence as i64, limit as i64);
+        let rows = self.with_session(async |session| session.client.query(&session.page, &[&after, &limit]).await)?;
         let numbering = &self.numbering;
         let span = TraceSpan::new();
         let record = |row| Ok(OutboxEvent::of_state(&account_from_row(row, numbering)?, span).record());
@@ -220,8 +217,8 @@ impl Outbox for PostgresOutbox {
         self.with_session(async |session| session.client.execute(&session.release, &[&holder]).await).map(drop)
     }
 
-    fn look_again(&mut self) {
-        self.looked = None;
+    fn refresh(&mut self) {
+        self.read_at = None;
     }
 
     fn tidy(&mut self) -> Result<(), StoreError> {
@@ -243,15 +240,15 @@ impl AsRef<Client> for OutboxSession {
 
 impl OutboxSession {
     async fn open(database: &Postgres, handover: &Handover) -> Result<Self, StoreError> {
-        let hearing = handover.clone();
-        let client = database.connect_listening(move |_| hearing.expect_more()).await?;
+        let notified = handover.clone();
+        let client = database.connect_listening(move |_| notified.expect_more()).await?;
         client.batch_execute("LISTEN account_outbox").await?;
-        // Nobody has heard of what was committed before.
+        // Earlier notifications were missed.
         handover.expect_more();
-        // Losing a removal or a lease to a crash does no harm, so nobody waits for their sync.
+        // A removal or a lease that is lost in a crash does no harm, so neither waits for a sync.
         client.batch_execute("SET synchronous_commit = off").await?;
-        // An outbox is nearly empty whenever the server counts it, so it would read the whole table, and with it what was
-        // removed a moment ago, to find the few events behind a position. Under load that was half of the server's time.
+        // Statistics say that the outbox is nearly empty, so the planner would scan the table with all its dead rows. Under load
+        // that took half of the server's time.
         client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off").await?;
         let lease = client
             .prepare(
@@ -266,7 +263,7 @@ impl OutboxSession {
                  FROM account.outbox WHERE sequence > $1 AND sequence <= $2 ORDER BY sequence LIMIT $3",
             )
             .await?;
-        // One statement, so all of it is of one moment.
+        // One statement reads one snapshot.
         let page = format!(
             "SELECT {COLUMNS}, (SELECT last_outbox_sequence FROM account.ledger) FROM account.accounts WHERE sequence > $1
              ORDER BY sequence LIMIT $2"
@@ -284,7 +281,7 @@ impl OutboxSession {
     }
 }
 
-/// Asks whichever instance publishes to tell the event log the state of every account.
+/// Adds a resync request.
 pub(crate) async fn request_resync(database: &Postgres) -> Result<ResyncRequest, StoreError> {
     let sql = format!(
         "UPDATE account.relay_lease SET resync_requested = resync_requested + 1 RETURNING resync_requested, {SYNCED}"
@@ -292,7 +289,7 @@ pub(crate) async fn request_resync(database: &Postgres) -> Result<ResyncRequest,
     database.read(async |client| Ok(ResyncRequest(client.query_one(&sql, &[]).await?.get(0)))).await
 }
 
-/// What has been asked for, and what has been done; and whether an instance holds the lease.
+/// The numbers of resync requests, and whether an instance holds the lease.
 pub(crate) async fn resync_requests(database: &Postgres) -> Result<(ResyncRequests, bool), StoreError> {
     let sql = "SELECT resync_requested, resync_done, expires_at > clock_timestamp() FROM account.relay_lease";
     let row = database.read(async |client| client.query_one(sql, &[]).await).await?;

@@ -1,12 +1,12 @@
-//! One instance's writer. A batch is one transaction in two round trips: the first draws sequences and locks the accounts that
-//! are to change, the second writes all rows by UNNEST and commits. Everything of the second is sent at once, so an instance
-//! that is paused or killed between two statements does not hold the ledger, and the server soon takes the accounts from it.
-//! A batch of new accounts only, which is most of them under load, has nothing to lock: it is one statement, in a transaction
-//! of its own, and one round trip.
+//! The writer of one instance. It commits each batch of commands in one transaction.
 //!
-//! **Order.** A transaction takes the one row of `ledger` as its last step but one, and numbers its events from there. The
-//! next transaction gets the row when this one has committed. So the order of the outbox is the order of commit, and a
-//! reader that has seen an event has seen all before it.
+//! A batch takes two round trips: the first draws sequences and locks the accounts to change; the second writes all rows by UNNEST
+//! and commits. The second is sent at once, so an instance that is paused or killed does not keep the ledger locked. A batch that
+//! only creates accounts is one statement and one round trip.
+//!
+//! **Order.** A transaction updates the one row of `ledger` last before its commit, and numbers its events from there. The next
+//! transaction gets the row when this one has committed. So the order of the outbox is the order of commit, and a reader that
+//! has seen an event has seen all events before it.
 
 use std::collections::HashMap;
 
@@ -43,7 +43,7 @@ impl Committer for Writer {
     type Command = Command;
     type Outcome = Outcome;
 
-    /// It always asks the server, which tells whether that is there.
+    /// An empty batch asks the server too, which shows whether it answers.
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let Writer { session, numbering, clock, ids, handover } = self;
         commit_isolated(commands, |commands| {
@@ -52,8 +52,8 @@ impl Committer for Writer {
             let batch = Batch { numbering, id_of: &id_of, now, accounts };
             let hands_over = handover.is_publishing();
             let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over).await;
-            let (outcomes, told) = session.run(WriteSession::open, work)?;
-            if hands_over && let Some(batch) = told {
+            let (outcomes, events) = session.run(WriteSession::open, work)?;
+            if hands_over && let Some(batch) = events {
                 handover.hand_over(batch);
             }
             Ok(outcomes)
@@ -65,20 +65,20 @@ impl Committer for Writer {
     }
 }
 
-/// Counts the batch in, and has the order of the outbox: which event was the last before it, and which is its own last one.
-/// $1 to $5 are of the ledger and of the events' accounts, $11 says whether other instances are to be notified.
+/// Updates the totals and reserves the sequences of the events: `previous` is the last sequence before them, `last` the last of
+/// them. $11 says whether to notify other instances.
 const HEAD: &str = "
     head AS (
         UPDATE account.ledger SET
             active = active + $1, blocked = blocked + $2, deleted = deleted + $3,
             previous_outbox_sequence = last_outbox_sequence,
             last_outbox_sequence = greatest(last_outbox_sequence, $4) + cardinality($5::uuid[])
-        RETURNING previous_outbox_sequence AS behind, last_outbox_sequence AS last,
+        RETURNING previous_outbox_sequence AS previous, last_outbox_sequence AS last,
             CASE WHEN $11 THEN pg_notify('account_outbox', '') IS NULL END
     )";
 
-/// Writes the events behind what [`HEAD`] found.
-const TELL: &str = "
+/// Writes the events with the sequences that [`HEAD`] reserved.
+const INSERT_EVENTS: &str = "
     INSERT INTO account.outbox
     SELECT head.last - cardinality($5::uuid[]) + event.place, event.account_id, event.event_type, event.status,
         event.version, event.occurred_at, event.traceparent
@@ -93,7 +93,7 @@ struct WriteSession {
     lock: Statement,
     insert: Statement,
     update: Statement,
-    tell: Statement,
+    insert_events: Statement,
 }
 
 impl AsRef<Client> for WriteSession {
@@ -124,22 +124,24 @@ impl WriteSession {
                  WHERE accounts.id = new.id",
             )
             .await?;
-        let tell = client.prepare(&format!("WITH {HEAD}, told AS ({TELL}) SELECT behind, last FROM head")).await?;
-        // The accounts come first: what the row of the answer asks for last is run last, and so is the one row of the ledger.
+        let insert_events = client
+            .prepare(&format!("WITH {HEAD}, inserted AS ({INSERT_EVENTS}) SELECT previous, last FROM head"))
+            .await?;
+        // PostgreSQL runs what the answer selects in its order: the accounts first, and the row of the ledger last.
         let create = format!(
             "WITH created AS (
                  INSERT INTO account.accounts SELECT nextval('account.account_sequence'), new.* FROM unnest(
                      $12::uuid[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[], $18::bigint[]) AS new
                  RETURNING id, sequence
-             ), {HEAD}, told AS ({TELL})
-             SELECT array_agg(id), array_agg(sequence), (SELECT behind FROM head), (SELECT last FROM head), {SYNCED}
+             ), {HEAD}, inserted AS ({INSERT_EVENTS})
+             SELECT array_agg(id), array_agg(sequence), (SELECT previous FROM head), (SELECT last FROM head), {SYNCED}
              FROM created"
         );
         let create = client.prepare(&create).await?;
-        Ok(WriteSession { client, create, draw, lock, insert, update, tell })
+        Ok(WriteSession { client, create, draw, lock, insert, update, insert_events })
     }
 
-    /// What `commands` came to, and the events that tell of it, where there are any.
+    /// Commits `commands`, and returns their outcomes and events.
     async fn commit(
         &self,
         mut batch: Batch<'_>,
@@ -152,8 +154,8 @@ impl WriteSession {
         }
         let creations = decide::creations(&commands) as i64;
         let (draw, lock): ([Parameter<'_>; 1], [Parameter<'_>; 1]) = ([&creations], [&named]);
-        // Futures that are polled together go out together: this is one round trip. They are polled in the order of the
-        // statements, so the error is that of the statement that failed, and not of one behind it.
+        // The statements are sent together, in one round trip. `biased` polls them in their order, so the error is that of the
+        // first statement that failed.
         let ((), drawn, locked) = tokio::try_join!(
             biased;
             self.client.batch_execute(BEGIN),
@@ -161,18 +163,18 @@ impl WriteSession {
             self.client.query(&self.lock, &lock),
         )?;
         for row in &locked {
-            // It fails the command that names it, and no other.
+            // A row that cannot be read fails only the command that names it.
             let account = account_from_row(row, batch.numbering);
             let account = account.map_err(|error| StoreError::Rejected(error.to_string()))?;
             batch.accounts.insert(account.id, account);
         }
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        let told = self.write(&outcomes, changes, now, notifies).await?;
-        Ok((outcomes, told))
+        let events = self.write(&outcomes, changes, now, notifies).await?;
+        Ok((outcomes, events))
     }
 
-    /// A batch of new accounts only. Their numbers follow from sequences that the statement draws, and are filled in behind it.
+    /// Commits a batch that only creates accounts. The statement draws the sequences, and the account numbers are filled in afterwards.
     async fn create(
         &self,
         batch: Batch<'_>,
@@ -204,7 +206,7 @@ impl WriteSession {
             &c.created,
             &c.updated,
         ];
-        // It returns when the transaction is committed, not when the row is there.
+        // The statement is a transaction of its own: the answer comes after its commit.
         let row = self.client.query_one(&self.create, &parameters).await?;
         let (ids, drawn) = (row.get::<_, Vec<Uuid>>(0), row.get::<_, Vec<i64>>(1));
         let sequences: HashMap<Uuid, i64> = ids.into_iter().zip(drawn).collect();
@@ -214,11 +216,10 @@ impl WriteSession {
                 .ok_or_else(|| StoreError::Unavailable("an account that was written has no sequence".to_owned()))?;
             account.account_number = numbering.number(*sequence as u64);
         }
-        Ok((outcomes, Some(told(&row, 2, changes.events))))
+        Ok((outcomes, Some(event_batch(&row, 2, changes.events))))
     }
 
-    /// Writes and commits in one round trip. If a statement fails, those behind it do too, and the server makes a rollback
-    /// of the commit.
+    /// Writes and commits in one round trip. If a statement fails, the following ones fail too, and the commit becomes a rollback.
     async fn write(
         &self,
         outcomes: &[Outcome],
@@ -232,58 +233,53 @@ impl WriteSession {
         let events = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
         let now = now.as_microsecond();
-        let insert = async {
-            match sequences.is_empty() {
-                true => Ok(0),
-                false => {
-                    let c = &created;
-                    let parameters: [Parameter<'_>; 8] =
-                        [&sequences, &c.ids, &c.names, &c.countries, &c.statuses, &c.versions, &c.created, &c.updated];
-                    self.client.execute(&self.insert, &parameters).await
-                }
-            }
-        };
-        let update = async {
-            match updated.ids.is_empty() {
-                true => Ok(0),
-                false => {
-                    let u = &updated;
-                    let parameters: [Parameter<'_>; 6] =
-                        [&u.ids, &u.names, &u.countries, &u.statuses, &u.versions, &u.updated];
-                    self.client.execute(&self.update, &parameters).await
-                }
-            }
-        };
-        let tell = async {
-            match events.ids.is_empty() {
-                true => Ok(None),
-                false => {
-                    let e = &events;
-                    let parameters: [Parameter<'_>; 11] = [
-                        active,
-                        blocked,
-                        deleted,
-                        &now,
-                        &e.ids,
-                        &e.types,
-                        &e.statuses,
-                        &e.versions,
-                        &e.times,
-                        &e.traces,
-                        &notifies,
-                    ];
-                    self.client.query_one(&self.tell, &parameters).await.map(Some)
-                }
-            }
-        };
-        let (_, _, row, ()) = tokio::try_join!(biased; insert, update, tell, self.client.batch_execute("COMMIT"))?;
-        Ok(row.map(|row| told(&row, 0, changes.events)))
+        let (c, u, e) = (&created, &updated, &events);
+        let (_, _, rows, ()) = tokio::try_join!(
+            biased;
+            query_if(
+                !sequences.is_empty(),
+                &self.client,
+                &self.insert,
+                [&sequences, &c.ids, &c.names, &c.countries, &c.statuses, &c.versions, &c.created, &c.updated],
+            ),
+            query_if(
+                !u.ids.is_empty(),
+                &self.client,
+                &self.update,
+                [&u.ids, &u.names, &u.countries, &u.statuses, &u.versions, &u.updated],
+            ),
+            query_if(
+                !e.ids.is_empty(),
+                &self.client,
+                &self.insert_events,
+                [
+                    active, blocked, deleted, &now, &e.ids, &e.types, &e.statuses, &e.versions, &e.times, &e.traces,
+                    &notifies,
+                ],
+            ),
+            self.client.batch_execute("COMMIT"),
+        )?;
+        Ok(rows.first().map(|row| event_batch(row, 0, changes.events)))
     }
 }
 
-/// What was told: from the columns `at` and behind it, which are of [`HEAD`].
-fn told(row: &Row, at: usize, events: Vec<OutboxEvent>) -> EventBatch {
-    EventBatch { behind: row.get::<_, i64>(at) as u64, last: row.get::<_, i64>(at + 1) as u64, events }
+/// The rows of `statement` if it is `wanted`; otherwise none, without a request.
+async fn query_if<const N: usize>(
+    wanted: bool,
+    client: &Client,
+    statement: &Statement,
+    parameters: [Parameter<'_>; N],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    match wanted {
+        true => client.query(statement, &parameters).await,
+        false => Ok(Vec::new()),
+    }
+}
+
+/// The committed events, with the sequences that [`HEAD`] returned in the columns `at` and `at + 1`.
+fn event_batch(row: &Row, at: usize, events: Vec<OutboxEvent>) -> EventBatch {
+    let sequence = |column| row.get::<_, i64>(column) as u64;
+    EventBatch { previous_sequence: sequence(at), last_sequence: sequence(at + 1), events }
 }
 
 /// Accounts by column, for UNNEST.

@@ -1,4 +1,4 @@
-//! The outbox of this instance alone: nobody else publishes from it.
+//! The outbox in the SQLite file, which only this instance publishes.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::decide::{OutboxEvent, RecordBuffer, TraceSpan};
 use crate::outbox::recent_events::RecentEvents;
 use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
 
-/// How often it is looked whether someone has asked for the state of every account.
+/// How often the file is read for a resync request, which another process may write.
 const REQUEST_POLL: Duration = Duration::from_millis(500);
 
 pub(super) struct SqliteOutbox {
@@ -33,8 +33,8 @@ pub(super) struct SqliteOutbox {
     records: RecordBuffer,
 }
 
-/// How far the event log has acknowledged the outbox: the relay moves it, the writer removes up to it when it commits
-/// next, so that removal costs no sync of its own.
+/// The position up to which the event log has acknowledged events. The relay advances it, and the writer removes the events with
+/// a later commit, so that removal needs no sync of its own.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PublishedPosition(Arc<AtomicU64>);
 
@@ -49,7 +49,7 @@ impl PublishedPosition {
 }
 
 impl SqliteOutbox {
-    /// `connection` writes only what tells of requests for the state of every account, which come once in a long while.
+    /// `connection` reads the outbox, and writes only resync requests.
     pub(super) fn new(
         connection: SharedConnection,
         durability: Durability,
@@ -61,7 +61,7 @@ impl SqliteOutbox {
         SqliteOutbox { connection, durability, numbering, recent, published, requests_read_at: None, records }
     }
 
-    /// The events that [`Outbox::read`] asks for, from the file.
+    /// Reads the events for [`Outbox::read`] from the file.
     fn read_rows(&self, after: u64, up_to: u64, limit: usize) -> Result<(Vec<OutboxEvent>, u64), StoreError> {
         self.connection.run(|connection| {
             let mut statement = connection.prepare_cached(
@@ -90,7 +90,7 @@ impl Outbox for SqliteOutbox {
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError> {
         let batches = self.recent.take(after, up_to, limit);
         let (records, last) = match batches.last() {
-            Some(last) => (self.records.encode(batches.iter().flat_map(|batch| &batch.events)), last.last),
+            Some(last) => (self.records.encode(batches.iter().flat_map(|batch| &batch.events)), last.last_sequence),
             None => {
                 let (events, last) = self.read_rows(after, up_to, limit)?;
                 (self.records.encode(&events), last)
@@ -105,7 +105,7 @@ impl Outbox for SqliteOutbox {
     fn removed(&mut self) -> Result<u64, StoreError> {
         let sql = "SELECT removed_outbox_sequence FROM ledger";
         let removed = self.connection.run(|connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)))?;
-        // What is published will be removed, whatever becomes of this publisher.
+        // Published events count as removed: the writer removes them later.
         Ok(self.published.get().max(removed as u64))
     }
 
@@ -118,7 +118,7 @@ impl Outbox for SqliteOutbox {
         Ok(self.connection.run(|connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)))? as u64)
     }
 
-    /// The writer does it with its next transaction, so that removal costs no sync of its own.
+    /// The writer removes the events with a later transaction.
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError> {
         self.published.advance(position);
         Ok(())
@@ -140,7 +140,7 @@ impl Outbox for SqliteOutbox {
     }
 
     fn accounts_after(&mut self, sequence: u64, limit: usize) -> Result<AccountPage, StoreError> {
-        // One statement, so all of it is of one moment.
+        // One statement reads one snapshot.
         let sql =
             format!("SELECT {COLUMNS}, ({LAST_EVENT}) FROM accounts WHERE sequence > ? ORDER BY sequence LIMIT ?");
         let page = self.connection.run(|connection| {
@@ -199,7 +199,7 @@ fn events_from_json(json: &str, occurred_at: Timestamp) -> Option<Vec<OutboxEven
     stored.into_iter().map(event).collect()
 }
 
-/// In one transaction: the one that `connection` has open.
+/// Removes events in the open transaction of `connection`.
 pub(super) fn remove_published(connection: &Connection, position: u64) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM outbox WHERE last_sequence <= ?")?.execute([position as i64])?;
     let mut note =
@@ -208,9 +208,9 @@ pub(super) fn remove_published(connection: &Connection, position: u64) -> rusqli
     Ok(())
 }
 
-/// Asks whoever publishes from this database to tell the event log the state of every account.
+/// Adds a resync request.
 pub(crate) fn request_resync(connection: &Connection) -> rusqlite::Result<ResyncRequest> {
-    // A transaction, since only its commit tells whether it has come to anything.
+    // Only the commit shows whether the request was written.
     let transaction = connection.unchecked_transaction()?;
     transaction.execute("UPDATE ledger SET resync_requested = resync_requested + 1", [])?;
     let request = resync_requests(&transaction)?.requested;
@@ -218,7 +218,7 @@ pub(crate) fn request_resync(connection: &Connection) -> rusqlite::Result<Resync
     Ok(ResyncRequest(request))
 }
 
-/// What has been asked for, and what has been done.
+/// The numbers of resync requests.
 pub(crate) fn resync_requests(connection: &Connection) -> rusqlite::Result<ResyncRequests> {
     let mut statement = connection.prepare_cached("SELECT resync_requested, resync_done FROM ledger")?;
     statement.query_row([], |row| Ok(ResyncRequests { requested: row.get(0)?, done: row.get(1)? }))

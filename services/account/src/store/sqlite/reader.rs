@@ -1,4 +1,4 @@
-//! Look-ups and pages, on connections of their own.
+//! Reads single accounts and pages on the connections of a pool.
 
 use account_events::{AccountId, AccountStatus};
 use group_commit::StoreError;
@@ -41,7 +41,7 @@ impl Reader {
         account.await
     }
 
-    /// `None` if `after` is no account.
+    /// Returns `None` if no account has the id `after`.
     pub(in crate::store) async fn page(&self, request: PageRequest) -> Result<Option<Page<Account>>, StoreError> {
         let numbering = self.numbering.clone();
         self.pool.read(move |connection| page(connection, &numbering, request)).await
@@ -60,7 +60,7 @@ fn page(
             Some((sequence, _)) => sequence,
         },
     };
-    // One more than asked for tells whether there are more.
+    // One more than requested shows whether more follow.
     let limit = request.limit + 1;
     let filter = if request.status.is_some() { "status = ?3 AND" } else { "?3 IS NULL AND" };
     let sql = format!("SELECT {COLUMNS} FROM accounts WHERE {filter} sequence < ?1 ORDER BY sequence DESC LIMIT ?2");
@@ -68,7 +68,7 @@ fn page(
     let mut statement = connection.prepare_cached(&sql)?;
     let accounts: rusqlite::Result<Vec<_>> =
         statement.query_map(parameters, |row| account_from_row(row, numbering))?.collect();
-    // Every sequence has its account, and all that are neither blocked nor deleted are active.
+    // Sequences have no gaps. Accounts that are neither blocked nor deleted are active.
     let all = "(SELECT coalesce(max(sequence), 0) FROM accounts)";
     let total = match request.status {
         None => all.to_owned(),

@@ -1,4 +1,4 @@
-//! The writer: each batch one transaction, synced by another thread before it is answered.
+//! The writer: commits each batch of commands in one transaction. Another thread syncs it before the requests are answered.
 
 use std::collections::HashMap;
 
@@ -17,8 +17,8 @@ use crate::decide::{self, Batch, Changes, Command, Outcome};
 use crate::outbox::OutboxSignal;
 use crate::outbox::recent_events::{EventBatch, RecentEvents};
 
-/// Published events are removed with every so many transactions, or when there is nothing else to do. Removed one by one, they
-/// cost each transaction two pages of the outbox.
+/// Published events are removed once in so many transactions, or when the writer is idle. A removal in each transaction would
+/// write two more pages.
 const REMOVAL_INTERVAL: u32 = 32;
 
 pub(super) struct Writer {
@@ -30,13 +30,14 @@ pub(super) struct Writer {
     signal: OutboxSignal,
     recent: RecentEvents,
     published: PublishedPosition,
+    /// The position up to which published events were removed.
     removed: u64,
-    /// Transactions since then.
-    unremoved: u32,
+    /// Transactions since the last removal.
+    since_removal: u32,
     counters: Counters,
 }
 
-/// What the next rows continue from: as of the last commit.
+/// The last sequences, as of the last commit.
 #[derive(Debug, Clone, Copy)]
 struct Counters {
     last_account_sequence: u64,
@@ -67,7 +68,7 @@ impl Writer {
             recent,
             published,
             removed: 0,
-            unremoved: 0,
+            since_removal: 0,
             counters,
         })
     }
@@ -90,28 +91,31 @@ impl Committer for Writer {
             }
         }
         let (outcomes, changes) = batch.decide(commands, self.counters.last_account_sequence + 1..);
-        // Only refusals, or changes to what is so already: nothing that would be worth a sync, unless it is to tell
-        // whether the database takes transactions again.
+        // A batch without changes needs no sync, unless it has to show whether the database accepts transactions again.
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        // Events stand behind all that was published, also where this is an older copy and the clock is behind.
+        // New events follow everything that was published, even in an older copy of the database with a slow clock.
         let before =
             Counters { last_outbox_sequence: self.counters.last_outbox_sequence.max(published), ..self.counters };
         let counters = write(&transaction, (&outcomes, &changes), &sequences, before, now)?;
-        self.unremoved += 1;
-        let removes = published > self.removed && self.unremoved >= REMOVAL_INTERVAL;
+        self.since_removal += 1;
+        let removes = published > self.removed && self.since_removal >= REMOVAL_INTERVAL;
         if removes {
             remove_published(&transaction, published)?;
         }
         self.durability.commit(transaction)?;
-        let behind = self.counters.last_outbox_sequence;
+        let previous_sequence = self.counters.last_outbox_sequence;
         self.counters = counters;
         if removes {
-            (self.removed, self.unremoved) = (published, 0);
+            (self.removed, self.since_removal) = (published, 0);
         }
         if !changes.events.is_empty() {
-            self.recent.add(EventBatch { behind, last: counters.last_outbox_sequence, events: changes.events });
+            self.recent.add(EventBatch {
+                previous_sequence,
+                last_sequence: counters.last_outbox_sequence,
+                events: changes.events,
+            });
             self.signal.notify();
         }
         Ok(outcomes)
@@ -121,21 +125,21 @@ impl Committer for Writer {
         Some(self.durability.syncer())
     }
 
-    /// Removes what was published since the last commit, if nothing else gave the occasion.
+    /// Removes published events if no transaction has done so.
     fn idle(&mut self) -> Result<(), StoreError> {
         let published = self.published.get();
         if published > self.removed {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             remove_published(&transaction, published)?;
             self.durability.commit_unseen(transaction)?;
-            (self.removed, self.unremoved) = (published, 0);
+            (self.removed, self.since_removal) = (published, 0);
         }
         Ok(())
     }
 }
 
-/// Writes `changes`, which came with `outcomes`. `sequences` are those of the accounts that were there before. Returns what the
-/// next rows continue from once the transaction is committed.
+/// Writes `changes`, which belong to `outcomes`. `sequences` are those of the accounts that existed before. Returns the last
+/// sequences after the transaction.
 fn write(
     transaction: &Transaction<'_>,
     (outcomes, changes): (&[Outcome], &Changes),
@@ -143,7 +147,7 @@ fn write(
     mut counters: Counters,
     now: Timestamp,
 ) -> rusqlite::Result<Counters> {
-    // Every new account is active, and of version 1.
+    // A new account is active and has version 1.
     let mut insert = transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, ?5, ?5)")?;
     for (sequence, account) in changes.created(outcomes) {
         counters.last_account_sequence = sequence;
