@@ -1,86 +1,82 @@
-//! Whether something works: what `/readyz` and the log say of it.
+//! The health of one kind of operation, for `/readyz` and the log.
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long without a failure until it is over: requests that fail and requests that work may alternate, as where one page
-/// of a file is damaged, and each change would be two lines in the log.
+use parking_lot::Mutex;
+
+/// A failure is over after this time without another. Successes and failures may alternate, as with one damaged page of a
+/// file, and each change would otherwise be two lines in the log.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// The outcomes of one kind of attempt. The first failure is logged with its cause, then each other cause, and the
+/// Records the results of one kind of operation. Logs the first failure, each failure with a different cause, and the
 /// recovery.
 #[derive(Debug)]
 pub struct Health {
-    /// The log line of a failure.
-    failed: &'static str,
-    /// The log line of the recovery.
-    recovered: &'static str,
+    failure_message: &'static str,
+    recovery_message: &'static str,
     failing: Mutex<Option<Failing>>,
-    /// Whether that is `Some`: an attempt that works takes no lock.
-    is_noted: AtomicBool,
+    /// Whether `failing` is `Some`, so that a success takes no lock.
+    is_failing: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Failing {
     cause: String,
+    /// The time of the last failure.
     last: Instant,
-    /// Whether an attempt has worked since.
-    works: bool,
+    /// Whether an operation has succeeded since.
+    succeeded: bool,
 }
 
 impl Health {
-    /// Of something that works, with the log lines of a failure and of the recovery.
-    pub const fn new(failed: &'static str, recovered: &'static str) -> Self {
-        Health { failed, recovered, failing: Mutex::new(None), is_noted: AtomicBool::new(false) }
+    /// A healthy state, with the log lines for a failure and for the recovery.
+    pub const fn new(failure_message: &'static str, recovery_message: &'static str) -> Self {
+        Health { failure_message, recovery_message, failing: Mutex::new(None), is_failing: AtomicBool::new(false) }
     }
 
-    /// Notes the result of an attempt. Returns whether nothing works from now on, and something did before.
-    pub fn note<T>(&self, result: Result<T, &impl Display>) -> bool {
-        self.note_at(result.map(drop), Instant::now)
+    /// Records a result. Returns whether it is the first failure since the last success.
+    pub fn record<T>(&self, result: Result<T, &impl Display>) -> bool {
+        self.record_at(result.map(drop), Instant::now)
     }
 
-    fn note_at(&self, result: Result<(), &impl Display>, now: impl FnOnce() -> Instant) -> bool {
+    fn record_at(&self, result: Result<(), &impl Display>, now: impl FnOnce() -> Instant) -> bool {
         match result {
-            Ok(()) if !self.is_noted.load(Ordering::Acquire) => false,
+            Ok(()) if !self.is_failing.load(Ordering::Acquire) => false,
             Ok(()) => {
-                let (mut failing, now) = (self.lock(), now());
+                let (mut failing, now) = (self.failing.lock(), now());
                 if let Some(failing) = failing.as_mut() {
-                    failing.works = true;
+                    failing.succeeded = true;
                 }
                 if failing.take_if(|failing| now.saturating_duration_since(failing.last) >= QUIET).is_some() {
-                    self.is_noted.store(false, Ordering::Release);
-                    tracing::info!("{}", self.recovered);
+                    self.is_failing.store(false, Ordering::Release);
+                    tracing::info!("{}", self.recovery_message);
                 }
                 false
             }
             Err(error) => {
-                let (cause, mut failing) = (error.to_string(), self.lock());
+                let (cause, mut failing) = (error.to_string(), self.failing.lock());
                 if failing.as_ref().is_none_or(|failing| failing.cause != cause) {
-                    tracing::error!(%error, "{}", self.failed);
+                    tracing::error!(%error, "{}", self.failure_message);
                 }
-                let before = failing.replace(Failing { cause, last: now(), works: false });
-                self.is_noted.store(true, Ordering::Release);
-                before.is_none_or(|failing| failing.works)
+                let before = failing.replace(Failing { cause, last: now(), succeeded: false });
+                self.is_failing.store(true, Ordering::Release);
+                before.is_none_or(|failing| failing.succeeded)
             }
         }
     }
 
-    /// Why nothing works now: the last attempt failed.
+    /// The cause of the last failure, if no operation has succeeded since.
     pub fn failure(&self) -> Option<String> {
-        self.lock().as_ref().filter(|failing| !failing.works).map(|failing| failing.cause.clone())
+        self.failing.lock().as_ref().filter(|failing| !failing.succeeded).map(|failing| failing.cause.clone())
     }
 
-    /// Why some attempts fail: one failed lately, and others have worked since.
+    /// The cause of a recent failure, if operations have succeeded since: some still fail.
     pub fn warning(&self) -> Option<String> {
-        let failing = self.lock();
-        let lately = failing.as_ref().filter(|failing| failing.works && failing.last.elapsed() < QUIET);
-        lately.map(|failing| failing.cause.clone())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Failing>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+        let failing = self.failing.lock();
+        let recent = failing.as_ref().filter(|failing| failing.succeeded && failing.last.elapsed() < QUIET);
+        recent.map(|failing| failing.cause.clone())
     }
 }
 
@@ -92,7 +88,7 @@ mod tests {
     fn a_failure_lasts_until_an_attempt_works_and_warns_until_all_do() {
         let health = Health::new("it failed", "it works again");
         let start = Instant::now();
-        let note = |result, seconds| health.note_at(result, || start + Duration::from_secs(seconds));
+        let note = |result, seconds| health.record_at(result, || start + Duration::from_secs(seconds));
         assert!(!note(Ok(()), 0));
         assert_eq!((health.failure(), health.warning()), (None, None));
         assert!(note(Err(&"broken"), 0) && !note(Err(&"broken"), 0));

@@ -1,14 +1,14 @@
-//! Group commit: one transaction and one sync for as many requests as have queued up while the last one was on its way.
+//! Group commit: one transaction and one fsync for all requests that queued up during the previous transaction.
 //!
-//! A lone request is committed at once, and the more wait the larger the batch (`queue.rs`). It is what makes a
-//! durable write nearly as cheap as one in memory. One thread owns the connection and all
-//! that must be decided in order; an answer is given after the commit is durable (ARCHITECTURE.md A2).
+//! One writer thread owns the connection and everything that must be decided in order. A request is answered after its
+//! commit is durable (ARCHITECTURE.md A2).
 //!
 //! ```text
 //! submit ──queue──▶ writer: decide, commit ──▶ sync: make durable, answer
 //! ```
 //!
-//! Where a committer's commits are not durable by themselves, another thread syncs them while the writer is at the next one.
+//! If a database's commits are not durable by themselves, a second thread syncs them while the writer commits the next
+//! transaction.
 
 mod health;
 mod queue;
@@ -25,38 +25,36 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 pub use self::health::Health;
-use self::queue::{MAX_UNSYNCED, Queue, Taken};
+use self::queue::{MAX_UNSYNCED, NextBatch, Queue};
 pub use self::store_error::{StoreError, postgres_message};
 
-/// How long without a command until [`Committer::idle`] is called.
+/// How long the queue is empty before [`Committer::idle`] is called.
 const IDLE: Duration = Duration::from_millis(250);
 
-/// Makes durable what was committed before it is called.
+/// Makes everything durable that was committed before the call.
 pub type Syncer = Box<dyn FnMut() -> Result<(), StoreError> + Send>;
 
-/// What one writer thread does with the commands that queued up.
+/// The database behind a [`GroupCommit`]. All methods run on its writer thread.
 pub trait Committer: Send + 'static {
-    /// A request, reduced to what the transaction must decide.
+    /// A request, reduced to what the transaction needs to decide it.
     type Command: Send + 'static;
-    /// What it came to: done, or the rule that forbids it.
+    /// The result of a command: done, or the domain rule that forbids it.
     type Outcome: Send + 'static;
 
-    /// Applies `commands`, possibly none, in order in one transaction. When it returns `Ok`, all is committed, and durable too
-    /// unless there is a [`sync`](Committer::sync), and there is one outcome a command, in order; a command that breaks a rule says so in its outcome and leaves its neighbours alone.
-    /// When it returns `Err`, nothing of the batch is written; unless a server was lost during its commit, then all of it
-    /// may be.
+    /// Applies `commands` in order in one transaction, and returns one outcome for each, in the same order. There may be no
+    /// commands. After `Ok`, the transaction is committed, and durable unless there is a [`sync`](Committer::sync). After
+    /// `Err`, nothing is written, except that a connection lost during COMMIT leaves that unknown.
     ///
-    /// A batch that changes nothing need not be written, unless `is_failing`: the last transaction failed, and this one is to
-    /// tell whether that is over.
+    /// A command that breaks a rule does not affect its neighbours. A batch without changes need not be written, unless
+    /// `is_failing`: then the transaction also tests whether the last failure is over.
     fn commit(&mut self, commands: Vec<Self::Command>, is_failing: bool) -> Result<Vec<Self::Outcome>, StoreError>;
 
-    /// What makes commits durable, from a thread of its own beside the next commits; `None` if they are so by themselves.
+    /// Returns what makes commits durable on a thread of its own, or `None` if commits are durable when they return.
     fn sync(&self) -> Option<Syncer> {
         None
     }
 
-    /// Called when no command has come for a while, and before the end: the place for work that can wait for a quiet
-    /// moment, which a busy committer takes along in its next transaction.
+    /// Does deferred work. Called when no command has arrived for [a while](IDLE), and before the thread ends.
     fn idle(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -64,31 +62,16 @@ pub trait Committer: Send + 'static {
 
 type Answer<O> = oneshot::Sender<Result<O, StoreError>>;
 
-/// What a commit came to, and who waits for that.
+/// The result of a transaction, and the requests that wait for it.
 struct Committed<O> {
     result: Result<Vec<O>, StoreError>,
     answers: Vec<Answer<O>>,
 }
 
-/// The handlers' end of the queue to one writer thread, whichever database that writes to: commands `C` come to outcomes `O`.
+/// A handle to one writer thread, which turns commands `C` into outcomes `O`. Clones share the thread.
 pub struct GroupCommit<C, O> {
     queue: Arc<Queue<(C, Answer<O>)>>,
     health: Arc<Health>,
-}
-
-/// Ends the queue with the thread that has this: nobody waits for one that is gone. Says so if that is by a panic.
-struct End<C, O> {
-    queue: Arc<Queue<(C, Answer<O>)>>,
-    health: Arc<Health>,
-}
-
-impl<C, O> Drop for End<C, O> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.health.note(Err::<(), _>(&StoreError::Unavailable("its writer has ended".to_owned())));
-        }
-        self.queue.close();
-    }
 }
 
 impl<C, O> Clone for GroupCommit<C, O> {
@@ -97,134 +80,134 @@ impl<C, O> Clone for GroupCommit<C, O> {
     }
 }
 
+/// Closes the queue when the thread that owns this value ends, so that no request waits for it. Reports a panic as a
+/// failure.
+struct CloseOnExit<C, O>(GroupCommit<C, O>);
+
+impl<C, O> Drop for CloseOnExit<C, O> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.health.record(Err::<(), _>(&StoreError::Unavailable("its writer has ended".to_owned())));
+        }
+        self.0.queue.close();
+    }
+}
+
 impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
-    /// Starts the writer thread, called `name`. It ends after [`GroupCommit::stop`]; join the handle to know that
-    /// everything accepted before is durable.
+    /// Starts the writer thread under `name`. The thread ends after [`GroupCommit::stop`], and joining it waits until all
+    /// accepted commands are durable. Called within a Tokio runtime, answers are sent on that.
     pub fn start(
         name: &str,
         committer: impl Committer<Command = C, Outcome = O>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let queue = Arc::new(Queue::new());
         let health = Arc::new(Health::new("a transaction failed", "the database takes transactions again"));
-        let answering = Answering { health: Arc::clone(&health), runtime: Handle::try_current().ok() };
-        let (next, sync_thread) = match committer.sync() {
-            None => (Next::Answer(answering), None),
+        let group_commit = GroupCommit { queue: Arc::new(Queue::new()), health };
+        let runtime = Handle::try_current().ok();
+        let (unsynced, sync_thread) = match committer.sync() {
+            None => (None, None),
             Some(sync) => {
                 let (unsynced, committed) = sync_channel(MAX_UNSYNCED);
+                let (shared, runtime) = (CloseOnExit(group_commit.clone()), runtime.clone());
                 let thread = Builder::new().name(format!("{name}-sync"));
-                let end = End { queue: Arc::clone(&queue), health: Arc::clone(&health) };
-                (Next::Sync(unsynced), Some(thread.spawn(move || sync_and_answer(sync, &committed, &answering, &end))?))
+                let thread = thread.spawn(move || sync_and_answer(sync, &committed, &shared.0, runtime.as_ref()))?;
+                (Some(unsynced), Some(thread))
             }
         };
-        let end = End { queue: Arc::clone(&queue), health: Arc::clone(&health) };
+        let shared = CloseOnExit(group_commit.clone());
         let writer = Builder::new().name(name.to_owned()).spawn(move || {
-            run(committer, &end.queue, &end.health, next);
-            // It answers what it has been handed.
+            write(committer, &shared.0, unsynced, runtime.as_ref());
             if sync_thread.is_some_and(|thread| thread.join().is_err()) {
-                tracing::error!("the thread that syncs had panicked");
+                tracing::error!("the sync thread panicked");
             }
         })?;
-        Ok((GroupCommit { queue, health }, writer))
+        Ok((group_commit, writer))
     }
 
-    /// Hands `command` to the writer and waits until it is durable.
+    /// Sends `command` to the writer and waits until it is durable.
     pub async fn submit(&self, command: C) -> Result<O, StoreError> {
-        let answer = self.enqueue(command)?;
-        answer.await.unwrap_or(Err(StoreError::Stopping))
+        self.enqueue(command)?.await.unwrap_or(Err(StoreError::Stopping))
     }
 
-    /// As [`GroupCommit::submit`], for a thread that may block.
+    /// Like [`GroupCommit::submit`], for a thread that may block.
     pub fn submit_blocking(&self, command: C) -> Result<O, StoreError> {
-        let answer = self.enqueue(command)?;
-        answer.blocking_recv().unwrap_or(Err(StoreError::Stopping))
+        self.enqueue(command)?.blocking_recv().unwrap_or(Err(StoreError::Stopping))
     }
 
-    /// Why nothing can be written now, if so: what the last transaction failed with.
+    /// The error of the last transaction, if it failed.
     pub fn failure(&self) -> Option<String> {
         self.health.failure()
     }
 
     fn enqueue(&self, command: C) -> Result<oneshot::Receiver<Result<O, StoreError>>, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.queue.put((command, answer))?;
+        self.queue.push((command, answer))?;
         Ok(answered)
     }
 
-    /// Tells the writer to finish what was accepted so far and end.
+    /// Refuses further commands, and ends the writer thread once the accepted ones are durable.
     pub fn stop(&self) {
         self.queue.stop();
     }
 }
 
-/// Where the writer takes what it has committed.
-enum Next<O> {
-    Answer(Answering),
-    Sync(SyncSender<Committed<O>>),
-}
-
-fn run<C: Committer>(
+/// The writer thread. Hands each transaction to `unsynced` if there is one, and answers it otherwise.
+fn write<C: Committer>(
     mut committer: C,
-    queue: &Queue<(C::Command, Answer<C::Outcome>)>,
-    health: &Health,
-    next: Next<C::Outcome>,
+    shared: &GroupCommit<C::Command, C::Outcome>,
+    unsynced: Option<SyncSender<Committed<C::Outcome>>>,
+    runtime: Option<&Handle>,
 ) {
+    let GroupCommit { queue, health } = shared;
     loop {
         let (commands, answers) = match queue.take(IDLE) {
-            Taken::Batch(batch) => batch.into_iter().unzip(),
-            // An empty transaction tells whether that is over: no request need be spent on it.
-            Taken::Nothing if health.failure().is_some() => (Vec::new(), Vec::new()),
-            Taken::Nothing => {
-                health.note(committer.idle().as_ref());
+            NextBatch::Commands(batch) => batch.into_iter().unzip(),
+            // An empty transaction tests whether the failure is over, so that no request needs to.
+            NextBatch::Idle if health.failure().is_some() => (Vec::new(), Vec::new()),
+            NextBatch::Idle => {
+                health.record(committer.idle().as_ref());
                 continue;
             }
-            Taken::Stopped => break,
+            NextBatch::Stopped => break,
         };
         let committed = Committed { result: committer.commit(commands, health.failure().is_some()), answers };
-        match &next {
-            Next::Answer(answering) => answering.answer(committed),
-            Next::Sync(unsynced) => {
-                queue.committed(committed.answers.len());
-                // Where nobody takes it, those who wait are told by the end of their channels.
+        match &unsynced {
+            None => answer(committed, health, runtime),
+            Some(unsynced) => {
+                queue.record_committed(committed.answers.len());
+                // If the sync thread has ended, dropping the answers tells the requests.
                 let _ = unsynced.send(committed);
             }
         }
     }
-    health.note(committer.idle().as_ref());
+    health.record(committer.idle().as_ref());
 }
 
-/// Syncs what has been committed, and answers it.
+/// The sync thread: syncs and answers each transaction.
 fn sync_and_answer<C, O: Send + 'static>(
     mut sync: Syncer,
     committed: &Receiver<Committed<O>>,
-    answering: &Answering,
-    end: &End<C, O>,
+    shared: &GroupCommit<C, O>,
+    runtime: Option<&Handle>,
 ) {
     while let Ok(Committed { result, answers }) = committed.recv() {
         let synced = sync();
-        end.queue.synced();
-        answering.answer(Committed { result: result.and_then(|outcomes| synced.map(|()| outcomes)), answers });
+        shared.queue.record_synced();
+        let result = result.and_then(|outcomes| synced.map(|()| outcomes));
+        answer(Committed { result, answers }, &shared.health, runtime);
     }
 }
 
-/// How whoever waits is told.
-struct Answering {
-    health: Arc<Health>,
-    runtime: Option<Handle>,
-}
-
-impl Answering {
-    fn answer<O: Send + 'static>(&self, committed: Committed<O>) {
-        self.health.note(committed.result.as_ref());
-        match &self.runtime {
-            // One wake for all of them.
-            Some(runtime) if committed.answers.len() > 1 => drop(runtime.spawn(async { answer_all(committed) })),
-            _ => answer_all(committed),
-        }
+/// Answers the requests of a transaction: several of them in one task of `runtime`, which wakes it once.
+fn answer<O: Send + 'static>(committed: Committed<O>, health: &Health, runtime: Option<&Handle>) {
+    health.record(committed.result.as_ref());
+    match runtime {
+        Some(runtime) if committed.answers.len() > 1 => drop(runtime.spawn(async { send_answers(committed) })),
+        _ => send_answers(committed),
     }
 }
 
-/// A client that has gone away does not read its answer; its command is done all the same.
-fn answer_all<O>(Committed { result, answers }: Committed<O>) {
+/// Ignores clients that have disconnected: their commands are done all the same.
+fn send_answers<O>(Committed { result, answers }: Committed<O>) {
     match result {
         Ok(outcomes) => {
             debug_assert_eq!(outcomes.len(), answers.len(), "one outcome a command");
@@ -232,10 +215,6 @@ fn answer_all<O>(Committed { result, answers }: Committed<O>) {
                 let _ = answer.send(Ok(outcome));
             }
         }
-        Err(error) => {
-            for answer in answers {
-                let _ = answer.send(Err(error.clone()));
-            }
-        }
+        Err(error) => answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone())))),
     }
 }

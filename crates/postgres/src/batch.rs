@@ -1,13 +1,13 @@
-//! A batch in which one command must not fail the others.
+//! Isolates a command that the database rejects from the rest of its batch.
 
 use group_commit::StoreError;
 
-/// How often a transaction is tried again that another one was in the way of. A deadlock takes the server a second to
-/// notice, so more tries would keep the batch's callers waiting for longer than they do.
+/// The number of retries after a conflict. The server needs a second to detect a deadlock, so more retries would exceed the
+/// clients' patience.
 const CONFLICT_RETRIES: usize = 4;
 
-/// Commits `commands` with `commit`, in one transaction if the database accepts all of them. A batch that it rejects is
-/// halved until the commands at fault are alone, and only these fail. The order of the commands is kept.
+/// Commits `commands` with `commit`, in one transaction if the database accepts all of them. Otherwise halves the batch until
+/// each rejected command is alone, and only those fail. The order of the commands is kept.
 ///
 /// Returns one outcome a command. Returns `Err` if nothing of the batch is written, as `commit` does.
 pub fn commit_isolated<C: Clone, T, E: From<StoreError>>(
@@ -22,7 +22,7 @@ pub fn commit_isolated<C: Clone, T, E: From<StoreError>>(
     }
     match result {
         Err(error) if outcomes.is_empty() => Err(error),
-        // What was committed before the failure is answered as such.
+        // The outcomes of the halves that were committed stand.
         Err(error) => {
             outcomes.resize_with(commands.len(), || Err(error.clone().into()));
             Ok(outcomes)
@@ -32,10 +32,10 @@ pub fn commit_isolated<C: Clone, T, E: From<StoreError>>(
 }
 
 struct Isolation<T, E> {
-    /// Of the commands so far.
+    /// Of the commands processed so far.
     outcomes: Vec<Result<T, E>>,
     rejected: usize,
-    /// Why the first one was.
+    /// The error of the first rejected command.
     reason: Option<StoreError>,
 }
 

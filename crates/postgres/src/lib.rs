@@ -1,12 +1,12 @@
-//! A PostgreSQL database that the instances of a service share: migrated when opened, written through one connection an
+//! A PostgreSQL database that the instances of a service share: migrated at the start, written through one connection per
 //! instance, read through a pool.
 //!
-//! Every wait has a bound: a request gets its answer or a 503, whatever the server does, and each side gives up a
-//! connection that is of no more use, so the service recovers by itself.
+//! Every wait has a bound, so a request gets its answer or a 503 whatever the server does. Both sides close connections that
+//! are no longer usable, so the service recovers without help.
 //!
-//! Nothing depends on the defaults of the database, the role or a pooler. Names are schema-qualified, the session
-//! parameters that the services rely on are set when a connection is opened, and `synchronous_commit`, on which
-//! durability rests, is set again in each transaction ([`BEGIN`], [`SYNCED`]).
+//! The services do not rely on defaults of the database, the role or a pooler. Names are schema-qualified, session
+//! parameters are set when a connection is opened, and `synchronous_commit`, on which durability rests, is set again in each
+//! transaction ([`BEGIN`], [`SYNCED`]).
 
 mod batch;
 mod fault;
@@ -32,27 +32,25 @@ use self::fault::is_about_tls;
 pub use self::session::Session;
 pub use self::url::DatabaseUrl;
 
-/// How long connecting may take, to all hosts of the URL together: the one that is there must have its turn when the one
-/// before it is gone.
+/// The time to connect to any host of the URL. The hosts share it, so that a dead one leaves time for the next.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long one try at anything may take, from the first statement to the last answer. A client is told 503 soon after.
+/// The time for one attempt at an operation, from the first statement to the last answer. The client gets a 503 after it.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Read connections of an instance: as many look-ups as run at once.
+/// The number of concurrent reads of an instance.
 const READ_CONNECTIONS: usize = 8;
 
 /// How often a failed read is followed by a probe until the server answers. No request is spent on it, because `/readyz` may keep
 /// requests away.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Sets the session parameters that the services rely on. They are not sent as the startup parameter `options`, which
-/// PgBouncer refuses.
+/// Sets the session parameters that the services rely on. PgBouncer refuses them as the startup parameter `options`.
 ///
-/// `statement_timeout` comes first and alone, because a default of a millisecond would cancel the rest. `search_path` has
-/// no schema of the services: a name that is not qualified fails in every test. The timeouts of a statement and of an idle
-/// transaction, in milliseconds, free locks that a paused or dead client holds; the second is shorter, so that whoever
-/// waits for such a lock gets it in time. Timeouts that a server does not know are left out.
+/// `statement_timeout` comes first and alone, because a default of a millisecond would cancel the rest. `search_path`
+/// contains no schema of the services, so that an unqualified name fails in every test. The timeouts of a statement and of
+/// an idle transaction, in milliseconds, release the locks of a paused or dead client; the second is shorter, so that a
+/// transaction that waits for such a lock gets it in time. Parameters that a server does not know are left out.
 const SESSION_PARAMETERS: &str = "
     SET statement_timeout = 5000;
     SELECT set_config(name, value, false) FROM (VALUES
@@ -69,18 +67,17 @@ const SESSION_PARAMETERS: &str = "
         ('jit', 'off')
     ) AS parameter (name, value) WHERE current_setting(name, true) IS NOT NULL";
 
-/// How often [`SESSION_PARAMETERS`] is tried: a `statement_timeout` of a millisecond in the defaults of the database may
-/// cancel the statement that raises it.
+/// The number of attempts at [`SESSION_PARAMETERS`]: a default `statement_timeout` of a millisecond may cancel the statement
+/// that raises it.
 const PARAMETER_TRIES: usize = 5;
 
-/// Begins a transaction whose isolation and durability are its own, whatever its session's are.
+/// Begins a transaction with its own isolation and durability, whatever the session parameters are.
 pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE; SET LOCAL synchronous_commit = on";
 
-/// A column that makes the transaction of its statement durable when it is answered: for a statement that is a transaction
-/// of its own.
+/// A column that makes a single-statement transaction durable before its answer.
 pub const SYNCED: &str = "set_config('synchronous_commit', 'on', true)";
 
-/// Why `sslmode=require` stops a start.
+/// The error for a URL with `sslmode=require`.
 const NO_TLS: &str = "the database URL asks for TLS, which this build does not have for PostgreSQL: on a network that you \
                       trust, set sslmode=disable and no channel_binding";
 
@@ -89,20 +86,20 @@ const NO_TLS: &str = "the database URL asks for TLS, which this build does not h
 #[error("{0}")]
 pub struct OpenError(pub String);
 
-/// A parameter of a statement.
+/// A statement parameter.
 pub type Parameter<'a> = &'a (dyn ToSql + Sync);
 
-/// Whose tables they are, and how they came to be.
+/// The tables of a service.
 #[derive(Debug, Clone, Copy)]
 pub struct PostgresSchema {
-    /// The schema that holds them, so that both services could share a server, or even a database.
+    /// The name of the PostgreSQL schema, so that both services can share a database.
     pub name: &'static str,
-    /// The SQL of each version; a database at version `n` has had the first `n`. Never change one that has been released,
-    /// and let the version before go on working on the new one: in an upgrade both run.
+    /// The SQL of each version, in order: `schema_version` counts those that a database has. A released migration never
+    /// changes, and the previous release must work on the new schema: during an upgrade both run.
     pub migrations: &'static [&'static str],
 }
 
-/// The database, for one instance.
+/// One instance's access to the database. Clones share the pool.
 #[derive(Clone)]
 pub struct Postgres {
     config: Config,
@@ -112,9 +109,9 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Connects to the database at `url`, waiting for it a while, and brings it to the last version of `schema`. Fails at
-    /// once where waiting does not help: on a wrong setting, a pooler that does not pool sessions, or a database that is
-    /// not UTF-8.
+    /// Connects to the database at `url`, waiting for the server for a while, and migrates it to the last version of
+    /// `schema`. Fails at once if waiting cannot help: on a wrong setting, a pooler that does not pool sessions, or an
+    /// encoding other than UTF-8.
     pub async fn open(url: &str, schema: &PostgresSchema) -> Result<Self, OpenError> {
         let database = Postgres::at(url, schema)?;
         start::start(&database, schema).await?;
@@ -157,32 +154,35 @@ impl Postgres {
         Ok(Postgres { config, pool, health })
     }
 
-    /// A connection of one's own, driven in the background.
+    /// Opens a connection outside of the pool, driven by a task of the current runtime.
     pub async fn connect(&self) -> Result<Client, StoreError> {
         self.connect_listening(|_| ()).await
     }
 
-    /// A connection of one's own that calls `hear` with the channel of each notification.
-    pub async fn connect_listening(&self, hear: impl FnMut(&str) + Send + 'static) -> Result<Client, StoreError> {
+    /// Like [`connect`](Postgres::connect). Calls `on_notification` with the channel of each notification.
+    pub async fn connect_listening(
+        &self,
+        on_notification: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Client, StoreError> {
         within_deadline(async {
-            let client = self.connect_unprepared(hear).await?;
+            let client = self.connect_unprepared(on_notification).await?;
             set_session_parameters(&client).await?;
             Ok(client)
         })
         .await
     }
 
-    /// A connection with the session parameters of the database's defaults.
+    /// Opens a connection without setting session parameters.
     async fn connect_unprepared(
         &self,
-        mut hear: impl FnMut(&str) + Send + 'static,
+        mut on_notification: impl FnMut(&str) + Send + 'static,
     ) -> Result<Client, tokio_postgres::Error> {
         let (client, mut connection) = self.config.connect(NoTls).await?;
         tokio::spawn(async move {
-            // A broken connection shows in the next use of its client.
+            // The next use of the client reports a broken connection.
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
                 if let AsyncMessage::Notification(notification) = message {
-                    hear(notification.channel());
+                    on_notification(notification.channel());
                 }
             }
         });
@@ -217,7 +217,7 @@ impl Postgres {
     ) -> Result<T, StoreError> {
         within_deadline(async {
             let client = self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
-            // No data of the caller's is at fault here, whatever the SQLSTATE is: nothing is written.
+            // Nothing is written, so no SQLSTATE means that a command is at fault.
             query(&client).await.map_err(|error| StoreError::Unavailable(postgres_message(&error)))
         })
         .await
@@ -246,7 +246,7 @@ async fn set_session_parameters(client: &Client) -> Result<(), tokio_postgres::E
     }
 }
 
-/// `work`, or an error when [`DEADLINE`] has passed. What it had begun is given up, and its connection with it.
+/// Runs `work` within [`DEADLINE`]. After that, drops it with its connection and returns an error.
 pub async fn within_deadline<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
     timeout(DEADLINE, work).await.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))
 }

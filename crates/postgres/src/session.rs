@@ -1,4 +1,4 @@
-//! One connection with what is prepared on it, for a thread that may block.
+//! One connection with its prepared statements, for a blocking thread such as a group commit's writer.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +8,14 @@ use tokio_postgres::Client;
 use super::{Postgres, within_deadline};
 use group_commit::StoreError;
 
-/// How long a session is not used until it is tried: so soon an instance that writes nothing notices that it could not.
+/// The idle time after which a session tests its connection, so that an instance without writes notices an outage.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
-/// How long [`Session::check`] hears what has arrived meanwhile.
-const HEARING: Duration = Duration::from_millis(1);
+/// How long [`Session::check`] processes incoming messages of a session that is not due for a test.
+const POLL: Duration = Duration::from_millis(1);
 
-/// A connection with what is prepared on it, for a thread that may block. The first use opens it. An error of the server or
-/// of the connection closes it, and the next use opens another; an error that the data caused only rolls back.
+/// A connection with its prepared statements `S`, for a blocking thread. The first use opens it. A server or connection error
+/// closes it, and the next use opens another one; an error that the data caused only rolls back.
 pub struct Session<S> {
     database: Postgres,
     driver: Driver,
@@ -23,12 +23,12 @@ pub struct Session<S> {
     used: Instant,
 }
 
-/// What moves bytes on a session's connection.
+/// What drives a session's connection.
 enum Driver {
-    /// The session's own thread, while it waits for an answer: so an answer wakes the one thread that it is for, and does not
-    /// stand behind requests in the queue of another. Made by that thread, since only there it may be dropped.
+    /// The session's own thread, while it waits for an answer: an answer wakes only that thread, and does not queue behind
+    /// requests on another runtime. Created on that thread, because a runtime must not be dropped on an async one.
     Own(Option<Runtime>),
-    /// A runtime's other threads, also while the session is not used.
+    /// A task of a shared runtime, also while the session is not in use.
     Shared(Handle),
 }
 
@@ -48,7 +48,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        // Whoever still looks up a host's name there is not waited for.
+        // Do not wait for a running host name look-up.
         if let Driver::Own(runtime) = self
             && let Some(runtime) = runtime.take()
         {
@@ -58,17 +58,17 @@ impl Drop for Driver {
 }
 
 impl<S: AsRef<Client>> Session<S> {
-    /// None yet. The thread that uses the session moves what is sent and received, while it waits for that.
+    /// A closed session. The thread that uses the session drives its connection.
     pub fn new(database: Postgres) -> Self {
         Session { database, driver: Driver::Own(None), current: None, used: Instant::now() }
     }
 
-    /// None yet. `runtime` drives the connections, also while the session is not used: for one that listens.
+    /// A closed session. `runtime` drives its connection all the time, as LISTEN needs.
     pub fn driven_by(runtime: Handle, database: Postgres) -> Self {
         Session { database, driver: Driver::Shared(runtime), current: None, used: Instant::now() }
     }
 
-    /// Runs `work`, on a session that `open` makes if there is none, within [`DEADLINE`](super::DEADLINE) altogether.
+    /// Runs `work` on the session, which `open` opens if it is closed, within [`DEADLINE`](super::DEADLINE) altogether.
     pub fn run<T>(
         &mut self,
         open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>,
@@ -77,8 +77,8 @@ impl<S: AsRef<Client>> Session<S> {
         let Session { database, driver, current, used } = self;
         *used = Instant::now();
         driver.block_on(within_deadline(async {
-            // Between two uses nobody moves bytes on a connection of one's own: first its driver is asked, and then the
-            // connection, whether the server has closed it.
+            // A connection without a shared runtime is not driven between two uses. These two polls of the driver and of the
+            // connection find out whether the server has closed it.
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             let session = match current.take() {
@@ -88,7 +88,7 @@ impl<S: AsRef<Client>> Session<S> {
             let result = work(&session).await;
             match result {
                 Ok(_) => {}
-                // The connection is in order; what it had begun is not.
+                // The connection is usable; its transaction is not.
                 Err(StoreError::Rejected(_) | StoreError::Conflict(_)) => {
                     session.as_ref().batch_execute("ROLLBACK").await?;
                 }
@@ -99,12 +99,11 @@ impl<S: AsRef<Client>> Session<S> {
         }))
     }
 
-    /// To be called while there is nothing to do: hears whether the connection has ended, and tells now and then whether the
-    /// server answers.
+    /// For idle times: processes incoming messages, and now and then tests whether the server answers.
     pub fn check(&mut self, open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>) -> Result<(), StoreError> {
         if self.used.elapsed() < IDLE_CHECK {
             return self.driver.block_on(async {
-                tokio::time::sleep(HEARING).await;
+                tokio::time::sleep(POLL).await;
                 Ok(())
             });
         }

@@ -1,4 +1,4 @@
-//! The start on a PostgreSQL database: waiting for the server, checking what cannot be set, migrating.
+//! Start checks: waits for the server, checks its configuration and the pooler, and migrates.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::fault::{is_cancelled, may_pass};
 use super::{DEADLINE, OpenError, PARAMETER_TRIES, Postgres, PostgresSchema, set_session_parameters};
 use group_commit::postgres_message;
 
-/// How long a start waits for a server that is not there yet, as when all is started at once.
+/// How long a start waits for the server, which may start at the same time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The pause between two tries.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Why a try at starting failed, and whether the next one may succeed.
+/// Why an attempt to start failed, and whether the next one may succeed.
 struct Failure {
     text: String,
     may_pass: bool,
@@ -44,10 +44,10 @@ impl From<Failure> for OpenError {
     }
 }
 
-/// Waits for the server, and brings the database to the last version of `schema`.
+/// Waits for the server and migrates the database to the last version of `schema`.
 pub(super) async fn start(database: &Postgres, schema: &PostgresSchema) -> Result<(), OpenError> {
     let started = Instant::now();
-    let mut said = false;
+    let mut is_logged = false;
     loop {
         let migrated = async { migrate(&mut connect(database).await?, schema).await };
         let failure = match migrated.await {
@@ -55,7 +55,7 @@ pub(super) async fn start(database: &Postgres, schema: &PostgresSchema) -> Resul
             Err(failure) if !failure.may_pass || started.elapsed() >= PATIENCE => return Err(failure.into()),
             Err(failure) => failure,
         };
-        if !std::mem::replace(&mut said, true) {
+        if !std::mem::replace(&mut is_logged, true) {
             tracing::warn!(error = failure.text, "waiting for the database");
         }
         tokio::time::sleep(PAUSE).await;
@@ -76,7 +76,7 @@ pub(super) async fn check(database: &Postgres, schema: &PostgresSchema) -> Resul
     Ok(())
 }
 
-/// A connection to a server that has what the services need.
+/// Opens a connection, with session parameters set, to a server that meets the requirements.
 async fn connect(database: &Postgres) -> Result<Client, Failure> {
     let no_answer = |_| Failure { text: "the database cannot be used: no answer in time".to_owned(), may_pass: true };
     timeout(2 * DEADLINE, async {
@@ -89,25 +89,24 @@ async fn connect(database: &Postgres) -> Result<Client, Failure> {
     .unwrap_or_else(|elapsed| Err(no_answer(elapsed)))
 }
 
-/// Refuses a pooler that gives a client another server connection for each transaction or statement: prepared statements,
-/// session parameters and LISTEN belong to a server connection and are lost. Gives a connection if all is well.
+/// Refuses a pooler that may use another server connection for each transaction or statement: prepared statements, session
+/// parameters and LISTEN belong to a server connection. Returns a connection on success.
 ///
-/// The test is whether a notification reaches a client that listens and is outside of a transaction. Between transactions
-/// such a pooler has no server connection for the client, so it cannot deliver one, whatever other clients do and whichever
-/// server connections they get. It runs before session parameters are set, which would otherwise stay behind in server
-/// connections that other applications are given.
+/// The test is whether a notification reaches a listening client outside of a transaction. There such a pooler has no server
+/// connection for the client, so it cannot deliver one. The test runs before session parameters are set, which would
+/// otherwise stay behind in server connections that other applications get.
 async fn check_pooling(database: &Postgres) -> Result<Client, Failure> {
-    // A server connection may still listen to what an earlier start has asked it to.
+    // A random name, because a server connection may still LISTEN for an earlier start.
     let channel = format!("tandem_start_{:x}", RandomState::new().hash_one(()));
-    let (heard, mut notifications) = unbounded_channel();
+    let (notified, mut notifications) = unbounded_channel();
     let expected = channel.clone();
-    let hear = move |channel: &str| {
+    let on_notification = move |channel: &str| {
         if channel == expected {
-            // Nobody waits any more once the first one has come.
-            let _ = heard.send(());
+            // The receiver is gone after the first notification.
+            let _ = notified.send(());
         }
     };
-    let listening = database.connect_unprepared(hear).await?;
+    let listening = database.connect_unprepared(on_notification).await?;
     let client = database.connect_unprepared(|_| ()).await?;
     execute(&listening, &format!("LISTEN {channel}")).await?;
     execute(&client, &format!("SELECT set_config('lock_timeout', '0', true); NOTIFY {channel}")).await?;
@@ -121,7 +120,7 @@ async fn check_pooling(database: &Postgres) -> Result<Client, Failure> {
     }
 }
 
-/// Runs `sql` under the defaults of the database, whose `statement_timeout` may be very short.
+/// Runs `sql` with the default session parameters, whose `statement_timeout` may be very short.
 async fn execute(client: &Client, sql: &str) -> Result<(), Error> {
     let mut tries = 1..PARAMETER_TRIES;
     loop {
@@ -132,7 +131,7 @@ async fn execute(client: &Client, sql: &str) -> Result<(), Error> {
     }
 }
 
-/// Checks what the server is configured to, and no session can set.
+/// Checks the settings of the server that a session cannot change.
 async fn check_server(client: &Client) -> Result<(), Failure> {
     let sql = "SELECT current_setting('server_encoding'), current_database(), current_setting('fsync')";
     let messages = client.simple_query(sql).await?;
@@ -153,7 +152,7 @@ async fn check_server(client: &Client) -> Result<(), Failure> {
     Ok(())
 }
 
-/// One instance migrates at a time; those that wait find the work done.
+/// Migrates the database in one transaction. A lock admits one instance at a time; the others then find nothing to do.
 async fn migrate(client: &mut Client, schema: &PostgresSchema) -> Result<(), Failure> {
     let failed = |error: Error| Failure {
         text: format!("cannot migrate the database: {}", postgres_message(&error)),

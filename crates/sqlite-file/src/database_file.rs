@@ -1,12 +1,12 @@
-//! A SQLite file in WAL mode that one process owns: its lock, its modes, and its write-ahead log from start to stop.
+//! The lock, the start and the clean stop of a SQLite file in WAL mode.
 //!
-//! - **Lock.** One process has the file. The lock is on the database file itself, so that a symbolic link, a hard link and
-//!   another spelling of its path are the same lock.
-//! - **Start.** The header of the file says "WAL mode" from the start on and "rollback mode" after a clean stop. A file in
-//!   WAL mode without its `-wal` file may lack acknowledged rows, and the start says so.
-//! - **Stop.** [`DatabaseFile::close`] moves the write-ahead log to the file and removes it. Nothing else does: a
-//!   connection that is closed leaves the log alone, so that no panic and no failed disk can cost its rows.
-//! - **Failure.** [`FailStop`] ends the process when the storage fails.
+//! - **Lock.** One process owns the file. The lock is on the database file itself, so symbolic links, hard links and other
+//!   spellings of the path share it.
+//! - **Start.** While a process owns the file, its header says "WAL mode"; after a clean stop it says "rollback mode". A
+//!   file in WAL mode without its `-wal` file may lack acknowledged rows, and the start warns of it.
+//! - **Stop.** [`DatabaseFile::close`] checkpoints and removes the write-ahead log. Closing a connection does neither, so no
+//!   panic and no failed disk loses its rows.
+//! - **Failure.** [`FailStop`] stops the process when the storage fails.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -24,22 +24,22 @@ use crate::OpenError;
 use crate::fail_stop::{self, FailStop};
 use crate::modes::{create_folder, for_owner, warn_of_exposed};
 
-/// How long opening waits for a process that only looks whether the file is in use.
+/// How long opening waits for a process that only tests the lock ([`UseProbe`]).
 const LOCK_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The pause between two attempts to lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long the change of the journal mode waits for other processes (an operator's `sqlite3`).
+/// How long a change of the journal mode waits for other processes, such as an operator's `sqlite3`.
 const MODE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the WAL checkpoint at the start waits for them: it is repeated while the service runs.
+/// How long the WAL checkpoint at the start waits for other processes. Later checkpoints repeat it.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Where the header has the version of the format that readers need (sqlite.org/fileformat2.html, 1.3).
+/// The offset of the read version in the header (sqlite.org/fileformat2.html, 1.3).
 const READ_VERSION_OFFSET: u64 = 19;
 
-/// That version in WAL mode.
+/// The read version of a file in WAL mode.
 const WAL_VERSION: u8 = 2;
 
 /// A locked file. Clones are of the same lock, which lasts as long as any of them.
@@ -50,20 +50,20 @@ pub struct DatabaseFile(Arc<Inner>);
 struct Inner {
     /// The path as it was given, for messages.
     name: PathBuf,
-    /// Without links, as SQLite sees it: the write-ahead log is beside the target of a link.
+    /// The canonical path: SQLite puts the write-ahead log beside the target of a link.
     path: PathBuf,
-    /// Closing a descriptor of the file releases SQLite's own locks on it in this process (sqlite.org/howtocorrupt.html,
-    /// 2.2), so these stay open until the last connection is closed.
+    /// Stays open until the last connection is closed: closing any descriptor of the file releases SQLite's own locks on it
+    /// in this process (sqlite.org/howtocorrupt.html, 2.2).
     file: Arc<File>,
     _lock: File,
     fail_stop: FailStop,
-    /// Whether there is a write-ahead log of ours: a file that was refused is left as it is.
+    /// Whether WAL mode was started. A file that was refused before that stays as it is.
     is_started: AtomicBool,
 }
 
 impl DatabaseFile {
-    /// Locks the file at `name`, and creates it, and its folder, for the owner alone if they are missing. No connection is
-    /// opened. Warns of modes that are too wide and of a write-ahead log that is missing.
+    /// Locks the file at `name`. Creates the file and its folder for the owner alone if they are missing. Warns if other
+    /// users may read them, and if the write-ahead log is missing.
     pub fn open(name: &Path) -> Result<Self, OpenError> {
         let unusable =
             |path: &Path, error: io::Error| OpenError::Unusable { path: path.into(), reason: error.to_string() };
@@ -79,7 +79,7 @@ impl DatabaseFile {
             match error {
                 TryLockError::WouldBlock if began.elapsed() < LOCK_PATIENCE => thread::park_timeout(LOCK_PAUSE),
                 TryLockError::WouldBlock => {
-                    // The other one may be in this process, and closing the file would release its locks.
+                    // The owner may be in this process, and closing the file would release its locks.
                     std::mem::forget((file, lock));
                     return Err(OpenError::InUse(name.to_owned()));
                 }
@@ -87,7 +87,7 @@ impl DatabaseFile {
             }
         }
         let [wal, shm] = ["-wal", "-shm"].map(|suffix| beside(&path, suffix));
-        // SQLite does not say which of its files it cannot open, or why.
+        // SQLite's own error would name neither the file nor the cause.
         for path in [&wal, &shm] {
             match File::options().read(true).write(true).open(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(path, error)),
@@ -117,21 +117,20 @@ impl DatabaseFile {
         })))
     }
 
-    /// One more connection to the file. Whoever has it keeps a clone of this file at least as long. Closing it leaves the
-    /// write-ahead log alone.
+    /// Opens a connection. The caller keeps a clone of this file until the connection is closed.
     pub fn connect(&self, flags: OpenFlags) -> rusqlite::Result<Connection> {
         connect_beside(&self.0.path, flags)
     }
 
-    /// Puts the file into WAL mode, and makes everything durable that a process that was killed has left in the write-ahead
-    /// log: what a failed fsync has left there is written anew. For the first `connection`, whose busy timeout it changes.
+    /// Puts the file into WAL mode, and checkpoints and syncs what a killed process left in the write-ahead log. `connection`
+    /// is the first one; this changes its busy timeout.
     pub fn start_wal(&self, connection: &Connection) -> rusqlite::Result<()> {
         connection.busy_timeout(MODE_PATIENCE)?;
         self.0.is_started.store(true, Ordering::Release);
         connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         connection.busy_timeout(CHECKPOINT_PATIENCE)?;
         match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-            // Reads are still of use.
+            // Reads work without the checkpoint.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
                 tracing::warn!(path = %self.0.name.display(), %error, "the write-ahead log is not moved to the file yet");
             }
@@ -144,11 +143,10 @@ impl DatabaseFile {
         })
     }
 
-    /// Moves the write-ahead log to the file, removes it, and notes in the file that it is whole. All connections of this
-    /// process are closed before. Does nothing once the storage has failed, or where [`start_wal`](DatabaseFile::start_wal)
-    /// was not called.
+    /// Checkpoints and removes the write-ahead log, and puts the file into rollback mode. All connections of this process
+    /// must be closed before. Does nothing after a storage failure or without [`start_wal`](DatabaseFile::start_wal).
     ///
-    /// Another process that has the file open keeps it in WAL mode: then the log is moved and stays, empty.
+    /// If another process has the file open, the file stays in WAL mode with an empty log.
     pub fn close(&self) -> Result<(), String> {
         if self.0.fail_stop.has_failed() || !self.0.is_started.swap(false, Ordering::AcqRel) {
             return Ok(());
@@ -170,19 +168,19 @@ impl DatabaseFile {
         self.sync_folder().map_err(|error| error.to_string())
     }
 
-    /// Passes on `result`, which SQLite has just returned to this thread, and [notes](DatabaseFile::note) its error.
+    /// Returns `result`, which SQLite has just returned to this thread, after [`check_error`](DatabaseFile::check_error).
     pub fn check<T>(&self, result: rusqlite::Result<T>) -> rusqlite::Result<T> {
-        result.inspect_err(|error| self.note(error))
+        result.inspect_err(|error| self.check_error(error))
     }
 
-    /// Triggers the [`FailStop`] if `error`, which SQLite has just returned to this thread, says that the storage failed.
-    pub fn note(&self, error: &rusqlite::Error) {
+    /// Triggers the [`FailStop`] if `error`, which SQLite has just returned to this thread, is a failure of the storage.
+    pub fn check_error(&self, error: &rusqlite::Error) {
         if fail_stop::is_storage_failure(error) {
             self.0.fail_stop.trigger(&self.0.name, error);
         }
     }
 
-    /// What ends the process when the storage of this file fails.
+    /// What stops the process when the storage of this file fails.
     pub fn fail_stop(&self) -> &FailStop {
         &self.0.fail_stop
     }
@@ -202,21 +200,21 @@ impl DatabaseFile {
         beside(&self.0.path, suffix)
     }
 
-    /// Makes durable which files there are.
+    /// Makes the names of the files durable.
     fn sync_folder(&self) -> io::Result<()> {
         File::open(self.0.path.parent().unwrap_or(Path::new("/")))?.sync_all()
     }
 }
 
-/// A connection to the file at `path`, which another process may have. Closing it leaves the write-ahead log alone.
+/// Opens a connection to the file at `path`, without its lock. Closing the connection does not checkpoint.
 pub fn connect_beside(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
 }
 
-/// Looks whether a process has a file. It keeps the file open, since closing it would release the locks of connections
-/// that this process has to it.
+/// Tests whether a process owns a file. Keeps the file open, because closing it would release the locks of this process's
+/// connections to it.
 #[derive(Debug)]
 pub struct UseProbe {
     _file: File,
@@ -224,7 +222,7 @@ pub struct UseProbe {
 }
 
 impl UseProbe {
-    /// Of the file at `path`.
+    /// For the file at `path`.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let open = || {
             let file = File::options().read(true).write(true).open(path)?;
@@ -233,7 +231,7 @@ impl UseProbe {
         open().map_err(|error: io::Error| OpenError::Unusable { path: path.into(), reason: error.to_string() })
     }
 
-    /// Whether a process has it now.
+    /// Whether a process owns the file now.
     pub fn is_in_use(&self) -> bool {
         match self.lock.try_lock() {
             Ok(()) => self.lock.unlock().is_err(),
@@ -242,14 +240,14 @@ impl UseProbe {
     }
 }
 
-/// What carries the lock of the database `file`: the file itself, where its lock (`flock`) and those of SQLite (`fcntl`)
-/// do not meet.
+/// The file that carries the lock: the database file itself, because on Linux `flock` and SQLite's `fcntl` locks are
+/// independent.
 #[cfg(target_os = "linux")]
 fn lock(file: &File, _path: &Path) -> io::Result<File> {
     file.try_clone()
 }
 
-/// Elsewhere they exclude each other, so a file beside it carries the lock.
+/// The file that carries the lock: one beside the database, because here the two kinds of lock exclude each other.
 #[cfg(not(target_os = "linux"))]
 fn lock(_file: &File, path: &Path) -> io::Result<File> {
     for_owner().open(beside(path, ".lock"))
@@ -262,5 +260,4 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 #[cfg(test)]
-#[path = "database_file_tests.rs"]
 mod tests;

@@ -1,45 +1,46 @@
-//! Which commits to a SQLite file are durable, where one thread writes them and another one syncs them.
+//! Which commits to a SQLite file are durable, where one thread commits and another one syncs.
 //!
-//! With `synchronous=NORMAL` a commit is in the write-ahead log when it returns, whole and in order, and a power cut may take
-//! it back until the log is synced: that sync is all that `FULL` adds. Here it is done beside the next commit, and
-//! whoever waits for a commit waits for the sync behind it. Readers see a commit before that, so they wait, too, until what they
-//! saw is durable: nobody is told, and no event tells, what a power cut would take back (ARCHITECTURE.md A2, B1).
+//! With `synchronous=NORMAL` a commit appends to the write-ahead log without an fsync, which is all that `FULL` adds. The
+//! group commit syncs the log on a second thread, beside the next commit, and answers a request after the sync. Readers see a
+//! commit before its sync, so they wait for that sync before they return a result: no answer and no event shows what a
+//! power loss could undo (ARCHITECTURE.md A2, B1).
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use group_commit::{StoreError, Syncer};
+use parking_lot::Mutex;
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
 
 use crate::{DatabaseFile, OpenError};
-use group_commit::{StoreError, Syncer};
 
-/// How far one writer's commits to a file are durable. Clones are of the same writer.
+/// Tracks how far one writer's commits to a file are durable. Clones track the same writer.
 #[derive(Clone)]
 pub struct Durability(Arc<State>);
 
 struct State {
     file: DatabaseFile,
     write_ahead_log: File,
-    /// Transactions that readers may see, from just before their commit on.
-    announced: AtomicU64,
-    /// Of these, how many commits have returned.
-    written: AtomicU64,
+    /// The number of transactions that readers may see. Counted before the commit.
+    visible: AtomicU64,
+    /// The number of transactions whose commit has returned.
+    committed: AtomicU64,
     synced: Mutex<Synced>,
 }
 
 #[derive(Default)]
 struct Synced {
-    /// How many transactions are durable.
+    /// The number of durable transactions.
     count: u64,
-    /// Those who wait until so many are durable. Each stands for a request or a thread.
+    /// Requests and threads that wait until this many transactions are durable.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 
 impl Durability {
-    /// Of `file`, which has a connection in WAL mode.
-    pub(super) fn open(file: &DatabaseFile) -> Result<Self, OpenError> {
+    /// For the writer of `file`, which is in WAL mode and has a connection.
+    pub(crate) fn open(file: &DatabaseFile) -> Result<Self, OpenError> {
         let path = file.beside("-wal");
         let opened = File::open(&path);
         let write_ahead_log = opened.map_err(|error| OpenError::Unusable { path, reason: error.to_string() })?;
@@ -47,22 +48,17 @@ impl Durability {
     }
 
     fn of(file: DatabaseFile, write_ahead_log: File) -> Self {
-        Durability(Arc::new(State {
-            file,
-            write_ahead_log,
-            announced: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-            synced: Mutex::default(),
-        }))
+        let (visible, committed) = (AtomicU64::new(0), AtomicU64::new(0));
+        Durability(Arc::new(State { file, write_ahead_log, visible, committed, synced: Mutex::default() }))
     }
 
-    /// Commits `transaction`, the writer's. Readers may see it before this returns, and wait for the next
-    /// [`sync`](Durability::sync).
+    /// Commits a transaction of the writer. Readers see it at once and wait for the next [`sync`](Durability::sync).
     pub fn commit(&self, transaction: Transaction<'_>) -> Result<(), StoreError> {
-        self.written(|| self.commit_unseen(transaction))
+        self.counted(|| self.commit_unseen(transaction))
     }
 
-    /// As [`commit`](Durability::commit), for what no reader and no caller waits for: a later sync makes it durable, too.
+    /// Like [`commit`](Durability::commit), for a transaction that no reader and no caller waits for. A later sync makes it
+    /// durable too.
     pub fn commit_unseen(&self, transaction: Transaction<'_>) -> Result<(), StoreError> {
         if self.0.file.fail_stop().has_failed() {
             return Err(storage_failed());
@@ -70,43 +66,40 @@ impl Durability {
         Ok(self.0.file.check(transaction.commit())?)
     }
 
-    /// Runs `commit`, whose transaction readers may see before it returns.
-    fn written<T>(&self, commit: impl FnOnce() -> T) -> T {
-        let number = self.0.announced.fetch_add(1, Ordering::SeqCst) + 1;
+    /// Runs `commit` and counts its transaction, before and after. A failed commit counts too, and needs no sync.
+    fn counted<T>(&self, commit: impl FnOnce() -> T) -> T {
+        let number = self.0.visible.fetch_add(1, Ordering::SeqCst) + 1;
         let result = commit();
-        // Also if it failed: then there is nothing to be synced.
-        self.0.written.store(number, Ordering::SeqCst);
+        self.0.committed.store(number, Ordering::SeqCst);
         result
     }
 
-    /// Makes all that is written durable. A sync that fails stops the process ([`crate::FailStop`]).
+    /// Makes all committed transactions durable. A failed fsync stops the process ([`FailStop`](crate::FailStop)).
     pub fn sync(&self) -> Result<(), StoreError> {
-        let state = &*self.0;
-        let written = state.written.load(Ordering::SeqCst);
-        if state.synced().count == written {
+        let State { file, write_ahead_log, committed, synced, .. } = &*self.0;
+        let committed = committed.load(Ordering::SeqCst);
+        if synced.lock().count == committed {
             return Ok(());
         }
-        let fail_stop = state.file.fail_stop();
-        let outcome = match fail_stop.has_failed() {
+        let result = match file.fail_stop().has_failed() {
             true => Err(storage_failed()),
-            false => state.write_ahead_log.sync_data().map_err(|error| {
-                fail_stop.trigger(state.file.name(), &error);
+            false => write_ahead_log.sync_data().map_err(|error| {
+                file.fail_stop().trigger(file.name(), &error);
                 storage_failed()
             }),
         };
-        let mut synced = state.synced();
-        match outcome {
+        let mut synced = synced.lock();
+        match result {
             Ok(()) => {
-                synced.count = written;
-                for (_, waiting) in synced.waiting.extract_if(.., |(number, _)| *number <= written) {
-                    // Who does not wait any more does not hear it.
-                    let _ = waiting.send(());
+                synced.count = committed;
+                for (_, waiting) in synced.waiting.extract_if(.., |(number, _)| *number <= committed) {
+                    let _ = waiting.send(()); // a request may have been cancelled
                 }
             }
-            // The end of their channels tells them.
+            // Dropping the channels tells those who wait.
             Err(_) => synced.waiting.clear(),
         }
-        outcome
+        result
     }
 
     /// [`sync`](Durability::sync), for a group commit.
@@ -115,15 +108,15 @@ impl Durability {
         Box::new(move || durability.sync())
     }
 
-    /// Waits until all that was visible when this is called is durable.
-    pub(super) async fn wait(&self) -> Result<(), StoreError> {
+    /// Waits until everything is durable that is visible at the call.
+    pub(crate) async fn wait(&self) -> Result<(), StoreError> {
         match self.0.waiting() {
             None => Ok(()),
             Some(durable) => durable.await.map_err(|_| not_durable()),
         }
     }
 
-    /// As [`wait`](Durability::wait), for a thread that may block.
+    /// Like [`wait`](Durability::wait), for a thread that may block.
     pub fn wait_blocking(&self) -> Result<(), StoreError> {
         match self.0.waiting() {
             None => Ok(()),
@@ -133,16 +126,13 @@ impl Durability {
 }
 
 impl State {
-    fn synced(&self) -> MutexGuard<'_, Synced> {
-        self.synced.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    /// Returns what ends when everything visible is durable, or `None` if it is.
     fn waiting(&self) -> Option<oneshot::Receiver<()>> {
-        let visible = self.announced.load(Ordering::SeqCst);
-        let mut synced = self.synced();
+        let visible = self.visible.load(Ordering::SeqCst);
+        let mut synced = self.synced.lock();
         (synced.count < visible).then(|| {
             let (sender, receiver) = oneshot::channel();
-            // After a failure there is no sync to wait for.
+            // After a failure no sync follows; dropping the sender tells the receiver.
             if !self.file.fail_stop().has_failed() {
                 synced.waiting.push((visible, sender));
             }
@@ -151,7 +141,7 @@ impl State {
     }
 }
 
-pub(super) fn storage_failed() -> StoreError {
+pub(crate) fn storage_failed() -> StoreError {
     StoreError::Unavailable("the storage failed, and the process stops".to_owned())
 }
 
@@ -171,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = SqliteFile::open(&folder.path().join("file.db"), &SCHEMA).unwrap();
         let (connection, durability) = file.group_writer().unwrap();
-        let write = || durability.written(|| connection.execute("INSERT INTO one VALUES (1)", []));
+        let write = || durability.counted(|| connection.execute("INSERT INTO one VALUES (1)", []));
         durability.wait_blocking().expect("nothing is written");
         write().unwrap();
         let mut waiting = durability.0.waiting().expect("it is not durable yet");
@@ -180,7 +170,7 @@ mod tests {
         waiting.try_recv().expect("it is durable");
         durability.wait_blocking().expect("all is durable");
         // One that readers may see already, and whose commit has not returned while a sync ran.
-        let mut waiting = durability.written(|| {
+        let mut waiting = durability.counted(|| {
             durability.sync().unwrap();
             durability.0.waiting().expect("it may be seen")
         });
@@ -194,7 +184,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = SqliteFile::open(&folder.path().join("file.db"), &SCHEMA).unwrap();
         let (connection, durability) = file.group_writer().unwrap();
-        durability.written(|| connection.execute("INSERT INTO two VALUES (1)", [])).unwrap_err();
+        durability.counted(|| connection.execute("INSERT INTO two VALUES (1)", [])).unwrap_err();
         durability.sync().unwrap();
         durability.wait_blocking().expect("nothing is written");
     }

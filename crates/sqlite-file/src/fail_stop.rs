@@ -1,8 +1,8 @@
-//! Fail-stop: when the storage fails, the process stops and its restart recovers.
+//! Fail-stop: when the storage fails, the process stops, and its restart recovers (docs/decisions/0011).
 //!
-//! The kernel reports a failed write-back to one fsync and then marks the pages clean, so a second fsync proves nothing.
-//! PostgreSQL stops its server for the same reason. A disk without room is no such failure: the write is refused, the
-//! transaction is rolled back, and a later one succeeds.
+//! The kernel reports a failed write to one fsync and then marks the pages clean, so a second fsync proves nothing.
+//! PostgreSQL stops its server for the same reason. A full disk is not such a failure: SQLite rolls the transaction back, and
+//! a later one may succeed.
 
 use std::fmt::Display;
 use std::io;
@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use rusqlite::ffi;
 use tokio_util::sync::CancellationToken;
 
-/// Stops everything that writes to a file, and tells whoever runs the process. Clones are of the same file.
+/// Stops all writes to a file and reports the failure to `main`. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub struct FailStop(Arc<State>);
 
@@ -28,7 +28,7 @@ struct State {
 pub struct StorageFailed(String);
 
 impl FailStop {
-    /// Declares that the storage of `path` failed with `error`. From now on nothing more is written there.
+    /// Records that the storage of `path` failed with `error`. Only the first call has an effect.
     pub fn trigger(&self, path: &Path, error: &dyn Display) {
         let cause = format!("writing {} failed ({error})", path.display());
         if self.0.cause.set(cause).is_ok() {
@@ -42,20 +42,19 @@ impl FailStop {
         self.0.failed.is_cancelled()
     }
 
-    /// Waits until the storage fails, and returns the error that the process is to end with.
+    /// Waits until the storage fails, and returns the error for the end of the process.
     pub async fn failed(&self) -> StorageFailed {
         self.0.failed.cancelled().await;
         StorageFailed(self.0.cause.get().cloned().unwrap_or_default())
     }
 }
 
-/// Whether `error`, which SQLite has just returned to this thread, says that the storage failed to take a write or an
-/// fsync.
+/// Whether `error`, which SQLite has just returned to this thread, is a failed write or fsync of the storage.
 pub(crate) fn is_storage_failure(error: &rusqlite::Error) -> bool {
     let Some(code) = error.sqlite_error().map(|error| error.extended_code) else { return false };
     match code {
         ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC | ffi::SQLITE_IOERR_TRUNCATE => true,
-        // SQLite reports only ENOSPC as a full disk. A quota, and a limit on the size of files, are full disks too.
+        // SQLite reports only ENOSPC as a full disk. An exceeded quota or file size limit is treated like one.
         ffi::SQLITE_IOERR_WRITE => {
             let cause = io::Error::last_os_error().raw_os_error();
             !matches!(cause, Some(libc::EDQUOT | libc::EFBIG))

@@ -1,4 +1,7 @@
-//! A SQLite file that one process owns: durable at every commit, migrated when opened, read while it is written.
+//! A SQLite file in WAL mode that one process owns.
+//!
+//! [`SqliteFile`] is for the services: it locks and migrates the file, and gives out connections whose commits are durable.
+//! [`DatabaseFile`] under it has no schema, and is what the embedded event log uses.
 
 mod database_file;
 mod durability;
@@ -7,14 +10,15 @@ mod modes;
 mod open_error;
 mod read_pool;
 mod shared_connection;
-mod wal_mover;
+mod wal_checkpoint;
 mod write_back;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use group_commit::StoreError;
+use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub use self::database_file::{DatabaseFile, UseProbe, connect_beside};
@@ -25,54 +29,54 @@ pub use self::open_error::OpenError;
 pub use self::read_pool::ReadPool;
 pub use self::shared_connection::SharedConnection;
 
-/// Statements kept prepared by a connection: more than a service has.
+/// The number of prepared statements that a connection keeps: more than a service has.
 const PREPARED_STATEMENTS: usize = 64;
 
-/// Memory for the pages of one connection, in KiB, taken as it is used: more than the inner pages of ten million accounts and cards, so
-/// that of a page anywhere among them only its rows come from disk. The system's own page cache holds the rest.
+/// The page cache of a connection, in KiB, allocated as it is used. It holds the inner pages of ten million accounts and
+/// cards; the system's page cache holds the rest.
 const PAGE_CACHE_KIB: i64 = 16 * 1_024;
 
-/// The write-ahead log is cut back to this when it has been written to the file, in bytes.
+/// The size in bytes that the `-wal` file is cut back to after a WAL checkpoint.
 const WAL_KEEP_BYTES: i64 = 32 * 1_024 * 1_024;
 
-/// How long a connection waits for another one's lock: a transaction's beside the writer's, which is as long as a sync.
+/// How long a connection waits for another connection's transaction, which may take as long as an fsync.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Whose file it is and how it came to be.
+/// The owner of a file, and its tables.
 #[derive(Debug, Clone, Copy)]
 pub struct Schema {
-    /// SQLite's `application_id`, so that a service never takes another's file for its own.
+    /// SQLite's `application_id`, by which a service refuses another service's file.
     pub application_id: i32,
-    /// Whose file it is, for a person: `account service`.
+    /// The name of the service, for error messages.
     pub owner: &'static str,
-    /// The SQL of each version; a file at version `n` has had the first `n`. Never change one that has been released.
+    /// The SQL of each version, in order: `user_version` counts those that a file has. A released migration never changes.
     pub migrations: &'static [&'static str],
 }
 
-/// An open file. The lock on it lasts as long as this and all that was made of it.
+/// An open, locked and migrated file. The lock lasts as long as this value, its clones and its connections.
 #[derive(Debug, Clone)]
 pub struct SqliteFile {
     file: DatabaseFile,
-    /// What [`close`](SqliteFile::close) closes.
+    /// The connections that [`close`](SqliteFile::close) closes.
     shared: Arc<Mutex<Vec<SharedConnection>>>,
 }
 
 impl SqliteFile {
-    /// Opens the file at `path`, creates it (and its folder) if it is missing, takes the lock, and brings it to the last
-    /// version of `schema`, each step in a transaction of its own.
+    /// Opens and locks the file at `path`, and migrates it to the last version of `schema`. Creates the file and its folder
+    /// if they are missing. Refuses another service's file, and one with a newer schema.
     pub fn open(path: &Path, schema: &Schema) -> Result<Self, OpenError> {
         let file = SqliteFile { file: DatabaseFile::open(path)?, shared: Arc::default() };
         let connection = file.file.connect(OpenFlags::SQLITE_OPEN_READ_WRITE);
         let connection = connection.map_err(|error| open_error(path, &error))?;
-        // Nothing is written to a file of somebody else.
+        // Before anything is written.
         check_owner(&connection, schema, path)?;
         file.file.start_wal(&connection).map_err(|error| open_error(path, &error))?;
         migrate(&mut file.writer()?, schema, path)?;
         Ok(file)
     }
 
-    /// A connection that writes to a file of exactly this schema which another process may have. It is for what no process
-    /// keeps in memory, but looks up in the file.
+    /// A connection that writes to a file which another process may own, without its lock. The file must have exactly this
+    /// schema. Only for rows that the owner reads from the file each time, and keeps no copy of in memory.
     pub fn connect_beside(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
         if let Err(error) = std::fs::metadata(path) {
             return Err(OpenError::Unusable { path: path.to_owned(), reason: error.to_string() });
@@ -86,31 +90,30 @@ impl SqliteFile {
         }
     }
 
-    /// A connection that writes. Its commits are durable when they return: `synchronous=FULL` (ARCHITECTURE.md A2, B1).
-    /// The caller closes it before this file.
+    /// A connection whose commits are durable when they return (`synchronous=FULL`). The caller closes it before the file.
     pub fn writer(&self) -> Result<Connection, OpenError> {
         open_writer(&self.file)
     }
 
-    /// As [`writer`](SqliteFile::writer), for a thread that may be blocked elsewhere when the file is closed.
+    /// Like [`writer`](SqliteFile::writer), for a thread that may be blocked elsewhere when the file is closed.
     pub fn shared_writer(&self) -> Result<SharedConnection, OpenError> {
         Ok(self.share(self.writer()?))
     }
 
-    /// A connection whose commits are durable once [`Durability::sync`] says so: the one that a group commit writes with. What
-    /// it has written is moved to the file beside its commits. It is closed before the durability.
+    /// The connection of a group commit. A commit is durable after the next [`Durability::sync`], and WAL checkpoints run on
+    /// a thread of their own. The caller closes the connection before the file.
     pub fn group_writer(&self) -> Result<(Connection, Durability), OpenError> {
         let mut connection = self.writer()?;
         connection.pragma_update(None, "synchronous", "normal").map_err(|error| open_error(self.path(), &error))?;
-        wal_mover::move_beside(&mut connection, &self.file)?;
+        wal_checkpoint::checkpoint_beside(&mut connection, &self.file)?;
         Ok((connection, Durability::open(&self.file)?))
     }
 
-    /// A connection that only reads, and sees each commit as soon as it is written. The caller closes it before this file.
+    /// A connection that only reads. The caller closes it before the file.
     pub fn reader(&self) -> Result<Connection, OpenError> {
         let connection = self.file.connect(OpenFlags::SQLITE_OPEN_READ_ONLY).and_then(|connection| {
             configure(&connection)?;
-            // SQLite opens the write-ahead log when it first reads.
+            // The first read opens the write-ahead log.
             connection.query_row("PRAGMA user_version", [], |_| Ok(()))?;
             Ok(connection)
         });
@@ -121,32 +124,32 @@ impl SqliteFile {
         Ok(self.share(self.reader()?))
     }
 
-    /// Readers for handlers, of what the writer with this `durability` writes.
+    /// Connections for request handlers. `durability` is that of the writer.
     pub fn read_pool(&self, durability: Durability) -> Result<ReadPool, OpenError> {
         ReadPool::open(self, durability)
     }
 
-    /// What ends the process when the storage of this file fails.
+    /// What stops the process when the storage of this file fails.
     pub fn fail_stop(&self) -> &FailStop {
         self.file.fail_stop()
     }
 
-    /// Closes the shared connections, each when what it runs has ended, and then the file, so that it is whole without its
-    /// write-ahead log ([`DatabaseFile::close`]). The writers are closed before.
+    /// Closes the shared connections after their running work, then checkpoints and removes the write-ahead log
+    /// ([`DatabaseFile::close`]). The writers must be closed before.
     pub fn close(&self) -> Result<(), StoreError> {
-        let shared = std::mem::take(&mut *self.shared.lock().unwrap_or_else(PoisonError::into_inner));
+        let shared = std::mem::take(&mut *self.shared.lock());
         shared.iter().for_each(SharedConnection::close);
         self.file.close().map_err(|error| StoreError::Unavailable(format!("cannot close the database: {error}")))
     }
 
-    /// Where it is.
+    /// The path of the file, as it was given.
     pub fn path(&self) -> &Path {
         self.file.name()
     }
 
     fn share(&self, connection: Connection) -> SharedConnection {
         let shared = SharedConnection::new(connection, self.file.clone());
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner).push(shared.clone());
+        self.shared.lock().push(shared.clone());
         shared
     }
 }
@@ -170,7 +173,7 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "cache_size", -PAGE_CACHE_KIB)
 }
 
-/// Checks whose file it is and that this binary knows its schema, and returns the version of that.
+/// Returns the schema version of the file. Refuses a foreign file and a newer schema.
 fn check_owner(connection: &Connection, schema: &Schema, path: &Path) -> Result<usize, OpenError> {
     let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     let read = || {

@@ -1,22 +1,23 @@
-//! File modes: what the services store is for their own user alone.
+//! File modes: only the user that runs the services can read what they store.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-/// Nobody but the owner reads or writes.
+use parking_lot::Mutex;
+
+/// Read and write for the owner.
 const FILE_MODE: u32 = 0o600;
 
-/// The same for a folder.
+/// Read, write and search for the owner.
 const FOLDER_MODE: u32 = 0o700;
 
-/// The bits of everybody else.
+/// The permission bits of all other users.
 const OTHERS: u32 = 0o077;
 
-/// Creates `folder`, and those above it that are missing, for the owner alone.
+/// Creates `folder` and its missing parents for the owner alone.
 pub fn create_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder)
 }
@@ -32,14 +33,14 @@ pub fn for_owner() -> OpenOptions {
 /// them. A process warns of a path once. The modes stay as they are: someone may have set them on purpose.
 pub fn warn_of_exposed(paths: &[&Path]) {
     static KNOWN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = KNOWN.lock();
     let mut commands = Vec::new();
     for path in paths {
         let Ok(metadata) = fs::metadata(path) else { continue };
         if metadata.permissions().mode() & OTHERS == 0 || !known.insert(path.to_path_buf()) {
             continue;
         }
-        // Others may have their files in a folder, so its command has a condition.
+        // A folder may hold other applications' files.
         commands.push(match metadata.is_dir() {
             true => format!("chmod 700 {} (if it holds nothing else)", path.display()),
             false => format!("chmod 600 {}", path.display()),

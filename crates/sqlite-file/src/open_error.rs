@@ -1,38 +1,38 @@
-//! What stops a start.
+//! Why a file cannot be opened.
 
 use std::path::PathBuf;
 
-/// Why a database cannot be used, as one line.
+/// Why a file cannot be used, in one line.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be made, opened or locked.
+    /// The system or SQLite cannot create, open or lock it.
     #[error("cannot open {path}: {reason}")]
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What the system or SQLite said.
+        /// The error.
         reason: String,
     },
-    /// Another process has it.
+    /// Another process holds its lock.
     #[error("{0} is in use by another process: two would overwrite each other's rows")]
     InUse(PathBuf),
-    /// It is no SQLite file, or a broken one.
+    /// It is not a SQLite file, or corrupt.
     #[error("{path} is damaged or no database ({reason}): restore it from a backup, or move it away to start empty")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite said.
+        /// SQLite's error.
         reason: String,
     },
-    /// It belongs to somebody else.
+    /// It is the database of another application.
     #[error("{path} is not a database of the {owner}")]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// Who wanted it.
+        /// The service that tried to open it.
         owner: &'static str,
     },
-    /// A newer version of the binary has written it.
+    /// A newer binary has migrated it.
     #[error("{path} has schema version {found}, and this binary knows up to {known}: start the newer binary")]
     Newer {
         /// The file.
@@ -42,7 +42,7 @@ pub enum OpenError {
         /// The last one this binary knows.
         known: usize,
     },
-    /// An older version of the service is in charge of it.
+    /// An older version of the service owns it.
     #[error(
         "{path} has schema version {found}, and this binary needs {known}: start the newer version of the service first"
     )]

@@ -1,27 +1,25 @@
-//! The connections that handlers read with.
+//! The connections that request handlers read with.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use group_commit::{Health, StoreError};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::{Durability, SharedConnection, SqliteFile};
-use crate::{FailStop, OpenError};
-use group_commit::{Health, StoreError};
+use crate::{Durability, FailStop, OpenError, SharedConnection, SqliteFile};
 
-/// Read connections of a [`ReadPool`]: as many look-ups as run at once. They are short, and the cores are few.
+/// The number of concurrent reads. Reads are short, and the cores are few.
 const READ_CONNECTIONS: usize = 4;
 
-/// How often it is tried whether anything can be read, while the last read has failed. No request need be spent on it:
-/// `/readyz` may keep them away.
+/// How often a probe reads after a failed read. `/readyz` may keep requests away, so none of them would find the recovery.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is read then: the tables that there are.
+/// The query of the probe.
 const PROBE: &str = "SELECT count(*) FROM sqlite_schema";
 
-/// A few read connections that handlers share. All are open from the start on, so that a process without file descriptors
-/// can still read.
+/// A few read connections, shared by all handlers. All are opened at the start, so that reads work without free file
+/// descriptors. Clones share the connections.
 #[derive(Clone)]
 pub struct ReadPool(Arc<Pool>);
 
@@ -34,31 +32,30 @@ struct Pool {
 }
 
 impl ReadPool {
-    pub(super) fn open(file: &SqliteFile, durability: Durability) -> Result<Self, OpenError> {
+    pub(crate) fn open(file: &SqliteFile, durability: Durability) -> Result<Self, OpenError> {
         let connections = (0..READ_CONNECTIONS).map(|_| file.shared_reader()).collect::<Result<_, _>>()?;
         let permits = Arc::new(Semaphore::new(READ_CONNECTIONS));
         let health = Health::new("a read of the database failed", "the database can be read again");
         Ok(ReadPool(Arc::new(Pool { permits, connections, durability, file: file.clone(), health })))
     }
 
-    /// Runs `query` in one read transaction on a thread that may block, so that all it reads is of one moment. The result
-    /// is returned when all that was read is durable.
+    /// Runs `query` in one read transaction on a blocking thread. Returns the result once everything read is durable.
     pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (read, is_new_failure) = self.read_and_note(query).await;
+        let (result, is_new_failure) = self.read_and_record(query).await;
         if is_new_failure {
             tokio::spawn(probe(Arc::downgrade(&self.0)));
         }
-        let read = read?;
+        let result = result?;
         self.0.durability.wait().await?;
-        Ok(read)
+        Ok(result)
     }
 
-    /// Returns whether nothing can be read from now on, too.
-    async fn read_and_note<T, F>(&self, query: F) -> (Result<T, StoreError>, bool)
+    /// Also returns whether this is the first failure since the last success.
+    async fn read_and_record<T, F>(&self, query: F) -> (Result<T, StoreError>, bool)
     where
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -71,31 +68,30 @@ impl ReadPool {
             let _permit = permit;
             pool.run(query)
         });
-        let read = reading.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())));
-        let is_new_failure = match &read {
-            Ok(_) => self.0.health.note(Ok::<_, &StoreError>(())),
-            Err(error @ StoreError::Unavailable(_)) => self.0.health.note(Err::<(), _>(error)),
+        let result = reading.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())));
+        let is_new_failure = match &result {
+            Ok(_) | Err(StoreError::Unavailable(_)) => self.0.health.record(result.as_ref()),
             Err(_) => false,
         };
-        (read, is_new_failure)
+        (result, is_new_failure)
     }
 
-    /// Why nothing can be read now, if so.
+    /// The error of the last read, if it failed.
     pub fn failure(&self) -> Option<String> {
         self.0.health.failure()
     }
 
-    /// Why some reads fail, if so.
+    /// The error of a recent read, if others have succeeded since.
     pub fn warning(&self) -> Option<String> {
         self.0.health.warning()
     }
 
-    /// What ends the process when the storage of the file fails.
+    /// What stops the process when the storage of the file fails.
     pub fn fail_stop(&self) -> &FailStop {
         self.0.file.fail_stop()
     }
 
-    /// Waits for the reads that have begun, and closes the file ([`SqliteFile::close`]). For a thread that may block.
+    /// Waits for the running reads and closes the file ([`SqliteFile::close`]). For a thread that may block.
     pub fn close(&self) -> Result<(), StoreError> {
         self.0.file.close()
     }
@@ -103,24 +99,21 @@ impl ReadPool {
 
 impl Pool {
     fn run<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        // Each permit has a free connection, unless connections change hands during the search.
         let free = self.connections.iter().find_map(SharedConnection::try_lock);
-        // There is a free one for each permit, unless they change hands meanwhile.
-        let Some(mut connection) = free.or_else(|| Some(self.connections.first()?.lock())) else {
-            return Err(StoreError::Stopping);
-        };
-        let Some(connection) = connection.as_mut() else { return Err(StoreError::Stopping) };
-        let transaction = connection.transaction()?;
+        let mut connection = free.or_else(|| Some(self.connections.first()?.lock())).ok_or(StoreError::Stopping)?;
+        let transaction = connection.as_mut().ok_or(StoreError::Stopping)?.transaction()?;
         Ok(query(&transaction)?)
     }
 }
 
-/// Reads now and then until a read works, or `pool` is gone.
+/// Reads until a read succeeds or `pool` is gone.
 async fn probe(pool: Weak<Pool>) {
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
         let Some(pool) = pool.upgrade().map(ReadPool) else { return };
-        let (read, _) = pool.read_and_note(|connection| connection.query_row(PROBE, [], |_| Ok(()))).await;
-        if matches!(read, Ok(()) | Err(StoreError::Stopping)) {
+        let (result, _) = pool.read_and_record(|connection| connection.query_row(PROBE, [], |_| Ok(()))).await;
+        if matches!(result, Ok(()) | Err(StoreError::Stopping)) {
             return;
         }
     }

@@ -1,15 +1,16 @@
-//! A connection that its file can close.
+//! A connection that [`SqliteFile::close`](crate::SqliteFile::close) can close.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::Arc;
 
+use group_commit::StoreError;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::Connection;
 
-use super::durability::storage_failed;
 use crate::DatabaseFile;
-use group_commit::StoreError;
+use crate::durability::storage_failed;
 
-/// A connection that [`SqliteFile::close`](super::SqliteFile::close) closes while its owner is blocked elsewhere, as a
-/// relay is that waits for Kafka. Clones are of the same connection.
+/// A connection that its file closes even while its owner is blocked elsewhere, for example in a call to Kafka. Clones share
+/// the connection.
 #[derive(Debug, Clone)]
 pub struct SharedConnection {
     /// `None` once it is closed.
@@ -18,7 +19,7 @@ pub struct SharedConnection {
 }
 
 impl SharedConnection {
-    pub(super) fn new(connection: Connection, file: DatabaseFile) -> Self {
+    pub(crate) fn new(connection: Connection, file: DatabaseFile) -> Self {
         SharedConnection { connection: Arc::new(Mutex::new(Some(connection))), file }
     }
 
@@ -32,22 +33,17 @@ impl SharedConnection {
         Ok(self.file.check(work(connection))?)
     }
 
-    /// Waits until what it runs has ended, and closes it.
-    pub(super) fn close(&self) {
+    /// Waits for the work that runs on the connection, and closes it.
+    pub(crate) fn close(&self) {
         drop(self.lock().take());
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
-        // A transaction that panicked has been rolled back.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection.lock()
     }
 
-    /// `None` if something runs on it.
-    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Option<Connection>>> {
-        match self.connection.try_lock() {
-            Ok(guard) => Some(guard),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+    /// Returns `None` if work runs on the connection.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Option<Connection>>> {
+        self.connection.try_lock()
     }
 }

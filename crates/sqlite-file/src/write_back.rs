@@ -1,63 +1,57 @@
-//! Paced write-back: hands written pages of a file to the disk a few at a time, before anybody waits for them.
+//! Paced write-back: writes dirty pages of a file to the disk in small parts, before an fsync has to.
 //!
-//! An fsync waits for every page of the file that is still to be written, and delays other syncs of the same disk: for
-//! thousands of pages, tens of milliseconds. PostgreSQL (`checkpoint_flush_after`) and RocksDB (`bytes_per_sync`) pace the
-//! same way. Write-back promises nothing: only the fsync after it makes the pages durable.
+//! An fsync waits for every dirty page of the file and delays other syncs of the same disk. PostgreSQL
+//! (`checkpoint_flush_after`) and RocksDB (`bytes_per_sync`) pace their writes the same way. Write-back does not make
+//! anything durable: the fsync after it does. Only Linux can write back a part of a file; elsewhere nothing happens here.
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Into so many parts a file is divided.
+/// The number of parts of a file.
 const PARTS: u64 = 128;
 
-/// The pause after a part, in multiples of the time that its write took.
-const PAUSE: u32 = 4;
+/// The pause after a part, as a multiple of its write's duration.
+const PAUSE_FACTOR: u32 = 4;
 
 /// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_millis(20);
 
-/// A part that took less had most likely no page to be written.
-const NOTHING: Duration = Duration::from_micros(50);
+/// A shorter write most likely had no dirty page, and needs no pause.
+const CLEAN: Duration = Duration::from_micros(50);
 
-/// A file whose pages are written back.
-pub(super) struct WriteBack(pub(super) Arc<File>);
-
-impl WriteBack {
-    /// Writes back what has been written so far, until all of it is on disk or `is_urgent`: then the next fsync takes the
-    /// rest. Only Linux can write back a part of a file. An error says that the disk did not take a page.
-    pub(super) fn spread(&self, is_urgent: impl Fn() -> bool) -> io::Result<()> {
-        let length = self.0.metadata().map_or(0, |metadata| metadata.len());
-        let part = length.div_ceil(PARTS).max(1);
-        for from in (0..length).step_by(usize::try_from(part).unwrap_or(usize::MAX)) {
-            if is_urgent() {
-                break;
-            }
-            let began = Instant::now();
-            write_part(&self.0, from, part)?;
-            let took = began.elapsed();
-            if took > NOTHING {
-                thread::sleep((took * PAUSE).min(MAX_PAUSE));
-            }
-        }
-        Ok(())
-    }
-
-    /// As [`spread`](WriteBack::spread), all at once.
-    pub(super) fn all(&self) -> io::Result<()> {
-        write_part(&self.0, 0, TO_THE_END)
-    }
-}
-
-/// A length, as the system calls it.
+/// A length that means "to the end of the file" (`sync_file_range(2)`).
 const TO_THE_END: u64 = 0;
 
-/// Writes the pages of `file` that lie in `length` bytes from `from` on, and waits for that.
+/// Writes the dirty pages of `file` back with pauses, until all are written or `is_urgent`: then the next fsync writes the
+/// rest. Returns the disk's error.
+pub(crate) fn write_back_paced(file: &File, is_urgent: impl Fn() -> bool) -> io::Result<()> {
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let part = length.div_ceil(PARTS).max(1);
+    for from in (0..length).step_by(usize::try_from(part).unwrap_or(usize::MAX)) {
+        if is_urgent() {
+            break;
+        }
+        let began = Instant::now();
+        write_back(file, from, part)?;
+        let took = began.elapsed();
+        if took > CLEAN {
+            thread::sleep((took * PAUSE_FACTOR).min(MAX_PAUSE));
+        }
+    }
+    Ok(())
+}
+
+/// Writes all dirty pages of `file` back.
+pub(crate) fn write_back_all(file: &File) -> io::Result<()> {
+    write_back(file, 0, TO_THE_END)
+}
+
+/// Writes back the pages in `length` bytes after `from`, and waits until the disk has them.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the standard library has no such call")]
-fn write_part(file: &File, from: u64, length: u64) -> io::Result<()> {
+fn write_back(file: &File, from: u64, length: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     let [from, length] = [from, length].map(|bytes| libc::off64_t::try_from(bytes).unwrap_or(libc::off64_t::MAX));
@@ -67,13 +61,13 @@ fn write_part(file: &File, from: u64, length: u64) -> io::Result<()> {
         libc::sync_file_range(file.as_raw_fd(), from, length, flags)
     };
     let error = io::Error::last_os_error();
-    // Other errors are of a system without this call, or one that forbids it.
-    let is_of_disk = matches!(error.raw_os_error(), Some(libc::EIO | libc::ENOSPC | libc::EDQUOT));
-    if result != 0 && is_of_disk { Err(error) } else { Ok(()) }
+    // Any other error means that the system lacks or forbids this call.
+    let is_disk_error = matches!(error.raw_os_error(), Some(libc::EIO | libc::ENOSPC | libc::EDQUOT));
+    if result != 0 && is_disk_error { Err(error) } else { Ok(()) }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn write_part(_: &File, _: u64, _: u64) -> io::Result<()> {
+fn write_back(_: &File, _: u64, _: u64) -> io::Result<()> {
     Ok(())
 }
 
@@ -82,24 +76,24 @@ mod tests {
     use super::*;
     use std::cell::Cell;
 
-    fn asked(write_back: &WriteBack, urgent_from: u64) -> u64 {
+    fn asked(file: &File, urgent_from: u64) -> u64 {
         let asked = Cell::new(0);
         let is_urgent = || {
             asked.set(asked.get() + 1);
             asked.get() >= urgent_from
         };
-        write_back.spread(is_urgent).expect("the disk is there");
+        write_back_paced(file, is_urgent).expect("the disk is there");
         asked.get()
     }
 
     #[test]
     fn all_parts_are_written_unless_it_is_urgent() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let write_back = WriteBack(Arc::new(file.reopen().unwrap()));
-        assert_eq!(asked(&write_back, u64::MAX), 0, "there is nothing");
+        let opened = file.reopen().unwrap();
+        assert_eq!(asked(&opened, u64::MAX), 0, "there is nothing");
         std::fs::write(file.path(), [42; 100_000]).unwrap();
-        assert_eq!(asked(&write_back, u64::MAX), PARTS);
-        assert_eq!(asked(&write_back, 3), 3);
-        write_back.all().unwrap();
+        assert_eq!(asked(&opened, u64::MAX), PARTS);
+        assert_eq!(asked(&opened, 3), 3);
+        write_back_all(&opened).unwrap();
     }
 }

@@ -131,7 +131,7 @@ impl Database {
         }
         work(&mut self.connection).map_err(|failure| {
             if let Failure::Sqlite(error) = &failure {
-                file.note(error);
+                file.check_error(error);
             }
             log_error(file.name(), failure)
         })

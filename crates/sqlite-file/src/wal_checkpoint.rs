@@ -1,12 +1,10 @@
-//! Moves a group writer's write-ahead log to its file beside the commits (a WAL checkpoint).
+//! WAL checkpoints on a thread of their own, beside the commits of a group commit.
 //!
-//! SQLite does that inside the commit that makes the log long enough: where rows lie scattered in a large file that is thousands of
-//! pages and two syncs, and nobody is answered meanwhile. Here a thread of its own moves what there is, and then what came
-//! meanwhile; the writer is left with the pages after that, and so begins the log anew. A commit never fails for it: what
-//! could not be moved is tried again when the log has become longer. A disk that did not take a page stops the process.
-//!
-//! A commit's sync waits for all that the disk has been given. So what was moved is written back at a pace
-//! (`write_back.rs`) before it is synced; unless no commit came while it was copied, for then SQLite syncs it at once.
+//! By default SQLite runs the checkpoint inside the commit that makes the write-ahead log long enough. Where rows are
+//! scattered over a large file, that commit writes thousands of pages and syncs twice, and no request is answered
+//! meanwhile. Here a thread runs passive checkpoints, and the writer copies only the pages that were committed since, which
+//! lets SQLite restart the log (docs/decisions/0003). A commit never fails because of a checkpoint: a failed one is
+//! repeated when the log has grown. An I/O error of the disk stops the process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -16,121 +14,116 @@ use std::thread::{Builder, JoinHandle};
 use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
-use super::open_writer;
-use super::write_back::WriteBack;
-use crate::{DatabaseFile, OpenError};
+use crate::write_back::{write_back_all, write_back_paced};
+use crate::{DatabaseFile, OpenError, open_writer};
 
-/// From so many pages in the log on it is moved: 12 MiB.
+/// The length of the log at which a checkpoint starts, in pages: 12 MiB.
 const WAL_PAGES: i32 = 3_000;
 
-/// After so many more it is tried again.
-const MORE_PAGES: i32 = WAL_PAGES / 4;
+/// The growth after which the next attempt starts, in pages.
+const RETRY_PAGES: i32 = WAL_PAGES / 4;
 
-/// From so many pages in the log on write-back has no pauses: more is written than the disk takes so, or a reader holds the
-/// log. It stays below what the log is cut back to, for one that is cut and grows again is synced more slowly.
+/// The length of the log from which write-back has no pauses, in pages: commits outpace the paced disk, or a reader holds
+/// the log. It is below the length that the log file is cut back to, because a log file that grows again syncs more slowly.
 const URGENT_PAGES: i32 = WAL_PAGES * 2;
 
-/// The thread that moves. It ends with the connection that asks it to.
-struct Mover {
-    asked: Option<SyncSender<()>>,
+/// The writer's end of the checkpoint thread, which ends with the writer's connection.
+struct Checkpointer {
+    requests: Option<SyncSender<()>>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
-    /// Pages in the log from which on it is asked.
-    from_pages: i32,
+    /// The length of the log at which the next checkpoint is requested, in pages.
+    next_pages: i32,
 }
 
-/// What the writer and the thread tell each other.
 struct Shared {
-    /// Nearly all of the log is moved, and the writer is to move the rest.
-    is_moved: AtomicBool,
-    /// Pages in the log after the last commit.
+    /// The thread has copied nearly all of the log, and the writer is to copy the rest.
+    is_copied: AtomicBool,
+    /// The length of the log after the last commit, in pages.
     pages: AtomicI32,
     file: DatabaseFile,
 }
 
-/// Has the log of `writer`, a connection to `file`, moved from now on.
-pub(super) fn move_beside(writer: &mut Connection, file: &DatabaseFile) -> Result<(), OpenError> {
+/// Replaces SQLite's automatic checkpoints of `writer`, a connection to `file`.
+pub(crate) fn checkpoint_beside(writer: &mut Connection, file: &DatabaseFile) -> Result<(), OpenError> {
     let unusable = |reason: String| OpenError::Unusable { path: file.name().to_owned(), reason };
-    let mut mover = Mover::start(file)?;
+    let (requests, receiver) = sync_channel(1);
+    let shared = Shared { is_copied: AtomicBool::new(false), pages: AtomicI32::new(0), file: file.clone() };
+    let (shared, connection) = (Arc::new(shared), open_writer(file)?);
+    let for_thread = Arc::clone(&shared);
+    let thread = Builder::new().name("wal-checkpoint".to_owned());
+    let thread = thread.spawn(move || run(&connection, &receiver, &for_thread));
+    let thread = Some(thread.map_err(|error| unusable(error.to_string()))?);
+    let mut checkpointer = Checkpointer { requests: Some(requests), shared, thread, next_pages: WAL_PAGES };
     let hook = move |log: &mut Wal, pages| {
-        mover.committed(log, pages);
+        checkpointer.committed(log, pages);
         Ok(())
     };
     writer.wal_hook(Some(hook)).map_err(|error| unusable(error.to_string()))
 }
 
-impl Mover {
-    fn start(file: &DatabaseFile) -> Result<Self, OpenError> {
-        let (ask, asked) = sync_channel(1);
-        let shared = Shared { is_moved: AtomicBool::new(false), pages: AtomicI32::new(0), file: file.clone() };
-        let shared = Arc::new(shared);
-        let (for_thread, connection, write_back) = (Arc::clone(&shared), open_writer(file)?, WriteBack(file.file()));
-        let thread = Builder::new().name("sqlite-mover".to_owned());
-        let thread = thread.spawn(move || run(&connection, &write_back, &asked, &for_thread));
-        let thread =
-            thread.map_err(|error| OpenError::Unusable { path: file.name().to_owned(), reason: error.to_string() })?;
-        Ok(Mover { asked: Some(ask), shared, thread: Some(thread), from_pages: WAL_PAGES })
-    }
-
-    /// After each commit of the writer: the log has so many pages.
+impl Checkpointer {
+    /// Runs after each commit of the writer, which leaves `pages` pages in the log.
     fn committed(&mut self, log: &mut Wal, pages: i32) {
         if self.shared.file.fail_stop().has_failed() {
             return;
         }
         if pages < WAL_PAGES {
-            self.from_pages = WAL_PAGES;
+            self.next_pages = WAL_PAGES;
         }
         self.shared.pages.store(pages, Ordering::Relaxed);
-        if self.shared.is_moved.swap(false, Ordering::Acquire) {
-            // If a reader still needs the log, it only becomes longer.
+        if self.shared.is_copied.swap(false, Ordering::Acquire) {
+            // If a reader still needs the log, the log grows on.
             let _ = self.shared.file.check(log.checkpoint());
-        } else if pages >= self.from_pages && self.asked.as_ref().is_some_and(|asked| asked.try_send(()).is_ok()) {
-            self.from_pages = pages.saturating_add(MORE_PAGES);
+        } else if pages >= self.next_pages
+            && self.requests.as_ref().is_some_and(|requests| requests.try_send(()).is_ok())
+        {
+            self.next_pages = pages.saturating_add(RETRY_PAGES);
         }
     }
 }
 
-impl Drop for Mover {
+impl Drop for Checkpointer {
     fn drop(&mut self) {
-        self.asked = None;
+        self.requests = None;
         self.shared.pages.store(i32::MAX, Ordering::Relaxed);
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that moves the write-ahead log had panicked");
+            tracing::error!("the WAL checkpoint thread panicked");
         }
     }
 }
 
-fn run(connection: &Connection, write_back: &WriteBack, asked: &Receiver<()>, shared: &Shared) {
-    while asked.recv().is_ok() {
-        let moved = move_log(connection, write_back, shared);
-        // What was asked meanwhile would find next to nothing.
-        while asked.try_recv().is_ok() {}
-        match moved {
-            Ok(()) => shared.is_moved.store(true, Ordering::Release),
-            Err(error) => tracing::warn!(%error, "the write-ahead log is not moved to the file, and becomes longer"),
+fn run(connection: &Connection, requests: &Receiver<()>, shared: &Shared) {
+    while requests.recv().is_ok() {
+        let result = checkpoint(connection, shared);
+        // The checkpoint has served the requests that arrived meanwhile.
+        while requests.try_recv().is_ok() {}
+        match result {
+            Ok(()) => shared.is_copied.store(true, Ordering::Release),
+            Err(error) => {
+                tracing::warn!(%error, "the WAL checkpoint failed, the write-ahead log grows until the next one")
+            }
         }
     }
 }
 
-/// Moves what is in the log, and once more what came meanwhile. Returns why it is not moved.
-fn move_log(connection: &Connection, write_back: &WriteBack, shared: &Shared) -> Result<(), String> {
+/// Copies the log to the file, and then what was committed meanwhile. Writes the pages back before SQLite or the writer
+/// syncs them, because an fsync of many pages delays the commits' fsyncs.
+fn checkpoint(connection: &Connection, shared: &Shared) -> Result<(), String> {
     let file = &shared.file;
     let copy = || {
         let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         file.check(copied).map_err(|error| error.to_string())
     };
-    // Write-back that fails is an fsync that fails: the kernel marks the pages clean.
-    let written = |result: std::io::Result<()>| {
-        result.map_err(|error| {
-            file.fail_stop().trigger(file.name(), &error);
-            error.to_string()
-        })
+    // The kernel marks the pages of a failed write-back clean, so it is a failed fsync.
+    let fail_stop = |error: std::io::Error| {
+        file.fail_stop().trigger(file.name(), &error);
+        error.to_string()
     };
     copy()?;
-    written(write_back.spread(|| shared.pages.load(Ordering::Relaxed) >= URGENT_PAGES))?;
+    write_back_paced(&file.file(), || shared.pages.load(Ordering::Relaxed) >= URGENT_PAGES).map_err(fail_stop)?;
     copy()?;
-    // Without a pause: what comes meanwhile is left to the writer, inside a commit.
-    written(write_back.all())
+    write_back_all(&file.file()).map_err(fail_stop)
 }
 
 #[cfg(test)]
