@@ -195,7 +195,7 @@ impl Postgres {
         query: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
         let result = self.read_once(query).await;
-        if self.health.note(result.as_ref()) {
+        if self.health.record(result.as_ref()) {
             tokio::spawn(probe(self.clone()));
         }
         result
@@ -229,7 +229,7 @@ async fn probe(database: Postgres) {
     loop {
         tokio::time::sleep(PROBE_INTERVAL).await;
         let answered = database.read_once(async |client| client.batch_execute("").await).await;
-        database.health.note(answered.as_ref());
+        database.health.record(answered.as_ref());
         if answered.is_ok() {
             return;
         }
