@@ -33,7 +33,7 @@ const PACE: Duration = Duration::from_millis(20);
 const DESCRIPTORS: usize = 1_024;
 
 /// Those that are drawn, each once before any comes again.
-const TROUBLES: [Trouble; 21] = [
+const TROUBLES: [Trouble; 22] = [
     Trouble::KillPublisher,
     Trouble::PausePublisher,
     Trouble::PauseOtherAccounts,
@@ -54,14 +54,12 @@ const TROUBLES: [Trouble; 21] = [
     Trouble::AddPartition,
     Trouble::LimitBatches,
     Trouble::DeleteTopic,
+    Trouble::DeleteRecords,
     Trouble::Resync,
 ];
 
 /// Those that come once at most.
 const ONCE: [Trouble; 1] = [Trouble::DeleteTopic];
-
-/// Those that come only where `TANDEM_TEST_SOAK_ONLY` names them.
-const LEFT_OUT: [Trouble; 1] = [Trouble::DeleteRecords];
 
 /// Those that also come while another one lasts: short ones that leave nobody away.
 const WITHIN: [Trouble; 6] = [
@@ -86,7 +84,7 @@ const GUESTS: [Guest; 2] = [Guest::HostileClient, Guest::RestingConnections];
 fn nothing_acknowledged_is_lost_in_troubles_of_every_kind() {
     let Ok(seconds) = std::env::var("TANDEM_TEST_SOAK_SECONDS") else { return };
     let lasts = Duration::from_secs(seconds.parse().expect("TANDEM_TEST_SOAK_SECONDS is a number"));
-    let (troubles, guests) = (chosen(&TROUBLES, &LEFT_OUT), chosen(&GUESTS, &[]));
+    let (troubles, guests) = (chosen(&TROUBLES), chosen(&GUESTS));
     assert!(!troubles.is_empty() || !guests.is_empty(), "TANDEM_TEST_SOAK_ONLY names nothing that there is");
     let (mut random, started) = (Random::new(seed()), Instant::now());
     let servers = Servers::start("soak", &["kafka", "postgres", "pgbouncer"]).expect("TANDEM_TEST_SERVERS");
@@ -113,7 +111,7 @@ fn nothing_acknowledged_is_lost_in_troubles_of_every_kind() {
             });
         }
         under_load(cluster, &mut writers, PACE, |load| {
-            let within = chosen(&WITHIN, &[]);
+            let within = chosen(&WITHIN);
             let mut operator = Operator { cluster, servers, writer, load, move_bound: DEADLINE, within };
             let (mut left, mut drawn) = (troubles, Vec::new());
             while Instant::now() < ends && !stop.load(Ordering::Acquire) {
@@ -149,11 +147,11 @@ fn nothing_acknowledged_is_lost_in_troubles_of_every_kind() {
     eprintln!("{:?}: {} accounts, {} cards", started.elapsed(), tables.accounts.len(), tables.cards.len());
 }
 
-/// Those of `all` and `others` that `TANDEM_TEST_SOAK_ONLY` names; without it, `all`.
-fn chosen<T: Copy + Debug>(all: &[T], others: &[T]) -> Vec<T> {
+/// Those of `all` that `TANDEM_TEST_SOAK_ONLY` names; without it, all.
+fn chosen<T: Copy + Debug>(all: &[T]) -> Vec<T> {
     let Ok(only) = std::env::var("TANDEM_TEST_SOAK_ONLY") else { return all.to_vec() };
     let is_named = |item: &T| only.split(',').any(|name| name == format!("{item:?}"));
-    all.iter().chain(others).copied().filter(is_named).collect()
+    all.iter().copied().filter(is_named).collect()
 }
 
 /// A program that starts the service with the usual limits, whichever those of the test are.

@@ -89,7 +89,10 @@ impl Operator<'_> {
     /// A card instance that starts when a partition has lost its records still knows every account.
     pub(super) fn delete_records(&mut self, cards: &Instance, random: &mut Random) -> Duration {
         let admin = self.admin();
+        // Brokers refuse to delete records from a topic that is compacted only.
+        self.alter_topic("--add-config", "cleanup.policy=[compact,delete]");
         admin.delete_records(random.below(admin.partitions() as usize) as u32);
+        self.alter_topic("--add-config", "cleanup.policy=compact");
         let away = self.stop(cards, libc::SIGTERM);
         publish_again(&self.cluster.database);
         away
