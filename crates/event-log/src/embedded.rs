@@ -1,21 +1,18 @@
-//! The embedded event log: one SQLite file in a folder, for a deployment without Kafka.
+//! The embedded event log: one SQLite file, for a deployment without Kafka.
 //!
-//! It has what the services rely on in Kafka: partitions chosen by key, offsets that never change their record, positions
-//! of groups and publishers, fencing, and compaction to the last record of a key.
+//! It has what the services rely on in Kafka: partitions chosen by key, stable offsets, positions of groups and publishers, fencing,
+//! and compaction to the last record of a key.
 //!
-//! A publisher makes its records visible to the readers of the process first, and commits and syncs them then: all of
-//! the process dies together, so a reader may run ahead of the sync, and two syncs in a row are not the latency of every
-//! event. What outlives the process does not run ahead: [`GroupReader`] reads durable records only, and a checkpoint
-//! takes [`Reader::durable_positions`].
+//! A publisher makes its records visible to the readers of the process before it commits and syncs them (decision 0004). Only what
+//! outlives the process waits for the sync: [`GroupReader`] reads durable records, and a checkpoint takes
+//! [`Reader::durable_positions`].
 //!
-//! - `layout`, `chunk`, `storage` and `writer` are the file, `state` what is in memory, `shared` the two together.
-//! - `cursor`, `reader` and `group_reader` read; `compaction` and `maintenance` keep the file small.
+//! - `publisher` and `shared`: appending, fencing, committing. `state`: what is in memory. `storage`, `chunk`, `writer`: the file.
+//! - `reader` and `cursor`: reading. `compaction` and `maintenance`: keeping the file small.
 
 mod chunk;
 mod compaction;
 mod cursor;
-mod group_reader;
-mod layout;
 mod maintenance;
 mod publisher;
 mod reader;
@@ -30,32 +27,30 @@ use std::time::Duration;
 
 use sqlite_file::FailStop;
 
-use self::group_reader::EmbeddedGroupReader;
 use self::maintenance::Maintenance;
 use self::publisher::EmbeddedPublisher;
-use self::reader::EmbeddedReader;
+use self::reader::{EmbeddedGroupReader, EmbeddedReader};
 use self::shared::Shared;
 use crate::{DEFAULT_PARTITION_COUNT, EventLog, GroupReader, LogError, Positions, Publisher, Reader};
 
-/// From how many records on a partition's new part is worth compacting: below that it is some 40 MB of account events, and
-/// Kafka leaves a partition's last segment alone up to 1 GB.
-pub const DEFAULT_COMPACTION_MIN_RECORDS: u64 = 100_000;
+/// The default of [`EmbeddedSettings::compaction_min_records`]: some 40 MB of account events. Kafka leaves up to 1 GB of a partition
+/// uncompacted.
+const DEFAULT_COMPACTION_MIN_RECORDS: u64 = 100_000;
 
 /// Where and how an embedded log is kept.
 #[derive(Debug, Clone)]
 pub struct EmbeddedSettings {
-    /// The database file, created for the owner alone, as its folder is. While it is open, `-wal` and `-shm` files are beside
-    /// it.
+    /// The database file. The log creates it, and its folder, for the owner alone. `-wal` and `-shm` files are beside the file while
+    /// it is open.
     pub path: PathBuf,
-    /// For a log that does not exist yet. One that does keeps its own count: keys must stay where they are.
+    /// The number of partitions of a new log. An existing log keeps its own, since keys must keep their partitions.
     pub partition_count: u32,
-    /// A partition is compacted when this many records are new since the last time, and they are at least as many as those
-    /// that were left then, as Kafka does it (`min.cleanable.dirty.ratio`).
+    /// A partition is compacted when this many records are new since its last compaction, and at least as many as that left.
     pub compaction_min_records: u64,
 }
 
 impl EmbeddedSettings {
-    /// A log in the file at `path`, the rest as it usually is.
+    /// The default settings for a log in the file at `path`.
     pub fn at(path: impl Into<PathBuf>) -> EmbeddedSettings {
         EmbeddedSettings {
             path: path.into(),
@@ -65,18 +60,18 @@ impl EmbeddedSettings {
     }
 }
 
-/// An open embedded log. Publishers and readers may outlive it; its file stays locked until the last of them is gone, which
-/// closes it: then the file is whole without its write-ahead log.
+/// An open embedded log. The file stays locked until the log and all its publishers and readers are dropped; the last one closes the
+/// file, which then is complete without its write-ahead log.
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
     maintenance: Maintenance,
 }
 
 impl EmbeddedLog {
-    /// Opens the log, or makes it. One process at a time can have it open: a second one is refused.
+    /// Opens or creates the log. One process at a time can open it.
     pub fn open(settings: EmbeddedSettings) -> Result<EmbeddedLog, LogError> {
         let shared = Shared::open(&settings).map_err(|error| match error {
-            // The start names the whole path. Later errors may be shown to everyone.
+            // Errors at the start name the whole path. Later errors have the file's name, because clients may see them.
             LogError::Damaged(text) => LogError::Damaged(format!("{}: {text}", settings.path.display())),
             error => error,
         })?;
@@ -85,14 +80,14 @@ impl EmbeddedLog {
         Ok(EmbeddedLog { shared, maintenance })
     }
 
-    /// What ends the process when the storage of the log fails.
+    /// The switch that ends the process when the log's storage fails.
     pub fn fail_stop(&self) -> FailStop {
         self.shared.file.fail_stop().clone()
     }
 
-    /// Compacts every partition now, however little there is to gain, and gives the space back to the file system.
+    /// Compacts every partition now, and returns free space to the file system.
     pub fn compact_now(&self) -> Result<(), LogError> {
-        compaction::compact_all(&self.shared, &|| false)
+        compaction::compact(&self.shared, &|| false, &|_| true)
     }
 }
 

@@ -1,18 +1,15 @@
 //! The event log in Kafka, through librdkafka.
 //!
-//! - `publisher` publishes batches in transactions together with its position, which is kept as the committed offset
-//!   of a consumer group named like the publisher. Only the latest transactional producer of a name can commit.
-//! - `reader` reads all partitions and belongs to no group. It reads uncommitted: every record tells of a row that is
-//!   already committed, even one in a transaction that is aborted later, and versions decide what wins.
-//! - `group_reader` is an ordinary group member.
-//! - `troubles` notes what keeps a partition from being read, and has what is damaged passed over.
-//! - `properties` checks what an operator sets of librdkafka's own settings.
-//! - `topic` makes the topic, and `topic_watch` says what is wrong with the one that is there.
-//! - `batch_size` says how large a batch may be.
+//! - `publisher` publishes in transactions, which also fence earlier publishers. `producers` opens its two producers. `position`
+//!   stores its position as the committed offset of a consumer group, in the same transaction as the records.
+//! - `reader` reads all partitions, outside of any group. It reads uncommitted (decision 0004). `message` takes messages in batches.
+//!   `troubles` tracks partitions that cannot be read, and skips batches that cannot be decoded.
+//! - `group_reader` reads as a member of a consumer group.
+//! - `topic` creates the topic and reads its settings; `topic_watch` warns of harmful settings and decides how large a batch may be.
+//! - `client` is common to all clients of librdkafka, and `properties` checks an operator's settings of librdkafka.
 //!
-//! Nothing here needs a broker to be there when it is opened: services start, and serve, with Kafka down.
+//! Opening the log needs no broker: services start and serve while Kafka is down.
 
-mod batch_size;
 mod client;
 mod group_reader;
 mod message;
@@ -26,12 +23,12 @@ mod topic_watch;
 mod troubles;
 
 use std::fmt::{self, Debug, Formatter};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
+use parking_lot::Mutex;
 use rdkafka::consumer::BaseConsumer;
 
-use self::batch_size::BatchSize;
 use self::client::{Events, create, drain_events, partition_count, watermarks};
 use self::group_reader::KafkaGroupReader;
 pub use self::message::KafkaHeaders;
@@ -39,26 +36,24 @@ pub use self::properties::kafka_variable;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
 use self::topic_watch::{TopicState, TopicWatch};
-use crate::{EventLog, GroupReader, LogError, Positions, Publisher, Reader};
+use crate::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, deadline};
 
-/// How long opening a reader may take: a broker that is there answers within milliseconds.
+/// How long opening a reader may take. Reachable brokers answer within milliseconds.
 const OPEN_READER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The longest name that Kafka takes for a topic.
+/// The longest topic name that Kafka accepts.
 const MAX_TOPIC_BYTES: usize = 249;
-
-/// How long making the topic may take; whoever needs it tries again then.
+/// How long creating the topic may take before the caller retries.
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which Kafka, and which topic there.
+/// Which Kafka, and which topic.
 #[derive(Clone)]
 pub struct KafkaSettings {
     /// Bootstrap servers, `host:port` separated by commas.
     pub brokers: String,
     /// The topic's name.
     pub topic: String,
-    /// More settings of librdkafka by their own names: security, and tuning. What this log's guarantees rest on (`acks`,
-    /// the partitioner, what is committed when) is refused.
+    /// Settings of librdkafka by their own names, for security and tuning. Settings on which this log's guarantees rest (`acks`, the
+    /// partitioner, commits) are refused.
     pub extra: Vec<(String, String)>,
 }
 
@@ -77,17 +72,15 @@ impl Debug for KafkaSettings {
 /// A topic in Kafka.
 pub struct KafkaLog {
     settings: KafkaSettings,
-    /// Asks for metadata and watermarks; it reads nothing.
+    /// Fetches metadata and watermarks. It reads no records.
     client: Arc<BaseConsumer<Events>>,
     state: Arc<TopicState>,
-    /// Watches the topic's settings once the topic is there. Whoever comes while the topic is being made waits for it.
+    /// Started once the topic exists. The lock is held while the topic is created.
     watch: Mutex<Option<TopicWatch>>,
-    /// How large the publisher's batches may be.
-    batches: Arc<BatchSize>,
 }
 
 impl KafkaLog {
-    /// Checks the settings. No broker is asked, so none needs to be there.
+    /// Checks the settings. Contacts no broker.
     pub fn open(settings: KafkaSettings) -> Result<KafkaLog, LogError> {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if !(1..=MAX_TOPIC_BYTES).contains(&settings.topic.len()) || !settings.topic.bytes().all(valid) {
@@ -98,18 +91,26 @@ impl KafkaLog {
         }
         properties::check(&settings)?;
         let client = create(&settings, "metadata", &[], &[("isolation.level", "read_uncommitted")])?;
-        let state = Arc::<TopicState>::default();
-        let batches = Arc::new(BatchSize::new(&settings, Arc::clone(&state)));
-        Ok(KafkaLog { settings, client: Arc::new(client), state, watch: Mutex::default(), batches })
+        let state = TopicState::new(&settings);
+        Ok(KafkaLog { settings, client: Arc::new(client), state: Arc::new(state), watch: Mutex::default() })
     }
 
-    /// What is wrong with the topic's settings, each as one line that says what will go wrong. What cannot be known within
-    /// `timeout` is such a line too.
+    /// The problems of the topic's settings, each as one line that says what will go wrong. Settings that cannot be read within
+    /// `timeout` are a problem too.
     pub fn topic_problems(&self, timeout: Duration) -> Vec<String> {
         match topic::settings(&self.settings, deadline(timeout)) {
             Ok(found) => found.problems(&self.settings.topic),
             Err(problem) => vec![problem],
         }
+    }
+
+    /// The start and end of each partition.
+    fn watermarks(&self, timeout: Duration) -> Result<impl Iterator<Item = (u32, (u64, u64))>, LogError> {
+        drain_events(&self.client);
+        let (deadline, topic) = (deadline(timeout), &self.settings.topic);
+        let count = partition_count(&self.client, topic, deadline)?;
+        let watermarks = (0..count).map(|partition| watermarks(&self.client, topic, partition, deadline));
+        Ok((0..count).zip(watermarks.collect::<Result<Vec<_>, _>>()?))
     }
 }
 
@@ -119,16 +120,16 @@ impl EventLog for KafkaLog {
     }
 
     fn prepare(&self) -> Result<(), LogError> {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        // Each time: it may have been deleted since, and whoever comes here has just lost it.
-        topic::make_if_missing(&self.settings, &self.client, deadline(PREPARE_TIMEOUT))?;
+        let mut watch = self.watch.lock();
+        // Each time, because the topic may have been deleted since.
+        topic::create_if_missing(&self.settings, &self.client, deadline(PREPARE_TIMEOUT))?;
         match &*watch {
-            Some(watch) => watch.look(),
+            Some(watch) => watch.request_check(),
             None => {
                 let (settings, client, state) = (self.settings.clone(), self.client.clone(), self.state.clone());
                 match TopicWatch::start(settings, client, state) {
                     Ok(started) => *watch = Some(started),
-                    Err(error) => tracing::warn!(%error, "the topic's settings are not looked at"),
+                    Err(error) => tracing::warn!(%error, "no thread to check the topic's settings"),
                 }
             }
         }
@@ -141,7 +142,7 @@ impl EventLog for KafkaLog {
 
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
         drain_events(&self.client);
-        Ok(Box::new(KafkaPublisher::open(&self.settings, Arc::clone(&self.client), &self.batches, name)?))
+        Ok(Box::new(KafkaPublisher::open(&self.settings, Arc::clone(&self.client), Arc::clone(&self.state), name)?))
     }
 
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {
@@ -161,21 +162,4 @@ impl EventLog for KafkaLog {
     fn end_offsets(&self, timeout: Duration) -> Result<Positions, LogError> {
         Ok(self.watermarks(timeout)?.map(|(partition, (_, high))| (partition, high)).collect())
     }
-}
-
-impl KafkaLog {
-    /// Where each partition begins and ends.
-    fn watermarks(&self, timeout: Duration) -> Result<impl Iterator<Item = (u32, (u64, u64))>, LogError> {
-        drain_events(&self.client);
-        let (deadline, topic) = (deadline(timeout), &self.settings.topic);
-        let count = partition_count(&self.client, topic, deadline)?;
-        let watermarks = (0..count).map(|partition| watermarks(&self.client, topic, partition, deadline));
-        Ok((0..count).zip(watermarks.collect::<Result<Vec<_>, _>>()?))
-    }
-}
-
-/// The moment `timeout` from now. librdkafka counts milliseconds in 32 bits, so no wait is longer than an hour.
-fn deadline(timeout: Duration) -> Instant {
-    const LONGEST_WAIT: Duration = Duration::from_secs(3600);
-    Instant::now() + timeout.min(LONGEST_WAIT)
 }

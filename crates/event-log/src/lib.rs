@@ -1,11 +1,9 @@
-//! The event log: what carries records from the account service to whoever listens.
+//! The event log: it carries records from the account service to the card services and other consumers.
 //!
-//! One small interface, [`EventLog`], and two real implementations of it: [`KafkaLog`] through librdkafka, and
-//! [`EmbeddedLog`], which needs nothing but a folder. Both keep one topic: partitions of records with keys and
-//! offsets, compacted to the last record of a key. One suite (`tests/suite.rs`) runs on both.
+//! [`EventLog`] has two implementations: [`KafkaLog`] through librdkafka, and [`EmbeddedLog`] in a file. Both keep one topic:
+//! partitions of records with keys and offsets, compacted to the last record of each key. One suite (`tests/suite.rs`) tests both.
 //!
-//! Everything here blocks: each loop that uses the log has a thread of its own, as librdkafka's consumer wants it.
-//! No type here knows what an account is.
+//! Every call blocks: each loop that uses the log has a thread of its own. This crate does not know what the records mean.
 
 mod embedded;
 mod kafka;
@@ -13,106 +11,100 @@ mod partitioner;
 mod record;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-pub use embedded::{DEFAULT_COMPACTION_MIN_RECORDS, EmbeddedLog, EmbeddedSettings};
+pub use embedded::{EmbeddedLog, EmbeddedSettings};
 pub use kafka::{KafkaHeaders, KafkaLog, KafkaSettings, kafka_variable};
 pub use partitioner::partition_of_key;
 pub use record::{HeaderList, Headers, Record, RecordRef};
 
-/// How many partitions the topic gets where it does not exist yet (docs/operations/kafka.md).
+/// The number of partitions of a new topic (docs/operations/kafka.md).
 pub const DEFAULT_PARTITION_COUNT: u32 = 3;
 
-/// Offsets by partition: for a reader the next offset to read, for the log's end the offset the next record will get.
-/// A partition that is not in the map stands at its start.
+/// Offsets by partition: for a reader the next offset to read, for the log's end the offset of the next record. An absent partition
+/// is at its start.
 pub type Positions = BTreeMap<u32, u64>;
 
 /// One topic of records, shared by the threads of a process.
 pub trait EventLog: Send + Sync + 'static {
-    /// What and where the log is, for a person: `embedded log in ./data`, `Kafka at localhost:9092, topic account-events`.
+    /// A description for operators: `embedded log in ./data`, `Kafka at localhost:9092, topic account-events`.
     fn describe(&self) -> String;
 
-    /// Makes the topic if it is missing, and warns once of settings that will do harm. Whoever reads or publishes calls it
-    /// before they open anything, and again after a failure.
+    /// Creates the topic if it is missing, and logs a warning for each harmful setting. Callers call it before they open a publisher
+    /// or reader, and again after a failure.
     fn prepare(&self) -> Result<(), LogError> {
         Ok(())
     }
 
-    /// Opens the one publisher called `name`, and fences every earlier one of that name: from when this returns, nothing
-    /// that an earlier publisher of that name still tries can reach the log.
+    /// Opens the publisher called `name` and fences all earlier ones of that name: once this returns, nothing that they still try
+    /// to publish reaches the log.
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError>;
 
-    /// Reads every partition, from `from` on, as a member of no group. A position that the log does not have (before its
-    /// start where retention cut it, or beyond its end after the topic was made anew) is moved to the partition's start.
+    /// Reads every partition from `from` on, outside of any group. A position that the log does not have (removed by retention, or
+    /// beyond the end of a topic that was recreated) becomes the start of its partition.
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError>;
 
-    /// Reads as one member of `group`: each partition is read by one member at a time, from where the group's last
-    /// commit stands, from the start where there is none.
+    /// Reads as a member of `group`. One member at a time reads a partition, from the group's committed position, or from the start
+    /// if there is none.
     fn group_reader(&self, group: &str) -> Result<Box<dyn GroupReader>, LogError>;
 
-    /// Where each partition begins now; those that are not in the map begin at 0. One that begins later has lost records:
-    /// somebody deleted them, or the topic's retention did.
+    /// The start of each partition; an absent partition starts at 0. A partition that starts later has lost records to retention or
+    /// to an operator.
     fn start_offsets(&self, _timeout: Duration) -> Result<Positions, LogError> {
         Ok(Positions::new())
     }
 
-    /// What is wrong with the log's settings, each as a line for a person.
+    /// The harmful settings of the log, each as one line for operators.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Where each partition ends now. It counts every record that a [`Reader`] may be handed.
+    /// The end of each partition, which includes every record that a [`Reader`] may have read.
     fn end_offsets(&self, timeout: Duration) -> Result<Positions, LogError>;
 }
 
-/// Publishes batches in order. Its `u64` position is the caller's own count of what it has published (the outbox's
-/// sequence), and it moves in the same atomic step as the records it covers: after a crash, [`position`] tells exactly
-/// what has reached the log, so nothing is published twice in another order (ARCHITECTURE.md A3).
-///
-/// [`position`]: Publisher::position
+/// Publishes batches in order. Its position is the caller's own sequence number (the outbox's). The log stores the position
+/// atomically with the records that it covers: after a crash, [`position`](Publisher::position) says exactly what has reached the log,
+/// so nothing is published again in another order (ARCHITECTURE.md A3).
 pub trait Publisher: Send {
-    /// The position of the last batch that reached the log, by this publisher or an earlier one of its name; `None`
-    /// if there was none.
+    /// The position of the last batch that this publisher or an earlier one of its name committed; `None` if there is none.
     fn position(&self) -> Option<u64>;
 
-    /// Whether the log, through a fault of its own, may yet lose records before the position it was opened with. Telling it the
-    /// newest state of everything once more makes up for that. It says so until something is published: so note before that, where
-    /// it lasts, that it is to be told.
+    /// Whether a fault of the log may have lost records below the position at which this publisher was opened. Publishing the current
+    /// state of every account again makes up for the loss. Returns true until the next commit: persist the resync request before
+    /// publishing.
     fn may_lose_records(&self) -> bool {
         false
     }
 
-    /// Publishes `records` in their order, and `position` with them. When it returns `Ok` they are durable (`acks=all`;
-    /// a synced commit). After an error some may be there, and this publisher takes no more: open a new one, and its
-    /// position tells.
+    /// Publishes `records` in order, together with `position`. They are durable when this returns `Ok`. After an error the records
+    /// may or may not be in the log and this publisher is unusable: open a new one and read its position.
     fn publish(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         self.append(records, position)?;
         self.commit()
     }
 
-    /// As [`publish`](Publisher::publish), where many batches follow each other: readers see the records as soon, but when
-    /// they and the position are certain may be put off a little, so that several batches share the cost of that. Until then
-    /// [`position`](Publisher::position) stays where it was.
+    /// Publishes as [`publish`](Publisher::publish) does, but may defer the commit so that several batches share it. Readers see the
+    /// records at once; [`position`](Publisher::position) changes with the commit.
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError>;
 
-    /// How long [`commit`](Publisher::commit) may be put off, if something that was appended is not certain yet.
+    /// How long [`commit`](Publisher::commit) may still be deferred; `None` if nothing is uncommitted.
     fn commit_due(&self) -> Option<Duration> {
         None
     }
 
-    /// Makes all that was appended certain: durable, and never taken back.
+    /// Commits what was appended: it is durable when this returns `Ok`.
     fn commit(&mut self) -> Result<(), LogError> {
         Ok(())
     }
 
-    /// How long it pays to let more records gather after a batch of `count`: so many come of load, and one by one they would
-    /// cost more.
+    /// How long to gather records after a batch of `count`, so that the next batch is larger. Zero unless the load is high.
     fn gathering_time(&self, _count: usize) -> Duration {
         Duration::ZERO
     }
 
-    /// To be called while there is nothing to publish: fails, as [`publish`](Publisher::publish) does, if the log is found
-    /// to have lost what was published. It looks now and then, and only where a log can lose something.
+    /// Checks from time to time whether the log still has what was published, and fails as [`publish`](Publisher::publish) does if
+    /// not. Call it while there is nothing to publish.
     fn check(&mut self) -> Result<(), LogError> {
         Ok(())
     }
@@ -120,65 +112,79 @@ pub trait Publisher: Send {
 
 /// Reads every partition.
 pub trait Reader: Send {
-    /// Waits up to `timeout` for records and hands what has come to `apply`, each partition's in offset order. Returns how
-    /// many it handed over: 0 when none came in time. It hands over at most a bounded number a call.
+    /// Waits up to `timeout` for records and passes them to `apply`, each partition's in offset order. Returns their number, which
+    /// is bounded for each call; 0 if none came in time.
     fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError>;
 
-    /// The next offset to read of each partition. What holds no record for a reader (a compacted offset, a transaction's
-    /// marker) counts as read once the reader stands behind it, so a reader that has read all there is stands at
-    /// [`EventLog::end_offsets`].
+    /// The next offset to read of each partition. Offsets without a record (compacted ones, transaction markers) count as read once
+    /// the reader has passed them, so a reader that has read everything is at [`EventLog::end_offsets`].
     fn positions(&self) -> Positions;
 
-    /// [`positions`](Reader::positions), but nowhere ahead of what the log has durably. What outlives the process (a
-    /// checkpoint) takes these: the embedded log hands records over before they are synced, and after a crash other
-    /// records may get their offsets. Reading again what a checkpoint has already seen does no harm.
+    /// [`positions`](Reader::positions), limited to what is durable in the log. A checkpoint takes these: the embedded log passes on
+    /// records before they are synced, and after a crash other records may get their offsets.
     fn durable_positions(&self) -> Positions;
 
-    /// Why partitions cannot be read, where that has lasted for seconds; `None` while all is well. Other partitions are read on.
+    /// Why partitions cannot be read, if that has lasted for seconds. The other partitions are still read.
     fn trouble(&self) -> Option<String> {
         None
     }
 
-    /// What could not be decoded and was passed over since the last call.
+    /// The batches that could not be decoded and were skipped since the last call.
     fn passed_over(&mut self) -> Vec<PassedOver> {
         Vec::new()
     }
 }
 
-/// Records that the log has and nobody can read: a batch that is damaged, for example.
+/// A batch of records that was skipped because it cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassedOver {
-    /// Their partition.
+    /// The partition of the batch.
     pub partition: u32,
-    /// The first of their offsets.
+    /// The first offset of the batch.
     pub offset: u64,
-    /// Why they cannot be read, for a person.
+    /// Why it cannot be decoded.
     pub reason: String,
 }
 
-/// Reads the partitions that its group gives it.
+/// Reads the partitions that its group assigns to it.
 pub trait GroupReader: Send {
-    /// As [`Reader::poll`], over the partitions this member holds now.
+    /// As [`Reader::poll`], for the partitions that are assigned to this member.
     fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError>;
 
-    /// Commits the group's positions behind everything polled so far. Call it when what was polled has taken effect;
-    /// what was polled and not committed is handed out again, to this member or another.
+    /// Commits the group's positions after everything that was polled. Call it when the records have taken effect: the group reads
+    /// records that are not committed again.
     fn commit(&mut self) -> Result<(), LogError>;
 }
 
-/// Why the log did not do what was asked.
+/// Why an operation on the log failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// It cannot be reached, or did not answer in time. Trying again may help.
+    /// The log cannot be reached or did not answer in time. A retry may succeed.
     #[error("the event log is unavailable: {0}")]
     Unavailable(String),
-    /// Another publisher of the same name was opened since. This one is of no more use.
+    /// Another publisher of the same name was opened, so this one is unusable.
     #[error("another publisher took over: {0}")]
     Fenced(String),
-    /// It refuses what was asked, and will again: a setting, a permission, a file that another process holds.
+    /// The log refuses the operation, and will refuse it again: a setting, a permission, a file that another process has locked.
     #[error("{0}")]
     Refused(String),
-    /// What is stored cannot be read back.
+    /// What is stored cannot be read.
     #[error("the event log is damaged: {0}")]
     Damaged(String),
+}
+
+/// The error of a publisher that is used after a failure.
+fn spent_publisher() -> LogError {
+    LogError::Unavailable("an earlier publish failed: open a new publisher".to_owned())
+}
+
+/// Both logs store positions as signed integers.
+fn position_out_of_range(position: u64) -> LogError {
+    LogError::Refused(format!("the position {position} does not fit into 63 bits"))
+}
+
+/// The time `timeout` from now. librdkafka counts milliseconds in 32 bits, so no wait is longer than an hour.
+fn deadline(timeout: Duration) -> Instant {
+    const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+    Instant::now() + timeout.min(LONGEST_WAIT)
 }

@@ -1,14 +1,13 @@
-//! Which partition a key belongs to: the choice that Java's producer makes by default, and librdkafka under the name
-//! `murmur2_random`. Both logs use it, so an account keeps its partition number when a deployment moves from the
-//! embedded log to Kafka, and other producers on the same topic agree with ours.
+//! The partition of a key: the default of Kafka's Java producer, which librdkafka calls `murmur2_random`. Both logs use it, so an
+//! account keeps its partition when a deployment moves from the embedded log to Kafka, and other producers agree.
 
-/// The seed that Kafka's producers start the hash with.
+/// The seed of Kafka's producers.
 const SEED: u32 = 0x9747_b28c;
 /// MurmurHash2's multiplier.
 const MULTIPLIER: u32 = 0x5bd1_e995;
 /// MurmurHash2's shift.
 const SHIFT: u32 = 24;
-/// Java's hash is signed: its producer clears the sign bit before it takes the remainder.
+/// Java's hash is signed: the producer clears the sign bit before it takes the remainder.
 const WITHOUT_SIGN: u32 = 0x7fff_ffff;
 
 /// The partition of a record with this key, in a topic of `partition_count` partitions (at least one).
@@ -16,9 +15,9 @@ pub fn partition_of_key(key: &[u8], partition_count: u32) -> u32 {
     (murmur2(key) & WITHOUT_SIGN) % partition_count
 }
 
-/// MurmurHash2 as Kafka has it.
+/// MurmurHash2 in Kafka's variant.
 fn murmur2(key: &[u8]) -> u32 {
-    // Java's lengths are 32 bits too; a key is far shorter.
+    // As in Java, lengths have 32 bits.
     let mut hash = SEED ^ key.len() as u32;
     let (words, rest) = key.as_chunks::<4>();
     for word in words {

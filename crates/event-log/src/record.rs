@@ -1,71 +1,61 @@
-//! Records: owned as they are published, borrowed as they are read.
+//! Records: owned for publishing, borrowed for reading.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::kafka::KafkaHeaders;
 
-/// Named values beside a record's key and value, owned. Names may repeat; the last one counts.
+/// The headers of an owned record: names and values in order. Names may repeat; the last value of a name counts.
 ///
-/// They stand in one piece of memory, for each one a byte for its name (its place in [`KNOWN_NAMES`], or [`OTHER_NAME`] with the
-/// name's [length](push_length) and the name), the value's length and the value. So a record costs no allocation a header, and this is
-/// also how the embedded log stores them.
+/// The headers are encoded in one buffer, which is also their form in the embedded log's file. A header is one byte for its name (the
+/// index in [`KNOWN_NAMES`], or [`OTHER_NAME`] followed by the name's [length](push_length) and the name), the value's length and the
+/// value.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct HeaderList(Vec<u8>);
 
-/// Names that CloudEvents and W3C give, which stand in nearly every record. Files depend on their places: others may
-/// only follow, with a new layout, since a version that does not know one reads no header from there on.
+/// The names that CloudEvents and W3C Trace Context define. Files store their indexes: new names go to the end, with a new layout.
 const KNOWN_NAMES: [&str; 8] =
     ["ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "ce_sequence", "traceparent"];
 
-/// What stands for all other names.
+/// Marks a name that is not in [`KNOWN_NAMES`].
 const OTHER_NAME: u8 = u8::MAX;
 
 impl HeaderList {
-    /// None yet, with room for about so many bytes of names and values.
-    pub fn with_capacity(bytes: usize) -> Self {
-        HeaderList(Vec::with_capacity(bytes))
-    }
-
-    /// Adds one behind the others: its name, such as `ce_id`, and its bytes, by custom UTF-8 text.
+    /// Appends a header. Its value is UTF-8 text by convention.
     pub fn push(&mut self, name: &str, value: &[u8]) {
-        self.push_bytes(name.as_bytes(), value);
-    }
-
-    fn push_bytes(&mut self, name: &[u8], value: &[u8]) {
-        match KNOWN_NAMES.iter().position(|known| known.as_bytes() == name) {
-            Some(place) => self.0.push(place as u8),
+        match KNOWN_NAMES.iter().position(|known| *known == name) {
+            Some(index) => self.0.push(index as u8),
             None => {
                 self.0.push(OTHER_NAME);
                 push_length(&mut self.0, Some(name.len()));
-                self.0.extend_from_slice(name);
+                self.0.extend_from_slice(name.as_bytes());
             }
         }
         push_length(&mut self.0, Some(value.len()));
         self.0.extend_from_slice(value);
     }
 
-    /// Takes all of them away, and keeps the memory for others.
+    /// Removes all headers and keeps the allocation.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// The value of the last one called `name`.
+    /// The value of the last header called `name`.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.as_headers().get(name)
     }
 
-    /// All of them in order.
+    /// All headers in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        // A name that came from elsewhere and is not UTF-8 has none that a record could be written with.
-        EncodedHeaders::new(&self.0).map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
+        EncodedHeaders(&self.0)
     }
 
-    /// Whether there is none.
+    /// Whether there are no headers.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// As a reader is handed them.
+    /// The headers in the form of a record that is read.
     pub fn as_headers(&self) -> Headers<'_> {
         Headers::Encoded(&self.0)
     }
@@ -95,81 +85,69 @@ impl<N: AsRef<str>, V: AsRef<[u8]>> FromIterator<(N, V)> for HeaderList {
 /// A record to publish.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Decides the partition; compaction keeps the last record of each key. Without one the log picks a partition.
+    /// Decides the partition; compaction keeps the last record of each key. Without a key the log chooses a partition.
     pub key: Option<Vec<u8>>,
-    /// The record's bytes. `None` is Kafka's tombstone.
+    /// The value; `None` is Kafka's tombstone.
     pub value: Option<Vec<u8>>,
-    /// In the order they are written.
+    /// The headers.
     pub headers: HeaderList,
-    /// Whether whoever publishes it knows that no earlier record has its key. The embedded log then need not look for what it
-    /// replaces; where it is wrongly set, an older record only takes disk space. It is `false` of every record that was read.
+    /// Whether no earlier record has this key. The embedded log then need not search for a record that this one replaces. If it is
+    /// wrongly set, an older record stays and takes disk space. It is `false` in records that were read.
     pub is_first_of_key: bool,
 }
 
 impl Record {
-    /// How long key, value and headers are together, as they are encoded.
+    /// The encoded length of key, value and headers in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let length = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
         length(&self.key) + length(&self.value) + self.headers.as_encoded().len()
     }
 }
 
-/// A record as a reader is handed it, borrowed from the log's own buffers.
+/// A record that is read, borrowed from the log's buffers.
 #[derive(Debug, Clone, Copy)]
 pub struct RecordRef<'a> {
-    /// The partition it stands in.
+    /// The record's partition.
     pub partition: u32,
-    /// Its place in the partition.
+    /// The record's offset in the partition.
     pub offset: u64,
-    /// Its key, if it has one.
+    /// The key, if there is one.
     pub key: Option<&'a [u8]>,
-    /// Its value; `None` is a tombstone.
+    /// The value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Its headers.
+    /// The headers.
     pub headers: Headers<'a>,
 }
 
-/// The headers of a record, in whatever form the log holds them.
+/// The headers of a record that is read, in the log's own form.
 #[derive(Clone, Copy)]
 pub enum Headers<'a> {
-    /// None at all.
-    Empty,
-    /// As published, and as the embedded log stores them.
+    /// A [`HeaderList`]'s encoding.
     Encoded(&'a [u8]),
-    /// As librdkafka holds them.
+    /// librdkafka's list.
     Kafka(KafkaHeaders<'a>),
 }
 
 impl<'a> Headers<'a> {
     /// The value of the last header called `name`.
     pub fn get(self, name: &str) -> Option<&'a [u8]> {
-        match self.encoded() {
-            Ok(headers) => headers.filter(|(other, _)| *other == name.as_bytes()).last().map(|(_, value)| value),
-            Err(headers) => headers.iter().rev().find(|(other, _)| *other == name).map(|(_, value)| value),
-        }
+        let is_named = |header: &(&str, &[u8])| header.0 == name;
+        let found = match self {
+            Headers::Encoded(bytes) => EncodedHeaders(bytes).filter(is_named).last(),
+            Headers::Kafka(headers) => headers.iter().rfind(is_named),
+        };
+        found.map(|(_, value)| value)
     }
 
-    /// All of them, owned.
+    /// All headers, owned.
     pub fn to_list(self) -> HeaderList {
-        match self {
-            Headers::Encoded(bytes) => HeaderList(bytes.to_vec()),
-            headers => match headers.encoded() {
-                Ok(headers) => {
-                    let mut list = HeaderList::default();
-                    headers.for_each(|(name, value)| list.push_bytes(name, value));
-                    list
-                }
-                Err(headers) => headers.iter().collect(),
-            },
-        }
+        HeaderList(self.to_encoded().into_owned())
     }
 
-    /// Those of the embedded log, or else Kafka's.
-    fn encoded(self) -> Result<EncodedHeaders<'a>, KafkaHeaders<'a>> {
+    pub(crate) fn to_encoded(self) -> Cow<'a, [u8]> {
         match self {
-            Headers::Empty => Ok(EncodedHeaders::new(&[])),
-            Headers::Encoded(bytes) => Ok(EncodedHeaders::new(bytes)),
-            Headers::Kafka(headers) => Err(headers),
+            Headers::Encoded(bytes) => Cow::Borrowed(bytes),
+            Headers::Kafka(headers) => Cow::Owned(headers.iter().collect::<HeaderList>().0),
         }
     }
 }
@@ -192,47 +170,40 @@ impl RecordRef<'_> {
     }
 }
 
-/// Walks over encoded headers. It ends at the first one that is cut short: records are checked before they are handed
-/// out, so this is never seen, and it is not worth a panic.
-struct EncodedHeaders<'a> {
-    bytes: &'a [u8],
-}
+/// Iterates over encoded headers. It stops at a malformed header, which a chunk's checksum excludes.
+struct EncodedHeaders<'a>(&'a [u8]);
 
 impl<'a> EncodedHeaders<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        EncodedHeaders { bytes }
-    }
-
     fn split(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (part, rest) = self.bytes.split_at_checked(length)?;
-        self.bytes = rest;
+        let (part, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
         Some(part)
     }
 }
 
 impl<'a> Iterator for EncodedHeaders<'a> {
-    type Item = (&'a [u8], &'a [u8]);
+    type Item = (&'a str, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
         let name = match self.split(1)? {
             [OTHER_NAME] => {
-                let length = split_length(&mut self.bytes)??;
-                self.split(length)?
+                let length = split_length(&mut self.0)??;
+                str::from_utf8(self.split(length)?).ok()?
             }
-            place => KNOWN_NAMES.get(usize::from(place[0]))?.as_bytes(),
+            index => KNOWN_NAMES.get(usize::from(index[0]))?,
         };
-        let length = split_length(&mut self.bytes)??;
+        let length = split_length(&mut self.0)??;
         Some((name, self.split(length)?))
     }
 }
 
-/// What stands for the length of a part that is not there.
+/// The length of an absent part.
 const MISSING: u8 = u8::MAX;
 
-/// What a length begins with that needs more than a byte: 32 bits follow, little endian.
+/// Marks a length that does not fit in one byte: 32 bits follow, little endian.
 const LONG: u8 = u8::MAX - 1;
 
-/// Adds a length, which takes one byte if it is less than [`LONG`]; `None` is that of a part that is not there.
+/// Appends a length: one byte if it is less than [`LONG`]. `None` is the length of an absent part.
 pub(crate) fn push_length(bytes: &mut Vec<u8>, length: Option<usize>) {
     match length {
         None => bytes.push(MISSING),
@@ -244,7 +215,7 @@ pub(crate) fn push_length(bytes: &mut Vec<u8>, length: Option<usize>) {
     }
 }
 
-/// Takes a length from the front; `None` if it is cut short.
+/// Removes a length from the front; `None` if it is truncated.
 pub(crate) fn split_length(bytes: &mut &[u8]) -> Option<Option<usize>> {
     let (first, rest) = bytes.split_first()?;
     *bytes = rest;

@@ -1,17 +1,19 @@
-//! Reading in the embedded log: from memory what is still in a partition's tail, in range scans of the file what is not.
+//! Reading: recent records come from a partition's tail in memory, older records from range scans of the file.
 
-use std::sync::{Arc, Condvar, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Condvar;
 
 use super::chunk::Piece;
 use super::shared::Shared;
 use super::state::{Partition, State};
 use super::storage::Database;
-use crate::{LogError, Positions, RecordRef};
+use crate::{LogError, Positions, RecordRef, deadline};
 
-/// How many records one call hands over from the file: enough that the cost of starting a scan is lost in it.
+/// The most records one call reads from the file: enough to make the cost of starting a scan negligible.
 const FILE_BATCH_RECORDS: usize = 8_192;
-/// How many records one call takes from memory, and what is left of the last piece. It bounds what a caller has to keep of them.
+/// The most records one call takes from memory, except for the rest of its last piece. It bounds what a caller has to buffer.
 const MEMORY_BATCH_RECORDS: usize = 1_024;
 
 /// How far a cursor may read.
@@ -19,7 +21,7 @@ const MEMORY_BATCH_RECORDS: usize = 1_024;
 pub(super) enum Until {
     /// The end of what is visible.
     Visible,
-    /// The end of what is synced.
+    /// The end of what is durable.
     Durable,
 }
 
@@ -32,7 +34,7 @@ impl Until {
     }
 }
 
-/// A place in every partition, and what it takes to read on from there.
+/// A position in every partition, and a connection to read from the file.
 pub(super) struct Cursor {
     database: Database,
     until: Until,
@@ -40,16 +42,16 @@ pub(super) struct Cursor {
     next: Vec<u64>,
     /// The partitions to read.
     assigned: Vec<u32>,
-    /// Which of them to begin with; each call begins with another, so that none waits behind a busy one for ever.
+    /// The index in `assigned` to begin with. It moves with each call, so that no partition starves behind a busy one.
     turn: usize,
-    /// What a call gathered from memory; kept for its allocation.
+    /// What the current call reads from memory; kept for its allocation.
     from_memory: Vec<Arc<Piece>>,
-    /// Likewise: the partitions to read from the file, and up to where.
+    /// The partitions that the current call reads from the file, and up to which offset.
     from_file: Vec<(u32, u64)>,
 }
 
 impl Cursor {
-    /// Reads from the start of the partitions it is assigned.
+    /// A cursor without partitions.
     pub(super) fn open(shared: &Shared, until: Until) -> Result<Cursor, LogError> {
         Ok(Cursor {
             database: shared.connect()?,
@@ -62,34 +64,49 @@ impl Cursor {
         })
     }
 
-    /// Reads these partitions from now on.
-    pub(super) fn assign(&mut self, partitions: Vec<u32>) {
+    /// Reads `partitions` from the offsets that `position` returns. A position beyond the end of its partition becomes the start.
+    pub(super) fn assign(&mut self, state: &State, partitions: Vec<u32>, position: impl Fn(u32) -> u64) {
+        let checked = |(number, partition)| Some(position(number)).filter(|next| *next <= self.until.end(partition));
+        self.next = (0..).zip(&state.partitions).map(|partition| checked(partition).unwrap_or(0)).collect();
         self.assigned = partitions;
     }
 
-    /// Moves every partition to where `position` says; to its start where it has no record that far.
-    pub(super) fn seek(&mut self, state: &State, mut position: impl FnMut(u32) -> u64) {
-        self.next = (0..)
-            .zip(&state.partitions)
-            .map(|(number, partition)| match position(number) {
-                to if to <= self.until.end(partition) => to,
-                _beyond => 0,
-            })
-            .collect();
-    }
-
-    /// The next offset to read of a partition.
-    pub(super) fn position(&self, partition: u32) -> u64 {
-        self.next[partition as usize]
-    }
-
-    /// The next offset to read of each partition that is assigned.
+    /// The next offset to read of each assigned partition.
     pub(super) fn positions(&self) -> Positions {
-        self.assigned.iter().map(|partition| (*partition, self.position(*partition))).collect()
+        self.assigned.iter().map(|partition| (*partition, self.next[*partition as usize])).collect()
     }
 
-    /// Looks what there is to read, and notes it for [`hand_over`](Cursor::hand_over). Returns whether there is anything.
-    pub(super) fn gather(&mut self, state: &State) -> bool {
+    /// Waits up to `timeout` for records, and passes them to `apply`. Returns their number. `signal` announces records;
+    /// `assign` runs before each look at the state and may change the assignment.
+    pub(super) fn poll(
+        &mut self,
+        shared: &Shared,
+        signal: &Condvar,
+        timeout: Duration,
+        mut assign: impl FnMut(&mut Cursor, &State),
+        apply: &mut dyn FnMut(RecordRef<'_>),
+    ) -> Result<usize, LogError> {
+        let deadline = deadline(timeout);
+        loop {
+            let mut state = shared.state.lock();
+            assign(self, &state);
+            while !self.gather(&state) {
+                if signal.wait_until(&mut state, deadline).timed_out() {
+                    return Ok(0);
+                }
+                assign(self, &state);
+            }
+            drop(state);
+            // Compaction may have left no record there.
+            let count = self.read_gathered(apply)?;
+            if count > 0 {
+                return Ok(count);
+            }
+        }
+    }
+
+    /// Decides what to read next. Returns whether there is anything.
+    fn gather(&mut self, state: &State) -> bool {
         self.from_memory.clear();
         self.from_file.clear();
         self.turn = self.turn.wrapping_add(1);
@@ -101,9 +118,9 @@ impl Cursor {
             if next >= end {
                 continue;
             }
-            let in_memory = partition.tail_start();
-            if next < in_memory {
-                self.from_file.push((number, in_memory.min(end)));
+            let tail_start = partition.tail_start();
+            if next < tail_start {
+                self.from_file.push((number, tail_start.min(end)));
                 continue;
             }
             for piece in partition.tail_from(next).take_while(|piece| piece.last < end) {
@@ -117,50 +134,34 @@ impl Cursor {
         !self.from_memory.is_empty() || !self.from_file.is_empty()
     }
 
-    /// Hands over what was gathered, and moves behind each record as it is handed over. Returns how many there were;
-    /// none is possible, where compaction has left nothing.
-    pub(super) fn hand_over(&mut self, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
+    /// Passes what was gathered to `apply`, and advances with each record. Returns the number of records.
+    fn read_gathered(&mut self, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
         let mut count = 0;
         for piece in self.from_memory.drain(..) {
             let next = &mut self.next[piece.partition as usize];
-            // Put together in this process, so none of them is cut short.
-            for record in piece.as_chunk().records().flatten() {
-                if record.offset >= *next {
-                    *next = record.offset + 1;
-                    count += 1;
-                    apply(record);
-                }
+            // This process has encoded them, so none is truncated.
+            for record in piece.as_chunk().records().flatten().filter(|record| record.offset >= *next) {
+                count += 1;
+                apply(record);
             }
+            *next = piece.last + 1;
         }
         let mut room = FILE_BATCH_RECORDS;
         for (partition, end) in self.from_file.drain(..) {
             if room == 0 {
                 break;
             }
-            let mut handed_over = 0;
+            let mut read = 0;
             let next = &mut self.next[partition as usize];
-            let behind = self.database.scan(partition, (*next, end), room, &mut |record| {
+            let reached = self.database.scan(partition, (*next, end), room, &mut |record| {
                 *next = record.offset + 1;
-                handed_over += 1;
+                read += 1;
                 apply(record);
             })?;
-            *next = behind;
-            room -= handed_over;
-            count += handed_over;
+            *next = reached;
+            room -= read;
+            count += read;
         }
         Ok(count)
     }
-}
-
-/// Waits on `signal` until `deadline`. `None` when that has passed; no deadline is one too far off to be written down.
-pub(super) fn wait<'a>(
-    signal: &Condvar,
-    state: MutexGuard<'a, State>,
-    deadline: Option<Instant>,
-) -> Option<MutexGuard<'a, State>> {
-    let Some(deadline) = deadline else {
-        return Some(signal.wait(state).unwrap_or_else(PoisonError::into_inner));
-    };
-    let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-    Some(signal.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0)
 }

@@ -1,19 +1,37 @@
-//! The thread that keeps an embedded log small: it compacts, and moves the write-ahead log to the main file, so that no
-//! publisher does either inside its commit.
+//! The maintenance thread: it compacts partitions and runs WAL checkpoints, so that no publisher does so inside a commit.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::compaction::{checkpoint, compact_due};
-use super::shared::{Shared, Work, locked};
+use super::compaction::{compact, is_due, wal_checkpoint};
+use super::shared::Shared;
+use super::storage::CHECKPOINT_BYTES;
 use crate::LogError;
 
-/// How long the thread rests after an error. The same error would come back with every commit, and nothing is lost
-/// meanwhile but disk space.
+/// The pause after an error, which would recur with every commit. Meanwhile the log only takes more disk space.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(60);
-/// A write-ahead log of this length was never at rest long enough to start over, and is cut with publishers held up.
+/// The length at which the write-ahead log is truncated while publishers wait: readers have kept it from starting over.
 const WAL_MAX_BYTES: u64 = 64 << 20;
+
+/// What the maintenance thread is asked to do.
+#[derive(Default)]
+pub(super) struct Work {
+    stop: bool,
+    pub(super) compact: bool,
+    /// Bytes written since the last WAL checkpoint, approximately.
+    pub(super) wal_bytes: u64,
+}
+
+impl Work {
+    fn checkpoint_is_due(&self) -> bool {
+        self.wal_bytes >= CHECKPOINT_BYTES
+    }
+
+    pub(super) fn is_requested(&self) -> bool {
+        self.compact || self.checkpoint_is_due()
+    }
+}
 
 /// The running thread.
 pub(super) struct Maintenance {
@@ -23,8 +41,8 @@ pub(super) struct Maintenance {
 
 impl Maintenance {
     pub(super) fn start(shared: Arc<Shared>) -> Result<Maintenance, LogError> {
-        // What an earlier process left to do is looked at once.
-        locked(&shared.work).compact = true;
+        // An earlier process may have stopped before it compacted.
+        shared.work.lock().compact = true;
         let for_thread = Arc::clone(&shared);
         let thread = Builder::new()
             .name("event-log".to_owned())
@@ -33,53 +51,48 @@ impl Maintenance {
         Ok(Maintenance { shared, thread: Some(thread) })
     }
 
-    /// Ends the thread, after the small step it is at.
+    /// Stops the thread after its current write transaction.
     pub(super) fn stop(&mut self) {
-        locked(&self.shared.work).stop = true;
-        self.shared.work_wanted.notify_one();
+        self.shared.work.lock().stop = true;
+        self.shared.work_requested.notify_one();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            tracing::error!("the event log's maintenance thread had panicked");
+            tracing::error!("the event log's maintenance thread panicked");
         }
     }
 }
 
 fn run(shared: &Shared) {
-    let mut rest_until: Option<Instant> = None;
+    let mut paused_until = Instant::now();
     loop {
-        let mut work = locked(&shared.work);
-        loop {
-            if work.stop {
-                return;
-            }
-            let rest = rest_until.and_then(|until| until.checked_duration_since(Instant::now()));
-            if let Some(rest) = rest.filter(|rest| !rest.is_zero()) {
-                work = shared.work_wanted.wait_timeout(work, rest).unwrap_or_else(PoisonError::into_inner).0;
-            } else if work.compact || work.checkpoint_is_due() {
-                break;
+        let mut work = shared.work.lock();
+        while !work.stop && (!work.is_requested() || Instant::now() < paused_until) {
+            if work.is_requested() {
+                shared.work_requested.wait_until(&mut work, paused_until);
             } else {
-                work = shared.work_wanted.wait(work).unwrap_or_else(PoisonError::into_inner);
+                shared.work_requested.wait(&mut work);
             }
         }
-        let asked = std::mem::take(&mut *work);
+        if work.stop {
+            return;
+        }
+        let requested = std::mem::take(&mut *work);
         drop(work);
-        if let Err(error) = work_once(shared, &asked) {
-            tracing::warn!(%error, "the event log was not compacted; it only takes more disk space");
-            rest_until = Instant::now().checked_add(PAUSE_AFTER_ERROR);
+        if let Err(error) = perform(shared, &requested) {
+            tracing::warn!(%error, "compacting the event log failed, retrying in {} s", PAUSE_AFTER_ERROR.as_secs());
+            paused_until = Instant::now() + PAUSE_AFTER_ERROR;
         }
     }
 }
 
-fn work_once(shared: &Shared, asked: &Work) -> Result<(), LogError> {
-    let any_due = || locked(&shared.state).partitions.iter().any(|partition| shared.wants_compaction(partition));
-    let compacted = match asked.compact && any_due() {
-        true => compact_due(shared, &|| locked(&shared.work).stop),
-        false => Ok(()),
-    };
-    // Compaction ends with it, unless it failed.
-    if asked.checkpoint_is_due() || compacted.is_err() {
-        checkpoint(shared, shared.file.wal_bytes() > WAL_MAX_BYTES)?;
+fn perform(shared: &Shared, requested: &Work) -> Result<(), LogError> {
+    let due = |partition: &_| is_due(partition, shared.compaction_min_records);
+    let any_due = requested.compact && shared.state.lock().partitions.iter().any(due);
+    let compacted = if any_due { compact(shared, &|| shared.work.lock().stop, &due) } else { Ok(()) };
+    // A compaction that succeeds ends with a WAL checkpoint.
+    if requested.checkpoint_is_due() || compacted.is_err() {
+        wal_checkpoint(shared, shared.file.wal_bytes() > WAL_MAX_BYTES)?;
     }
     compacted
 }

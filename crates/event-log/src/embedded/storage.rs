@@ -1,8 +1,7 @@
-//! The embedded log's file: one SQLite database, a table of chunks per partition with the first offset as its row id.
+//! The embedded log's file: one SQLite database with a table of chunks for each partition, keyed by first offset.
 //!
-//! Every chunk carries a checksum over its offsets and records. SQLite checks what it wrote to the write-ahead log, but
-//! not the pages of the main file; with the checksum a garbled page is an error and never a record (ARCHITECTURE.md
-//! B1).
+//! Each chunk has a checksum over its offsets and records, because SQLite does not check the pages of the database file: a garbled
+//! page is an error and never a record (ARCHITECTURE.md B1).
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,29 +12,28 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 use sqlite_file::{DatabaseFile, FailStop};
 
 use super::chunk::Chunk;
-use super::layout::{self, Contents};
-use super::shared::CHECKPOINT_BYTES;
 use crate::LogError;
 use crate::record::RecordRef;
 
-/// More partitions than this are a slip of the finger: each one is a table.
+/// The version of the tables, kept as SQLite's `user_version`.
+const LAYOUT: i64 = 1;
+/// More partitions than this are a typing error: each one is a table.
 const MAX_PARTITION_COUNT: u32 = 1024;
-/// How long a write waits for a tool that holds the database (an operator's `sqlite3` shell). Within the process nothing
-/// ever waits here: one mutex stands before every write.
+/// How long a write waits for another process, such as an operator's `sqlite3` shell.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
-/// Statements kept prepared a connection, beside those of each partition.
+/// Prepared statements of a connection, besides those of each partition.
 const OTHER_STATEMENTS: usize = 16;
-/// Distinct statements that a connection uses a partition.
+/// Prepared statements of a connection for each partition.
 const STATEMENTS_A_PARTITION: usize = 4;
-/// A file's pages, where it does not exist yet. Chunks are larger than SQLite's own 4 KiB, and most of what a page costs is not
-/// its bytes: the publisher and the maintenance thread take a tenth to a fifth less time.
+/// The page size of a new file. Chunks exceed SQLite's default of 4 KiB; larger pages save a tenth of the time of a commit.
 pub(super) const PAGE_BYTES: u64 = 16 << 10;
-/// The write-ahead log file is cut back to this when it starts over, so that one burst does not keep its disk space. It is what
-/// the file has under load, when more is published while it is moved: to write over a block costs less than to be given one. Cut
-/// back to what is moved at once, the relay took 7 % more time.
+/// How much is written before the maintenance thread runs a WAL checkpoint, which takes four syncs. SQLite's default is 4 MiB.
+pub(super) const CHECKPOINT_BYTES: u64 = 16 << 20;
+/// The length to which SQLite truncates the write-ahead log when it starts over. Under load the log grows by half while a WAL
+/// checkpoint runs; keeping these blocks avoids allocating them again.
 const WAL_KEPT_BYTES: u64 = CHECKPOINT_BYTES * 3 / 2;
 
-/// Why SQLite, or what it brought, was of no use.
+/// A failure of work on a connection.
 pub(super) enum Failure {
     Sqlite(rusqlite::Error),
     Refused(String),
@@ -48,11 +46,10 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// The log's file, from its opening to the last of its users.
+/// The locked file. Every connection holds a reference, so the last user of the log closes the file.
 pub(super) struct LogFile(DatabaseFile);
 
 impl Drop for LogFile {
-    /// Every connection has one of these behind it, so all are closed.
     fn drop(&mut self) {
         if let Err(error) = self.0.close() {
             tracing::error!(%error, path = %self.0.name().display(), "the event log is not closed cleanly: keep its -wal file");
@@ -67,25 +64,43 @@ impl LogFile {
         Ok(Arc::new(LogFile(file)))
     }
 
-    /// What ends the process when the storage of the log fails.
+    /// The switch that ends the process when the log's storage fails.
     pub(super) fn fail_stop(&self) -> &FailStop {
         self.0.fail_stop()
     }
 
-    /// How long the write-ahead log is, in bytes.
+    /// The length of the write-ahead log in bytes.
     pub(super) fn wal_bytes(&self) -> u64 {
         std::fs::metadata(self.0.beside("-wal")).map_or(0, |metadata| metadata.len())
     }
 }
 
-/// A connection to the log's file, whose errors name the file.
+/// What the file contains besides records.
+pub(super) struct Contents {
+    pub(super) partitions: Vec<StoredPartition>,
+    /// The publishers' positions by name.
+    pub(super) publishers: Vec<(String, u64)>,
+    /// The groups' positions: group, partition, next offset.
+    pub(super) groups: Vec<(String, u32, u64)>,
+}
+
+pub(super) struct StoredPartition {
+    /// The offset after the last record. Compaction never removes the last record of a partition, so the records tell.
+    pub(super) next_offset: u64,
+    /// The end of what is compacted.
+    pub(super) clean_end: u64,
+    /// The number of records below `clean_end`.
+    pub(super) clean_records: u64,
+}
+
+/// A connection to the log's file.
 pub(super) struct Database {
     connection: Connection,
     file: Arc<LogFile>,
 }
 
 impl Database {
-    /// Opens the tables of `file`, or makes them with `partition_count` partitions where there is none yet.
+    /// Opens the tables of `file`. Creates them with `partition_count` partitions if the file is new.
     pub(super) fn create_or_open(file: &Arc<LogFile>, partition_count: u32) -> Result<Database, LogError> {
         if partition_count == 0 || partition_count > MAX_PARTITION_COUNT {
             return Err(LogError::Refused(format!(
@@ -94,18 +109,18 @@ impl Database {
         }
         let mut database = Database::open_file(file)?;
         database.run(|connection| {
-            layout::check_owner(connection)?;
-            // These take effect on an empty file only. Freed pages can be given back piece by piece.
+            let is_new = check_layout(connection)?;
+            // These two take effect in a new file only. Incremental vacuum returns free pages in small steps.
             connection.pragma_update(None, "page_size", signed(PAGE_BYTES))?;
             connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
             file.0.start_wal(connection)?;
             configure(connection)?;
-            layout::prepare(connection, partition_count)
+            if is_new { create_tables(connection, partition_count) } else { Ok(()) }
         })?;
         Ok(database)
     }
 
-    /// One more connection to the file that [`create_or_open`](Database::create_or_open) opened.
+    /// Opens another connection to a file that [`create_or_open`](Database::create_or_open) has opened.
     pub(super) fn connect(file: &Arc<LogFile>, partition_count: u32) -> Result<Database, LogError> {
         let mut database = Database::open_file(file)?;
         database.run(|connection| {
@@ -123,7 +138,7 @@ impl Database {
         Ok(Database { connection, file: Arc::clone(file) })
     }
 
-    /// Runs `work` on the connection and says which file an error is about. Nothing runs once the storage has failed.
+    /// Runs `work` on the connection. Fails once the storage has failed. The error names the file.
     pub(super) fn run<T>(&mut self, work: impl FnOnce(&mut Connection) -> Result<T, Failure>) -> Result<T, LogError> {
         let file = &self.file.0;
         if file.fail_stop().has_failed() {
@@ -137,13 +152,12 @@ impl Database {
         })
     }
 
-    /// Reads where everything stands.
     pub(super) fn contents(&mut self) -> Result<Contents, LogError> {
-        self.run(|connection| Ok(layout::load(connection)?))
+        self.run(|connection| Ok(load(connection)?))
     }
 
-    /// Reads the records of `partition` in `[from, to)`, at most `limit` of them, in offset order. Returns the position
-    /// behind them: `to` when there were no more. Each record is checked before `apply` sees it.
+    /// Passes the records of `partition` in `[from, to)` to `apply` in offset order, at most `limit` of them. Returns the position
+    /// after them, which is `to` if there are no more.
     pub(super) fn scan(
         &mut self,
         partition: u32,
@@ -170,7 +184,8 @@ impl Database {
         Ok(if count < limit { to } else { next })
     }
 
-    /// Reads the chunks of `partition` with records in `[from, to)`, until `apply` has enough.
+    /// Passes the chunks of `partition` that have records in `[from, to)` to `apply`, until `apply` breaks. A chunk whose checksum
+    /// does not match is an error.
     pub(super) fn chunks(
         &mut self,
         partition: u32,
@@ -192,50 +207,107 @@ impl Database {
     }
 }
 
-/// What every connection is set to.
+/// Refuses a file that is not an event log, or that a newer version wrote. Returns whether the file is empty.
+fn check_layout(connection: &Connection) -> Result<bool, Failure> {
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    match (version, tables) {
+        (0, 0) => Ok(true),
+        (LAYOUT, _) => Ok(false),
+        (0, _) => Err(Failure::Refused("this is a database, but no event log".to_owned())),
+        (other, _) => Err(Failure::Refused(format!(
+            "a newer version wrote this event log (layout {other}; this version knows {LAYOUT})"
+        ))),
+    }
+}
+
+fn create_tables(connection: &mut Connection, partition_count: u32) -> Result<(), Failure> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(
+        "CREATE TABLE publisher_positions (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+         CREATE TABLE group_positions (group_name TEXT, partition INTEGER, next_offset INTEGER NOT NULL,
+             PRIMARY KEY (group_name, partition)) STRICT, WITHOUT ROWID;
+         CREATE TABLE partitions (partition INTEGER PRIMARY KEY, clean_end INTEGER NOT NULL,
+             clean_records INTEGER NOT NULL) STRICT;",
+    )?;
+    for partition in 0..partition_count {
+        transaction.execute_batch(&format!(
+            "CREATE TABLE chunks_{partition} (first_offset INTEGER PRIMARY KEY, last_offset INTEGER NOT NULL,
+                 record_count INTEGER NOT NULL, checksum INTEGER NOT NULL, records BLOB NOT NULL) STRICT;
+             INSERT INTO partitions VALUES ({partition}, 0, 0);"
+        ))?;
+    }
+    transaction.pragma_update(None, "user_version", LAYOUT)?;
+    transaction.commit()?;
+    // The layout is now in the database file, whatever happens to the write-ahead log.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    Ok(())
+}
+
+fn load(connection: &Connection) -> rusqlite::Result<Contents> {
+    let partitions = connection
+        .prepare("SELECT partition, clean_end, clean_records FROM partitions ORDER BY partition")?
+        .query_map([], |row| {
+            let (partition, clean_end, clean_records) = (row.get::<_, u32>(0)?, unsigned(row, 1)?, unsigned(row, 2)?);
+            let last =
+                format!("SELECT ifnull(max(first_offset), -1), ifnull(last_offset, -1) + 1 FROM chunks_{partition}");
+            let next_offset = connection.query_row(&last, [], |row| unsigned(row, 1))?;
+            Ok(StoredPartition { next_offset, clean_end, clean_records })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let publishers = connection
+        .prepare("SELECT name, position FROM publisher_positions")?
+        .query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let groups = connection
+        .prepare("SELECT group_name, partition, next_offset FROM group_positions")?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?, unsigned(row, 2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Contents { partitions, publishers, groups })
+}
+
 fn configure(connection: &Connection) -> Result<(), Failure> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.query_row(&format!("PRAGMA journal_size_limit = {WAL_KEPT_BYTES}"), [], |_| Ok(()))?;
-    // The maintenance thread moves pages to the main file; no publisher pays for that inside its commit.
+    // The maintenance thread runs the WAL checkpoints.
     connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
     Ok(())
 }
 
-/// One row as a chunk, if its checksum says that it is what was written.
 fn checked<'a>(partition: u32, row: &'a Row<'_>) -> Result<Chunk<'a>, Failure> {
     let (first, last) = (unsigned(row, 0)?, unsigned(row, 1)?);
     let bytes = row.get_ref(3)?.as_blob().map_err(|_| garbled(partition, first))?;
     Chunk::checked(partition, (first, last), row.get(2)?, bytes).ok_or_else(|| garbled(partition, first))
 }
 
-/// What is told of records that are not what was written.
+/// The failure that records read from the file are not the records that were written.
 pub(super) fn garbled(partition: u32, offset: u64) -> Failure {
     Failure::Damaged(format!("the records from offset {offset} on of partition {partition} are garbled"))
 }
 
-/// SQLite's integers are signed. Offsets count up from 0, and publishers' positions are checked as they come in.
+/// SQLite's integers are signed. Offsets count up from 0, and publishers' positions are checked when they are appended.
 pub(super) fn signed(number: u64) -> i64 {
     number as i64
 }
 
-pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
 }
 
-/// What a failure means to a user of the log. `/readyz` shows it, so only the name of the file is in it.
+/// The error for a user of the log. `/readyz` shows it, so it has the file's name without its folder.
 fn log_error(path: &Path, failure: Failure) -> LogError {
     let path = Path::new(path.file_name().unwrap_or_default()).display();
     let error = match failure {
-        Failure::Refused(what) => return LogError::Refused(format!("{path}: {what}")),
-        Failure::Damaged(what) => return LogError::Damaged(format!("{path}: {what}")),
+        Failure::Refused(reason) => return LogError::Refused(format!("{path}: {reason}")),
+        Failure::Damaged(reason) => return LogError::Damaged(format!("{path}: {reason}")),
         Failure::Sqlite(error) => error,
     };
     let text = format!("{path}: {error}");
     match error.sqlite_error_code() {
-        // Errors without a code are values that are not what their column holds; "unknown" is SQLite's word for a table
-        // or column that is not there. In a file with our layout number, only damage makes either.
+        // No code: a value does not have the type of its column. "Unknown": a table or column is missing. Both are damage in a file
+        // with this layout.
         None | Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) => {
             LogError::Damaged(text)
         }

@@ -1,25 +1,24 @@
-//! What is written to the embedded log's file. One [`Writer`] stands behind one mutex, so within the process no write
-//! ever waits for a lock of SQLite's.
+//! Writing to the embedded log's file. All writes go through one [`Writer`] behind one mutex, so that no write of this process waits
+//! for SQLite's lock.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Statement};
 
 use super::chunk::ChunkBuilder;
-use super::layout::{insert_and_clear, insert_chunk};
 use super::state::Batch;
 use super::storage::{Database, LogFile, signed};
 use crate::{LogError, Positions};
 
-/// Two connections to the file: one whose commits are synced, and one whose commits are as atomic and in the same order,
-/// but reach the disk with the next synced one. A crash may take the latter's last commits back, never one without
-/// those behind it.
 pub(super) struct Writer {
+    /// Syncs each commit.
     synced: Database,
+    /// Does not sync: its commits become durable with the next one of `synced`. A crash may lose the last ones, never an earlier one
+    /// without those after it.
     relaxed: Database,
-    /// The chunk that is being made; kept for its allocation.
+    /// Kept for its allocation.
     chunk: ChunkBuilder,
 }
 
@@ -31,9 +30,9 @@ impl Writer {
         Ok(Writer { synced, relaxed, chunk: ChunkBuilder::default() })
     }
 
-    /// Commits the batches, each one's position with its records, in one synced transaction.
+    /// Commits the batches and their publishers' positions in one synced transaction.
     pub(super) fn append(&mut self, batches: &[Arc<Batch>]) -> Result<(), LogError> {
-        // Of each publisher the last.
+        // The last position of each publisher.
         let positions: BTreeMap<_, _> = batches.iter().map(|batch| (&batch.publisher, batch.position)).collect();
         let Writer { synced, chunk, .. } = self;
         synced.run(|connection| {
@@ -41,33 +40,29 @@ impl Writer {
             append_records(&transaction, batches, chunk)?;
             for (publisher, position) in positions {
                 transaction
-                    .prepare_cached(
-                        "INSERT INTO publisher_positions VALUES (?1, ?2)
-                         ON CONFLICT (name) DO UPDATE SET position = excluded.position",
-                    )?
+                    .prepare_cached("INSERT OR REPLACE INTO publisher_positions VALUES (?1, ?2)")?
                     .execute((&**publisher, signed(position)))?;
             }
             Ok(transaction.commit()?)
         })
     }
 
-    /// Commits a group's positions. A crash may take them back: the group then reads some records again.
+    /// Commits positions of a group. After a crash that loses them the group reads some records again.
     pub(super) fn store_group(&mut self, group: &str, positions: &Positions) -> Result<(), LogError> {
         self.relaxed.run(|connection| {
             let transaction = connection.transaction()?;
             for (partition, next_offset) in positions {
-                transaction
-                    .prepare_cached(
-                        "INSERT INTO group_positions VALUES (?1, ?2, ?3)
-                         ON CONFLICT (group_name, partition) DO UPDATE SET next_offset = excluded.next_offset",
-                    )?
-                    .execute((group, partition, signed(*next_offset)))?;
+                transaction.prepare_cached("INSERT OR REPLACE INTO group_positions VALUES (?1, ?2, ?3)")?.execute((
+                    group,
+                    partition,
+                    signed(*next_offset),
+                ))?;
             }
             Ok(transaction.commit()?)
         })
     }
 
-    /// Puts `chunk`, or nothing if it has no record, in the place of the chunks that begin in `replaced`.
+    /// Replaces the chunks whose first offset is in `replaced` by `chunk`, which may be empty.
     pub(super) fn replace(
         &mut self,
         partition: u32,
@@ -83,7 +78,7 @@ impl Writer {
         })
     }
 
-    /// Notes how far a partition is compacted.
+    /// Stores how far a partition is compacted.
     pub(super) fn store_clean(&mut self, partition: u32, end: u64, records: u64) -> Result<(), LogError> {
         self.relaxed.run(|connection| {
             connection.execute(
@@ -94,41 +89,52 @@ impl Writer {
         })
     }
 
-    /// Gives up to `pages` free pages back to the file system, as long as more than `keep` are free. Returns whether
-    /// there is more to give.
-    pub(super) fn vacuum(&mut self, pages: u64, keep: u64) -> Result<bool, LogError> {
+    /// Returns up to `pages` free pages to the file system and keeps `keep`. Returns whether more can be returned.
+    pub(super) fn vacuum(&mut self, pages: i64, keep: i64) -> Result<bool, LogError> {
         self.relaxed.run(|connection| {
-            let free =
-                |connection: &Connection| connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0));
-            let surplus = free(connection)? - signed(keep);
+            let free: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+            let surplus = free - keep;
             if surplus <= 0 {
                 return Ok(false);
             }
-            let step = surplus.min(signed(pages));
-            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({step})"))?;
+            let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({})", surplus.min(pages)))?;
             let mut rows = statement.query([])?;
-            // The pragma frees one page a step.
+            // Each step frees one page.
             while rows.next()?.is_some() {}
-            Ok(surplus > step)
+            Ok(surplus > pages)
         })
     }
 }
 
-/// Each partition's records one after the other, in as few chunks as hold them.
+/// Inserts each partition's records, in as few chunks as hold them.
 fn append_records(connection: &Connection, batches: &[Arc<Batch>], chunk: &mut ChunkBuilder) -> rusqlite::Result<()> {
-    // A commit that failed may have left something there.
+    // A commit that failed may have left records there.
     chunk.clear();
     let mut pieces: Vec<_> = batches.iter().flat_map(|batch| &batch.pieces).collect();
     pieces.sort_by_key(|piece| piece.partition);
     for of_partition in pieces.chunk_by(|one, other| one.partition == other.partition) {
         let mut insert = connection.prepare_cached(&insert_chunk(of_partition[0].partition))?;
         for piece in of_partition {
-            if chunk.is_full_with(piece.bytes()) {
+            if chunk.is_full_with(piece.bytes.len()) {
                 insert_and_clear(&mut insert, chunk)?;
             }
             chunk.push_piece(piece);
         }
         insert_and_clear(&mut insert, chunk)?;
     }
+    Ok(())
+}
+
+/// "OR REPLACE": a commit that reported a failure may have taken effect, and its records are inserted again.
+fn insert_chunk(partition: u32) -> String {
+    format!("INSERT OR REPLACE INTO chunks_{partition} VALUES (?1, ?2, ?3, ?4, ?5)")
+}
+
+/// Inserts the chunk unless it is empty, and clears it.
+fn insert_and_clear(insert: &mut Statement<'_>, chunk: &mut ChunkBuilder) -> rusqlite::Result<()> {
+    if let Some(row) = chunk.row() {
+        insert.execute(row)?;
+    }
+    chunk.clear();
     Ok(())
 }

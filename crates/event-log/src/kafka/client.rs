@@ -1,9 +1,9 @@
-//! What all clients of librdkafka have in common: settings, errors, and what they log.
+//! What all clients of librdkafka share: settings, errors and logging.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -16,68 +16,58 @@ use super::KafkaSettings;
 use super::properties::{canonical, creation_error};
 use crate::LogError;
 
-/// What a producer ends with when a newer one has taken over.
-const TAKEOVERS: [RDKafkaErrorCode; 3] =
+/// The errors of a producer that a newer one has fenced.
+const FENCED: [RDKafkaErrorCode; 3] =
     [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
 
-/// How all clients are tuned. librdkafka rests half of the first pause between attempts to connect also before it connects to one
-/// broker more, such as the first it was told of: with 20 ms instead of its 100 a start with a checkpoint takes half as long.
+/// The tuning of all clients. librdkafka waits half of `reconnect.backoff.ms` before it connects to each further broker; a start with a
+/// checkpoint takes half as long with 20 ms as with the default of 100.
 const TUNING: [(&str, &str); 2] = [("client.id", "tandem"), ("reconnect.backoff.ms", "20")];
 
-/// How long after an error it may still come back. librdkafka repeats one at each attempt, which are a second apart at most.
+/// An error that has not recurred for this long is over. librdkafka repeats an error at each attempt, at least once a second.
 const TROUBLE_LASTS: Duration = Duration::from_secs(3);
 
-/// How many events of a client that is not polled are dropped in one go. Beyond that the next call goes on.
+/// The most events that one call drains. The next call drains the others.
 const EVENTS_DROPPED_A_CALL: usize = 10_000;
-/// How long to listen for them each time. A poll that does not wait ends at the first line for the log.
+/// How long a drain waits for each event. A poll that does not wait ends at the first log line.
 const DRAIN_TIME: Duration = Duration::from_millis(1);
 
-/// Hears what librdkafka says about one client. The same trouble is logged once until it is over: an outage is one line,
-/// not one a second for hours.
+/// Receives the events of one client. An error is logged once until it is over, so that an outage is one line.
 pub(super) struct Events {
     role: &'static str,
-    /// The codes of the errors since all was well, each with when it came last.
-    trouble: Mutex<BTreeMap<i32, Instant>>,
-    /// The first delivery that failed since it was last asked for, with the record's key.
-    failed_delivery: Mutex<Option<(KafkaError, String)>>,
-    /// What is known of each partition's records, by deliveries.
-    delivered: Mutex<Delivered>,
-    /// Why the last connection that failed for security's sake did: errors say no more than that brokers are not there.
-    insecurity: Mutex<Option<String>>,
+    received: Mutex<Received>,
 }
 
-/// Where records were put.
 #[derive(Default)]
-struct Delivered {
-    /// No record that is delivered from now on has a lower offset, by partition.
+struct Received {
+    /// The codes of the current errors, each with the time of its last occurrence.
+    trouble: BTreeMap<i32, Instant>,
+    /// The first failed delivery since the last call of `take_failed_delivery`, with the record's key.
+    failed_delivery: Option<(KafkaError, String)>,
+    /// The lowest possible offset of the next record of each partition.
     ends: BTreeMap<i32, i64>,
-    /// A record that had: its partition, its offset, and the offset that was expected at least.
-    behind: Option<(i32, i64, i64)>,
+    /// A record that got a lower offset: its partition, its offset, and the end before it.
+    too_low: Option<(i32, i64, i64)>,
+    /// Why the last connection failed for a security reason. Other errors only say that the brokers cannot be reached.
+    security_failure: Option<String>,
 }
 
 impl Events {
     pub(super) fn new(role: &'static str) -> Events {
-        Events {
-            role,
-            trouble: Mutex::default(),
-            failed_delivery: Mutex::default(),
-            delivered: Mutex::default(),
-            insecurity: Mutex::default(),
-        }
+        Events { role, received: Mutex::default() }
     }
 
-    /// Logs the error if it is a new one.
-    pub(super) fn note_trouble(&self, error: &KafkaError, reason: &str) {
+    /// Logs an error that is not current yet.
+    pub(super) fn record_trouble(&self, error: &KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().map_or(0, |code| code as i32);
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.insert(code, Instant::now()).is_none() {
+        if self.received.lock().trouble.insert(code, Instant::now()).is_none() {
             tracing::warn!(client = self.role, %error, reason, "trouble with Kafka");
         }
     }
 
-    /// Notes that Kafka answers. An error that still comes back is not over for that: it may be of another partition or broker.
-    pub(super) fn answers(&self) {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Records that a request succeeded. An error that recurred recently stays current: it may be of another partition or broker.
+    pub(super) fn record_answer(&self) {
+        let trouble = &mut self.received.lock().trouble;
         if trouble.is_empty() {
             return;
         }
@@ -87,32 +77,32 @@ impl Events {
         }
     }
 
-    /// The first delivery that failed since the last call, with the record's key.
+    /// The first failed delivery since the last call, with the record's key.
     pub(super) fn take_failed_delivery(&self) -> Option<(KafkaError, String)> {
-        self.failed_delivery.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.received.lock().failed_delivery.take()
     }
 
-    /// Notes where a partition ends before anything is delivered to it.
-    pub(super) fn note_end(&self, partition: i32, end: i64) {
-        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).ends.insert(partition, end);
+    /// Sets the end of a partition before anything is delivered to it.
+    pub(super) fn set_end(&self, partition: i32, end: i64) {
+        self.received.lock().ends.insert(partition, end);
     }
 
-    /// Below what no partition should end, by partition.
+    /// The end of each partition as far as this client knows. No partition that is intact ends earlier.
     pub(super) fn known_ends(&self) -> BTreeMap<i32, i64> {
-        self.delivered.lock().unwrap_or_else(PoisonError::into_inner).ends.clone()
+        self.received.lock().ends.clone()
     }
 
-    /// How records were lost that were there before those delivered, if so.
+    /// Describes how the topic has lost records, if a delivered record shows it.
     pub(super) fn lost_records(&self) -> Option<String> {
-        let (partition, offset, end) = self.delivered.lock().unwrap_or_else(PoisonError::into_inner).behind?;
+        let (partition, offset, end) = self.received.lock().too_low?;
         Some(format!("partition {partition} gave offset {offset} to a record and had {end} before"))
     }
 }
 
-/// Whether librdkafka speaks of a producer that a newer one has taken over from: an ordinary end, and whoever publishes is
-/// told. It says so once as the transaction's failure, and once as the client's.
-fn is_takeover(text: &str) -> bool {
-    TAKEOVERS.iter().any(|code| {
+/// Whether an event of librdkafka says that a newer producer has fenced this one, which is not a fault. librdkafka reports it as text,
+/// once for the transaction and once for the client.
+fn is_fencing(text: &str) -> bool {
+    FENCED.iter().any(|code| {
         // `Fenced (Local: This instance ...)`
         let name_and_text = code.to_string();
         let own_text = name_and_text.split_once(" (").and_then(|(_name, text)| text.strip_suffix(')'));
@@ -123,25 +113,25 @@ fn is_takeover(text: &str) -> bool {
 impl ClientContext for Events {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
-            _ if is_takeover(message) => {
+            _ if is_fencing(message) => {
                 tracing::debug!(client = self.role, facility, "{message}")
             }
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(client = self.role, facility, "{message}");
             }
-            // What matters of the rest comes as an error too; these lines come with every attempt to connect.
+            // Every attempt to connect logs these lines. The important ones are reported as errors, too.
             _ => tracing::debug!(client = self.role, facility, "{message}"),
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        if is_takeover(&error.to_string()) || is_takeover(reason) {
+        if is_fencing(&error.to_string()) || is_fencing(reason) {
             return;
         }
         if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
-            *self.insecurity.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+            self.received.lock().security_failure = Some(reason.to_owned());
         }
-        self.note_trouble(&error, reason);
+        self.record_trouble(&error, reason);
     }
 }
 
@@ -154,24 +144,23 @@ impl ProducerContext for Events {
         match result {
             Err((error, message)) => {
                 let key = || String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-                let mut failed = self.failed_delivery.lock().unwrap_or_else(PoisonError::into_inner);
-                failed.get_or_insert_with(|| (error.clone(), key()));
+                self.received.lock().failed_delivery.get_or_insert_with(|| (error.clone(), key()));
             }
-            // The brokers do not remember the offset of a record that was sent again long after they took it.
+            // The brokers have no offset for a record that was resent long after they accepted it.
             Ok(message) if message.offset() < 0 => {}
             Ok(message) => {
                 let (partition, offset) = (message.partition(), message.offset());
-                let mut delivered = self.delivered.lock().unwrap_or_else(PoisonError::into_inner);
-                let end = delivered.ends.insert(partition, offset + 1).unwrap_or(0);
+                let mut received = self.received.lock();
+                let end = received.ends.insert(partition, offset + 1).unwrap_or(0);
                 if offset < end {
-                    delivered.behind = Some((partition, offset, end));
+                    received.too_low = Some((partition, offset, end));
                 }
             }
         }
     }
 }
 
-/// Creates a client. `tuning` can be overridden by the settings' extras, `fixed` cannot.
+/// Creates a client. The operator's settings override `tuning`, and `fixed` overrides the operator's settings.
 pub(super) fn create<T: FromClientConfigAndContext<Events>>(
     settings: &KafkaSettings,
     role: &'static str,
@@ -181,7 +170,7 @@ pub(super) fn create<T: FromClientConfigAndContext<Events>>(
     let mut config = ClientConfig::new();
     let extra = settings.extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let tuned = TUNING.into_iter().chain(tuning.iter().copied());
-    // Brokers that create topics on demand would create a deleted one with their defaults. A producer asks for it unless told not to.
+    // Otherwise a producer has the brokers recreate a deleted topic with their defaults.
     let common = [("bootstrap.servers", settings.brokers.as_str()), ("allow.auto.create.topics", "false")];
     let fixed = common.into_iter().chain(fixed.iter().copied());
     for (name, value) in tuned.chain(extra).chain(fixed) {
@@ -193,7 +182,7 @@ pub(super) fn create<T: FromClientConfigAndContext<Events>>(
     config.create_with_context(Events::new(role)).map_err(|error| creation_error(&settings.extra, &error))
 }
 
-/// Hears what a client that is never polled was told since the last time, so that it does not pile up.
+/// Handles the pending events of a client that is never polled for records, so that they do not accumulate.
 pub(super) fn drain_events(client: &BaseConsumer<Events>) {
     for _ in 0..EVENTS_DROPPED_A_CALL {
         if client.poll(DRAIN_TIME).is_none() {
@@ -202,8 +191,7 @@ pub(super) fn drain_events(client: &BaseConsumer<Events>) {
     }
 }
 
-/// What the brokers know of the topic. An error says why they do not let us in, if that is it: librdkafka's own says no more
-/// than that they are not there.
+/// Fetches the topic's metadata. If the brokers rejected the client for a security reason, the error includes the reason.
 pub(super) fn fetch_topic(
     client: &BaseConsumer<Events>,
     topic: &str,
@@ -214,14 +202,16 @@ pub(super) fn fetch_topic(
     if fetched.is_err() {
         drain_events(client);
     }
-    let mut insecurity = client.context().insecurity.lock().unwrap_or_else(PoisonError::into_inner);
-    fetched.inspect(|_| *insecurity = None).map_err(|error| match (log_error(doing, &error), &*insecurity) {
-        (LogError::Unavailable(text), Some(reason)) => LogError::Unavailable(format!("{text}: {reason}")),
-        (error, _) => error,
+    let security_failure = &mut client.context().received.lock().security_failure;
+    fetched.inspect(|_| *security_failure = None).map_err(|error| {
+        match (log_error(doing, &error), &*security_failure) {
+            (LogError::Unavailable(text), Some(reason)) => LogError::Unavailable(format!("{text}: {reason}")),
+            (error, _) => error,
+        }
     })
 }
 
-/// How many partitions the topic has.
+/// The number of the topic's partitions.
 pub(super) fn partition_count(client: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<u32, LogError> {
     let metadata = fetch_topic(client, topic, "asking for the topic's partitions", deadline)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
@@ -235,7 +225,7 @@ pub(super) fn partition_count(client: &BaseConsumer<Events>, topic: &str, deadli
     }
 }
 
-/// Where a partition begins and ends now.
+/// The start and end of a partition.
 pub(super) fn watermarks(
     client: &BaseConsumer<Events>,
     topic: &str,
@@ -248,17 +238,17 @@ pub(super) fn watermarks(
     Ok((low.max(0) as u64, high.max(0) as u64))
 }
 
-/// What is left until `deadline`; at least a millisecond, as nothing at all means for ever to some of librdkafka's calls.
+/// The time until `deadline`, at least a millisecond: zero means no limit to some of librdkafka's calls.
 pub(super) fn time_left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
 }
 
-/// What an error of Kafka's means to a user of the log.
+/// The error for a user of the log.
 pub(super) fn log_error(doing: &str, error: &KafkaError) -> LogError {
     use RDKafkaErrorCode as Code;
     let text = format!("{doing}: {error}");
     match error.rdkafka_error_code() {
-        Some(code) if TAKEOVERS.contains(&code) => LogError::Fenced(text),
+        Some(code) if FENCED.contains(&code) => LogError::Fenced(text),
         Some(
             Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
@@ -274,7 +264,8 @@ pub(super) fn log_error(doing: &str, error: &KafkaError) -> LogError {
     }
 }
 
-/// An error of the producer's. Once a newer publisher is open, every one means that this one is fenced, whatever it says.
+/// The error for a user of a producer. After a fatal error (fencing is one) every later error only follows from it, so the fatal error
+/// is returned.
 pub(super) fn publish_error(producer: &BaseProducer<Events>, doing: &str, error: &KafkaError) -> LogError {
     match producer.client().fatal_error() {
         Some((code, reason)) => {
@@ -293,20 +284,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_takeover_is_told_from_what_is_really_fatal() {
-        for takeover in [
+    fn fencing_is_distinguished_from_fatal_errors() {
+        for fencing in [
             "[thrd:main]: Fatal error: Local: This instance has been fenced by a newer instance: Failed to add offsets",
             "[thrd:main]: Fatal transaction error: Failed: Local: This instance has been fenced by a newer instance (_FENCED)",
             "Fatal error: Broker: Producer attempted an operation with an old epoch: Failed to end transaction",
             &KafkaError::Global(RDKafkaErrorCode::Fenced).to_string(),
         ] {
-            assert!(is_takeover(takeover), "{takeover}");
+            assert!(is_fencing(fencing), "{fencing}");
         }
         for fatal in [
             "[thrd:main]: Fatal error: Broker: Broker received an out of order sequence number: Failed to send",
             &KafkaError::Global(RDKafkaErrorCode::Fatal).to_string(),
         ] {
-            assert!(!is_takeover(fatal), "{fatal}");
+            assert!(!is_fencing(fatal), "{fatal}");
         }
     }
 }

@@ -1,5 +1,9 @@
-//! A publisher's position as the brokers keep it: the committed offset of a consumer group that has the publisher's name, with
-//! where the topic ended as its metadata.
+//! A publisher's position, stored in Kafka as the committed offset of a consumer group called like the publisher, on the topic's
+//! partition 0. It is committed in the transaction of its records, so the two are atomic. No consumer is ever in the group. The
+//! offset's metadata has the sums of the partitions' ends and starts.
+//!
+//! KAFKA-20734: brokers of Kafka 4 that were all away at once may lose the end of a transaction that they answered as committed. Its
+//! offset then stays pending, and a read of committed offsets waits for ever. [`end_transactions`] repairs that.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,47 +17,45 @@ use super::KafkaSettings;
 use super::client::{Events, create, log_error, publish_error, time_left};
 use crate::LogError;
 
-/// How long to wait before the committed position is asked for again (its partition is on the move, say).
+/// The pause before the committed offset is read again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// How long a transaction may take to end that its producer no longer waits for. It takes milliseconds.
+/// How long the brokers may take to end a transaction that its producer has left. Usually it takes milliseconds.
 const SETTLING_TIME: Duration = Duration::from_secs(1);
-/// How many times in a row it must not have ended, while the brokers answer another question.
-const LEFT_OPEN_IN_A_ROW: u32 = 2;
-/// The partition whose committed offset holds the position. Every topic has it.
+/// How many times in a row this must fail, while the brokers answer other requests, to count as KAFKA-20734.
+const MIN_PENDING_READS: u32 = 2;
+/// The partition whose committed offset is the position. Every topic has it.
 const PARTITION: i32 = 0;
-/// The partition whose committed offset has [`MARK`] as its metadata, or nothing to say. Most topics have it.
+/// The partition whose committed offset has [`MARK`] as its metadata, or nothing.
 const MARKED_PARTITION: i32 = 1;
-/// Says that a publisher has [ended transactions](end_transactions), and that none has published since then.
+/// Says that [`end_transactions`] ran and that nothing was committed since.
 const MARK: &str = "left open";
 
-/// A position as it was committed.
-pub(super) struct Noted {
-    pub(super) position: u64,
-    /// Where the topic's partitions ended before the batch it came with, added up. Its brokers keep the totals as the offset's
-    /// metadata, which has room for little.
-    pub(super) total: i64,
-    /// Where they began, added up, as far as whoever published has made up for it; `None` where it was not noted.
-    pub(super) begun: Option<i64>,
+/// A position that was committed.
+pub(super) struct StoredPosition {
+    pub(super) value: u64,
+    /// The sum of the partitions' ends before its transaction.
+    pub(super) ends: i64,
+    /// The sum of the partitions' starts when the log last had the state of every account; `None` if it was not stored.
+    pub(super) starts: Option<i64>,
 }
 
-/// What the brokers keep of a publisher.
-pub(super) struct Kept {
-    pub(super) noted: Option<Noted>,
-    /// Whether transactions were [left open](end_transactions), and nothing has been published since.
+/// What the brokers store of a publisher.
+pub(super) struct Stored {
+    pub(super) position: Option<StoredPosition>,
+    /// Whether the mark is set.
     pub(super) is_marked: bool,
 }
 
-/// Reads the position back, and gives what it takes to write it. `producers` are those of the publisher that is opened, on a
-/// topic with so many `partitions`: they have fenced all before them.
+/// Reads what is stored, and returns the group for storing it again. `producers` are those of the publisher that is opened, on a topic
+/// with `partitions`; they have fenced all earlier ones.
 ///
-/// The offsets are read "committed": one whose transaction is still being ended is waited for, not passed over. If it is not the
-/// brokers that are slow, it would be waited for in vain.
-pub(super) fn kept(
+/// The offsets are read "committed": the read waits for a transaction that is being ended.
+pub(super) fn fetch(
     settings: &KafkaSettings,
     name: &str,
     (producers, partitions): (&[BaseProducer<Events>], u32),
     deadline: Instant,
-) -> Result<(ConsumerGroupMetadata, Kept), LogError> {
+) -> Result<(ConsumerGroupMetadata, Stored), LogError> {
     let consumer = |isolation| -> Result<BaseConsumer<Events>, LogError> {
         let fixed = [("group.id", name), ("isolation.level", isolation), ("enable.auto.commit", "false")];
         create(settings, "publisher's position", &[], &fixed)
@@ -63,12 +65,12 @@ pub(super) fn kept(
         .group_metadata()
         .ok_or_else(|| LogError::Unavailable("librdkafka has no metadata for the position's group".to_owned()))?;
     let mut uncommitted = None;
-    for _ in 0..LEFT_OPEN_IN_A_ROW {
+    for _ in 0..MIN_PENDING_READS {
         match read(&committed, &settings.topic, deadline.min(Instant::now() + SETTLING_TIME)) {
             Err(LogError::Unavailable(_)) => {}
-            said => return Ok((group, said?)),
+            stored => return Ok((group, stored?)),
         }
-        // Brokers that are slow or away do not say this either.
+        // Fails if the brokers are slow or away.
         let uncommitted = match &uncommitted {
             Some(consumer) => consumer,
             None => uncommitted.insert(consumer("read_uncommitted")?),
@@ -81,37 +83,37 @@ pub(super) fn kept(
     }
     tracing::warn!("Kafka has left a transaction open that it had ended (KAFKA-20734): it is being ended");
     end_transactions(producers, &settings.topic, &group, deadline)?;
-    let kept = read(&committed, &settings.topic, deadline)?;
-    Ok((group, kept))
+    let stored = read(&committed, &settings.topic, deadline)?;
+    Ok((group, stored))
 }
 
-fn read(consumer: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<Kept, LogError> {
+fn read(consumer: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<Stored, LogError> {
     loop {
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, PARTITION);
         asked.add_partition(topic, MARKED_PARTITION);
         let answer = consumer.committed_offsets(asked, time_left(deadline)).and_then(|answer| {
-            let mut kept = Kept { noted: None, is_marked: false };
+            let mut stored = Stored { position: None, is_marked: false };
             for element in answer.elements() {
                 match (element.partition(), element.offset()) {
                     (PARTITION, offset) => {
                         element.error()?;
-                        let mut totals = element.metadata().split(' ').map(|total| total.parse().ok());
-                        let (total, begun) = (totals.next().flatten().unwrap_or(0), totals.next().flatten());
-                        if let Offset::Offset(position) = offset {
-                            let noted = |position| Noted { position, total, begun };
-                            kept.noted = u64::try_from(position).ok().map(noted);
+                        let mut sums = element.metadata().split(' ').map(|sum| sum.parse().ok());
+                        let (ends, starts) = (sums.next().flatten().unwrap_or(0), sums.next().flatten());
+                        if let Offset::Offset(offset) = offset {
+                            let value = u64::try_from(offset).ok();
+                            stored.position = value.map(|value| StoredPosition { value, ends, starts });
                         }
                     }
                     (_, Offset::Offset(_)) => {
                         element.error()?;
-                        kept.is_marked = element.metadata() == MARK;
+                        stored.is_marked = element.metadata() == MARK;
                     }
                     // A topic with one partition.
                     _none => {}
                 }
             }
-            Ok(kept)
+            Ok(stored)
         });
         match answer.map_err(|error| log_error("reading the publisher's position", &error)) {
             Err(LogError::Unavailable(_)) if Instant::now() < deadline => thread::park_timeout(RETRY_PAUSE),
@@ -120,16 +122,11 @@ fn read(consumer: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Resu
     }
 }
 
-/// Has the brokers commit what they hold of transactions that they themselves count as ended, and a mark that says so.
+/// Ends transactions that the brokers have left open (KAFKA-20734), by committing an empty transaction of each producer, and sets the
+/// mark.
 ///
-/// Brokers of Kafka 4 that all were away at once can lose the end of a transaction that they had answered as committed
-/// (KAFKA-20734: what has no leader for a moment they take for deleted). Its offset stays pending for ever then, and whoever reads
-/// "committed" waits for ever. The end of the producer's next transaction is its end too. What is pending is a position behind the
-/// last of its records, and nobody but these two could still send another.
-///
-/// The records before it are not certain for that: in each of the topic's partitions they wait for the next one of that producer,
-/// and if the transaction was to be aborted, it may have been so there
-/// ([`may_lose_records`](crate::Publisher::may_lose_records)). The mark tells every publisher, until one has published.
+/// The records of such a transaction may have been aborted in some partitions, so the mark makes
+/// [`may_lose_records`](crate::Publisher::may_lose_records) true for every publisher until one has committed.
 fn end_transactions(
     producers: &[BaseProducer<Events>],
     topic: &str,
@@ -147,16 +144,16 @@ fn end_transactions(
     Ok(())
 }
 
-/// What is committed in a transaction to note `position`, beside the totals of where the topic's partitions ended and began (see
-/// [`Noted`]), and to take the mark away if there is one.
+/// The offsets that a transaction commits to store `position` with the sums of the partitions' ends and starts, and to remove the mark
+/// if `is_marked`.
 pub(super) fn offsets(
     topic: &str,
     position: i64,
-    (total, begun): (i64, i64),
+    (ends, starts): (i64, i64),
     is_marked: bool,
 ) -> Result<TopicPartitionList, KafkaError> {
     let mut offsets = TopicPartitionList::new();
-    add_offset(&mut offsets, topic, PARTITION, position, &format!("{total} {begun}"))?;
+    add_offset(&mut offsets, topic, PARTITION, position, &format!("{ends} {starts}"))?;
     if is_marked {
         add_offset(&mut offsets, topic, MARKED_PARTITION, 0, "")?;
     }

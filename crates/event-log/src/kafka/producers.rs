@@ -1,9 +1,7 @@
-//! The two producers of a publisher, and how they are tuned.
+//! The two producers of a publisher.
 //!
-//! They take turns. The brokers write a transaction's markers after they have answered its commit, and tell whoever
-//! begins another meanwhile to come again: librdkafka rests 20 ms then. The other producer has no transaction under way, so it
-//! begins at once. Transactions one behind the other take 2.7 ms that way instead of 5.2 (p99 11 instead of 24; both medians
-//! of three runs by turns). Never are two of them under way: what is fenced with one producer is fenced with both.
+//! They take turns, a transaction each, because brokers write a transaction's markers after they answer its commit and reject the
+//! producer's next transaction until then (decision 0010). At most one transaction is open.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,25 +12,23 @@ use super::KafkaSettings;
 use super::client::{Events, create, publish_error, time_left};
 use crate::LogError;
 
-/// The publisher's own `PUBLISH_TIMEOUT` for librdkafka: no record and no request waits longer.
+/// The publisher's `PUBLISH_TIMEOUT`, for records and requests in librdkafka.
 const PUBLISH_TIMEOUT_MS: &str = "10000";
-/// The longest pause between attempts to connect. A step of a transaction ends with an attempt, so with librdkafka's ten
-/// seconds a batch could take twice its time.
+/// The longest pause between attempts to connect. With librdkafka's default of ten seconds a batch could take twice its time.
 const RECONNECT_BACKOFF_MAX_MS: &str = "500";
-/// The first pause before a request is tried again. A transaction that begins while the brokers still write the markers of
-/// the last one is told to try again; with librdkafka's 100 ms that is the slowest percent of all batches.
+/// The first pause before a retry. Brokers reject a transaction while they write the markers of the last one; librdkafka's default of
+/// 100 ms would be the p99 of a batch.
 const RETRY_BACKOFF_MS: &str = "5";
-/// When the brokers give up a transaction whose publisher died. It must be longer than a batch may take.
+/// When the brokers abort a transaction whose publisher died: longer than a batch may take.
 const TRANSACTION_TIMEOUT_MS: &str = "15000";
-/// How many records, and KiB of them, the brokers may be behind; one more waits.
+/// The most records, and KiB of records, in librdkafka's queue.
 const MAX_UNDELIVERED: &str = "100000";
 const MAX_UNDELIVERED_KIB: &str = "262144";
 
-/// Both producers of the publisher called `name`, with batches of up to `batch_bytes`, once both have fenced those before them.
+/// Opens both producers of the publisher called `name`, with batches of up to `batch_bytes`, and fences the earlier ones.
 ///
-/// One after the other, and the first is the first to publish. So of two publishers that are opened at once one has no first
-/// producer any more, and never comes to use its second. At the same time, one that is in the middle of its turns could be
-/// left its second after its position has been read.
+/// The first producer is opened before the second and publishes first. So of two publishers that are opened at once, one has lost its
+/// first producer and never uses its second.
 pub(super) fn open(
     settings: &KafkaSettings,
     name: &str,
@@ -48,7 +44,7 @@ pub(super) fn open(
     Ok([open(name)?, open(&format!("{name}-2"))?])
 }
 
-/// Below what no partition should end: what either producer knows of it.
+/// The end of each partition as far as either producer knows.
 pub(super) fn known_ends(producers: &[BaseProducer<Events>; 2]) -> BTreeMap<i32, i64> {
     let [first, second] = producers.each_ref().map(|producer| producer.context().known_ends());
     let mut ends = first;
@@ -59,7 +55,7 @@ pub(super) fn known_ends(producers: &[BaseProducer<Events>; 2]) -> BTreeMap<i32,
     ends
 }
 
-/// One of the producers, with batches of up to so many bytes. Nothing is asked of the brokers yet.
+/// Creates a producer with batches of up to `batch_bytes`. Contacts no broker.
 pub(super) fn producer(
     settings: &KafkaSettings,
     name: &str,

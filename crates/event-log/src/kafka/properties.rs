@@ -1,25 +1,23 @@
-//! The settings that an operator may make of librdkafka's own, checked with no broker at hand.
+//! The operator's settings of librdkafka, checked without a broker.
 //!
-//! An operator knows each as a variable: `socket.timeout.ms` as `KAFKA_SOCKET_TIMEOUT_MS`. What is wrong is said in one
-//! line that names the variable. Values may be secrets, so none is repeated here; librdkafka itself repeats numbers and
-//! words of its own vocabulary only.
+//! Each setting is a variable: `socket.timeout.ms` is `KAFKA_SOCKET_TIMEOUT_MS`. An error is one line that names the variable. Values may
+//! be secrets, so no error quotes them; librdkafka itself quotes only numbers and words of its own vocabulary.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::thread::Builder;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaConfRes;
 
-use super::batch_size::BatchSize;
+use super::topic_watch::TopicState;
 use super::{KafkaSettings, group_reader, producers, reader};
 use crate::LogError;
 
-/// Whether TLS, and what else comes with OpenSSL, is in this build.
+/// Whether this build has TLS and SCRAM.
 const HAS_TLS: bool = cfg!(feature = "kafka-tls");
 
-/// Names that librdkafka takes for others: what is set by one of them and by the other would depend on chance.
+/// Aliases and their settings. Two aliases of one setting would override each other in an undefined order.
 const ALIASES: [(&str, &str); 11] = [
     ("acks", "request.required.acks"),
     ("bootstrap.servers", "metadata.broker.list"),
@@ -34,12 +32,11 @@ const ALIASES: [(&str, &str); 11] = [
     ("sasl.oauthbearer.client.credentials.client.secret", "sasl.oauthbearer.client.secret"),
 ];
 
-/// What cannot be set, and why: each by its [`canonical`] name. The clients fix the most of these.
-const REFUSED: [(&str, &str); 23] = [
+/// The settings on which the log's guarantees rest, by their [`canonical`] names, and why an operator cannot set them.
+const REFUSED: [(&str, &str); 18] = [
     ("metadata.broker.list", "KAFKA_BROKERS says where Kafka is"),
     ("request.required.acks", LOSES_EVENTS),
     ("enable.idempotence", LOSES_EVENTS),
-    ("enable.gapless.guarantee", LOSES_EVENTS),
     ("queuing.strategy", LOSES_EVENTS),
     ("transactional.id", "it is how one account service at a time publishes, and is named after its database"),
     ("partitioner", "an account's events would move to another partition, and lose their order"),
@@ -48,11 +45,7 @@ const REFUSED: [(&str, &str); 23] = [
     ("group.instance.id", "all clients of a process would go by it, and the brokers refuse transactions with it"),
     ("enable.auto.commit", COMMITS),
     ("auto.commit.enable", COMMITS),
-    ("auto.commit.interval.ms", COMMITS),
     ("enable.auto.offset.store", COMMITS),
-    ("offset.store.method", COMMITS),
-    ("offset.store.path", COMMITS),
-    ("offset.store.sync.interval.ms", COMMITS),
     ("auto.offset.reset", "whoever has no position begins at the start, or accounts would be missing"),
     ("isolation.level", "each client reads as its work needs it"),
     ("enable.partition.eof", "the end of a partition would be taken for trouble"),
@@ -60,26 +53,26 @@ const REFUSED: [(&str, &str); 23] = [
     ("statistics.interval.ms", "nobody reads them, and they would pile up"),
     ("log.level", "LOG_LEVEL says how much is logged"),
 ];
-/// The ways to prove who a client is that need no library besides OpenSSL.
+/// The SASL mechanisms that need no library besides OpenSSL.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
-/// Files that are looked at here first: librdkafka says of a missing one that OpenSSL's "system lib" failed.
+/// Files whose existence is checked here, because librdkafka's error does not name a missing file.
 const PEM_FILES: [&str; 3] = ["ssl.ca.location", "ssl.certificate.location", "ssl.key.location"];
-/// What librdkafka takes for a file's name to look for it by itself.
+/// The file name that makes librdkafka search for the file.
 const SEARCH: &str = "probe";
 const LOSES_EVENTS: &str = "events would be lost, repeated or out of order";
 const COMMITS: &str = "a position is committed only when what is before it has taken effect";
 
-/// The variable by which an operator sets librdkafka's setting `name`.
+/// The variable that sets librdkafka's setting `name`.
 pub fn kafka_variable(name: &str) -> String {
     format!("KAFKA_{}", name.to_uppercase().replace('.', "_"))
 }
 
-/// The one name by which clients are told a setting that has several.
+/// The name of a setting that may have aliases.
 pub(super) fn canonical(name: &str) -> &str {
     ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name)
 }
 
-/// Says what is wrong with the settings' extras, in one line; nothing if they are all right.
+/// Checks the operator's settings. The error is one line.
 pub(super) fn check(settings: &KafkaSettings) -> Result<(), LogError> {
     let extra = &settings.extra;
     if extra.is_empty() {
@@ -111,7 +104,7 @@ fn check_one(name: &str, value: &str) -> Result<(), String> {
         Err(KafkaError::ClientConfig(_, reason, ..)) => {
             Err(format!("invalid value for {variable}: {}", one_line(&reason)))
         }
-        // It quotes the value.
+        // This error would quote the value.
         Err(KafkaError::Nul(_)) => Err(format!("invalid value for {variable}: there is a NUL in it")),
         Err(error) => Err(format!("invalid value for {variable}: {error}")),
     }
@@ -130,7 +123,7 @@ fn without_tls(variable: &str) -> String {
     format!("{variable} asks for what this build leaves out, TLS and SCRAM: build with --features kafka-tls")
 }
 
-/// What librdkafka passes over, though it is never meant: nothing encrypted, or nobody authenticated.
+/// Refuses settings that would silently disable encryption or authentication.
 fn check_security(extra: &[(String, String)]) -> Result<(), String> {
     let find = |wanted: &str| extra.iter().find(|(name, _)| canonical(name) == wanted);
     let protocol = find("security.protocol").map_or("plaintext".to_owned(), |(_, value)| value.to_lowercase());
@@ -167,22 +160,21 @@ fn check_security(extra: &[(String, String)]) -> Result<(), String> {
     }
 }
 
-/// Makes each kind of client once, with no brokers to connect to: what one setting makes of another comes out only there.
+/// Creates a client of each kind without brokers, which finds settings that contradict each other.
 fn check_clients(settings: &KafkaSettings) -> Result<(), LogError> {
     let nowhere = KafkaSettings { brokers: String::new(), ..settings.clone() };
     let name = "tandem-check";
-    let batch_bytes = BatchSize::new(settings, Arc::default()).bytes();
-    producers::producer(&nowhere, name, batch_bytes).map(drop)?;
+    producers::producer(&nowhere, name, TopicState::new(settings).batch_bytes()).map(drop)?;
     let consumers = [reader::consumer(&nowhere)?, group_reader::consumer(&nowhere, name)?];
-    // Each takes 100 ms to close, for which no start need wait; without a thread this one does it.
+    // Closing a consumer takes 100 ms, for which the start does not wait.
     let _ = Builder::new().name("kafka-check".to_owned()).spawn(|| drop(consumers));
     Ok(())
 }
 
-/// What librdkafka has against these settings together, with the variables that it speaks of.
+/// The error that librdkafka refuses the combination of settings, with the variables that its text names.
 pub(super) fn creation_error(extra: &[(String, String)], error: &KafkaError) -> LogError {
     let reason = match error {
-        // Its own text quotes the value.
+        // This error's own text would quote the value.
         KafkaError::ClientConfig(_, reason, ..) => one_line(reason),
         error => one_line(&error.to_string()),
     };
@@ -209,7 +201,7 @@ mod tests {
                 _ => "3",
             };
             let config = ClientConfig::new().set(alias, value).create_native_config();
-            // What is not in this build cannot be read either.
+            // This build has no TLS.
             let Ok(config) = config else { continue };
             assert_eq!(config.get(name).unwrap(), value, "{alias}");
         }

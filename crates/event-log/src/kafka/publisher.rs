@@ -1,24 +1,17 @@
-//! Publishing to Kafka, in transactions that have the publisher's position with them.
+//! Publishing to Kafka in transactions.
 //!
-//! Batches that follow each other share a transaction for a while: to tell the coordinator of each partition, to commit the
-//! position and to write the markers takes longer than the batch. Views read uncommitted and need not wait for that.
+//! - Fencing: opening a publisher initializes its transactional ids, after which the brokers reject the earlier producers.
+//! - Position: it is stored as the committed offset of a consumer group called like the publisher, in the transaction of its records
+//!   (`position`). Brokers forget an offset after `offsets.retention.minutes`, so an idle publisher commits its position again.
+//! - Consecutive batches share a transaction of about 100 ms, because committing takes longer than a batch. Views read uncommitted
+//!   and do not wait for the commit.
+//! - A topic that is deleted and recreated accepts the next batch without an error, but its offsets restart at 0. So the publisher
+//!   compares offsets with the earlier ones: before each commit, regularly while idle, and when it opens. If they went back, the
+//!   position is void: the next publisher reports no position, and the relay publishes the current state of every account.
+//! - Records deleted from the topic's start show by the partitions' start offsets, which compaction never moves. A publisher that finds
+//!   them moved reports that the log may have lost records.
 //!
-//! The position is the committed offset of the consumer group that has the publisher's name, on the topic's partition 0.
-//! Kafka commits it in the same transaction as the records, so the two never disagree. No consumer is ever in that group.
-//!
-//! A topic that is deleted and made anew takes the next batch as if nothing had happened. But offsets begin at 0 again, so
-//! they are compared with those before: of each batch before it is committed, now and then while there is none, and when a
-//! publisher is opened, for the position has the partitions' ends with it. If they went back, the position counts no more:
-//! whoever publishes next sees that the log has nothing of what was published, and makes up for it.
-//!
-//! Records that somebody has deleted from the topic's start show by where the partitions begin, which the position has with it
-//! too. Compaction never moves that. A publisher that finds it moved says that the log may have lost records, once.
-//!
-//! Brokers forget a position that nobody has committed for `offsets.retention.minutes`. So it is committed again while there is
-//! nothing to publish.
-//!
-//! The producers are polled here and not by a thread of librdkafka's binding: that one sleeps up to 100 ms where a
-//! commit waits for it.
+//! The producers are polled here. The polling thread of librdkafka's binding would delay a commit by up to 100 ms.
 
 use std::sync::Arc;
 use std::thread;
@@ -29,86 +22,79 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, PurgeConfig};
 
-use super::batch_size::BatchSize;
 use super::client::{Events, partition_count, publish_error, time_left, watermarks};
+use super::topic_watch::{TopicState, is_refusal};
 use super::{KafkaSettings, position, producers, topic};
-use crate::{LogError, Publisher, Record};
+use crate::{LogError, Publisher, Record, position_out_of_range, spent_publisher};
 
 /// How long opening may take. A new transactional producer takes about half a second to get its id.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a batch may take until librdkafka has it, and a commit until the brokers have all.
+/// How long librdkafka may take to accept a batch, and the brokers to commit a transaction.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a transaction goes on, for whatever more there is to publish. Those who read committed wait so much longer; Kafka
-/// Streams, too, commits at this interval where it is exactly-once. With 20 ms, and a fetch of the card closer's for each record, two
-/// cores with the brokers on them took half as long again from commit to view (p50, at 1,000 events a second).
+/// How long a transaction stays open for further batches. Consumers that read committed wait that much longer. It is the interval of
+/// Kafka Streams with exactly-once semantics.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
-/// How long records gather under load: a batch costs this process and the brokers about as much as twenty requests to the
-/// account service. Measured with all of them on two cores and 64 connections, as shares of what pgbench reached: 0.42 without,
-/// 0.47 with 5 ms and 0.49 with 10 ms.
+/// How long to gather records under load: a batch costs this process and the brokers as much as twenty requests do.
 const GATHERING_TIME: Duration = Duration::from_millis(10);
-/// From so many records in one batch on.
-const GATHERED: usize = 16;
-/// How long an abort may take. It is a courtesy to those who read committed: opening the next publisher does it too.
+/// The size of a batch that counts as load.
+const GATHERING_MIN_RECORDS: usize = 16;
+/// How long an abort may take. Opening the next publisher aborts the transaction as well.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often a producer with records under way is looked at. The client's own blocking poll never returns early.
+/// How often a producer is polled while records are in flight. librdkafka's own blocking poll never returns early.
 const DRAIN_PAUSE: Duration = Duration::from_micros(100);
-/// How often a publisher with nothing to publish looks whether the topic still has its records.
+/// How often an idle publisher checks whether the topic still has its records.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How long the brokers may take to say so.
+/// How long such a check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many times in a row the topic must look lost: a new leader may not know at once how far it has got.
-const LOST_IN_A_ROW: u32 = 2;
-/// How often a publisher with nothing to publish commits its position again. Brokers forget it after a minute at the least, and
-/// after a week by default.
+/// How many checks in a row must find records lost: a new leader may report too low an end at first.
+const MIN_LOST_CHECKS: u32 = 2;
+/// How often an idle publisher commits its position again. Brokers keep it for a minute at least, and for a week by default.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(30);
-/// How many of librdkafka's events are heard at each check, at most.
-const EVENTS_HEARD_A_CHECK: usize = 1_000;
+/// The most events of librdkafka that a check handles.
+const EVENTS_A_CHECK: usize = 1_000;
 
 pub(super) struct KafkaPublisher {
-    /// They take turns, a batch each. Opening a publisher fences both of an earlier one.
+    /// They take turns, a transaction each.
     producers: [BaseProducer<Events>; 2],
-    /// Whose turn it is.
+    /// The index of the producer whose turn it is.
     turn: usize,
-    /// Asks about the topic. The producer would say where open transactions of others begin instead of where it ends.
+    /// Fetches the topic's ends. A producer would report where open transactions of others begin.
     client: Arc<BaseConsumer<Events>>,
     topic: String,
     group: ConsumerGroupMetadata,
-    batches: Arc<BatchSize>,
-    /// How many bytes a batch may have.
+    state: Arc<TopicState>,
+    /// The batch size of the producers.
     batch_bytes: u64,
     position: Option<u64>,
-    /// When the position was last committed, by this publisher.
+    /// When this publisher last committed the position.
     committed_at: Option<Instant>,
-    /// Where the topic's partitions began, added up, when the log last had the state of everything.
-    begun: i64,
+    /// The sum of the partitions' start offsets when the log last had the state of every account.
+    starts: i64,
     /// Whether records were deleted from the topic's start since then.
     is_cut: bool,
-    /// Whether its records may be lost, and the brokers still have a mark of it. Whoever opened it has taken note by the first
-    /// commit.
+    /// Whether the position carries the mark that transactions may have been aborted (`position`). The next commit removes it.
     is_marked: bool,
-    /// The transaction under way.
+    /// The open transaction.
     open: Option<Open>,
-    /// Set after an error. Whether the batch was committed is known to the brokers only: a new publisher asks them.
+    /// Set after an error. Only the brokers know whether the transaction was committed; a new publisher asks them.
     spent: bool,
-    /// When to look whether the topic has its records.
     next_check: Instant,
-    /// How many times in a row it had not.
-    lost_in_a_row: u32,
+    /// How many checks in a row have found records lost.
+    lost_checks: u32,
 }
 
-/// A transaction that has records, and no position yet.
+/// A transaction that has records and no position yet.
 struct Open {
     since: Instant,
     position: u64,
-    /// Where the topic's partitions ended before it, added up. If it is no more that topic, whoever reads the position finds
-    /// less there.
-    total_before: i64,
+    /// The sum of the partitions' ends before the transaction. In a recreated topic the sum is smaller.
+    ends_before: i64,
 }
 
-/// What has become of the topic since the last look.
-enum Fate {
+/// The condition of the topic's records.
+enum Condition {
     Whole,
-    /// It is gone, or was made anew.
+    /// The topic is missing or was recreated.
     Lost,
     /// Records were deleted from its start.
     Cut,
@@ -118,44 +104,42 @@ impl KafkaPublisher {
     pub(super) fn open(
         settings: &KafkaSettings,
         client: Arc<BaseConsumer<Events>>,
-        batches: &Arc<BatchSize>,
+        state: Arc<TopicState>,
         name: &str,
     ) -> Result<KafkaPublisher, LogError> {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         let partitions = partition_count(&client, &settings.topic, deadline)?;
-        let batch_bytes = batches.bytes();
+        let batch_bytes = state.batch_bytes();
         let producers = producers::open(settings, name, batch_bytes, deadline)?;
-        let (group, kept) = position::kept(settings, name, (&producers, partitions), deadline)?;
-        let mut begins = 0;
+        let (group, stored) = position::fetch(settings, name, (&producers, partitions), deadline)?;
+        let mut starts = 0;
         for partition in 0..partitions {
-            let (begin, end) = watermarks(&client, &settings.topic, partition, deadline)?;
-            begins += begin as i64;
-            producers.iter().for_each(|producer| producer.context().note_end(partition as i32, end as i64));
+            let (start, end) = watermarks(&client, &settings.topic, partition, deadline)?;
+            starts += start as i64;
+            producers.iter().for_each(|producer| producer.context().set_end(partition as i32, end as i64));
         }
-        // A position in a topic that is shorter than it was then is that of one that was there before.
-        let total = producers::known_ends(&producers).values().sum::<i64>();
-        let noted = kept.noted.filter(|noted| total >= noted.total.max(1));
-        let begun = noted.as_ref().and_then(|noted| noted.begun).unwrap_or(begins);
-        let position = noted.map(|noted| noted.position);
-        let is_cut = begins > begun && batches.is_compacted();
-        let next_check = Instant::now() + CHECK_INTERVAL;
+        // The position is void if the topic is shorter than it was when the position was stored.
+        let ends = producers::known_ends(&producers).values().sum::<i64>();
+        let position = stored.position.filter(|position| ends >= position.ends.max(1));
+        let known_starts = position.as_ref().and_then(|position| position.starts).unwrap_or(starts);
+        let is_cut = starts > known_starts && state.is_compacted();
         Ok(KafkaPublisher {
             producers,
             turn: 0,
             client,
             topic: settings.topic.clone(),
             group,
-            batches: Arc::clone(batches),
+            state,
             batch_bytes,
-            position,
+            position: position.map(|position| position.value),
             committed_at: None,
-            begun: if is_cut { begins } else { begun },
+            starts: if is_cut { starts } else { known_starts },
             is_cut,
-            is_marked: kept.is_marked,
+            is_marked: stored.is_marked,
             open: None,
             spent: false,
-            next_check,
-            lost_in_a_row: 0,
+            next_check: Instant::now() + CHECK_INTERVAL,
+            lost_checks: 0,
         })
     }
 
@@ -163,15 +147,15 @@ impl KafkaPublisher {
         &self.producers[self.turn]
     }
 
-    /// Begins a transaction unless one is under way, and sends the records on their way. The next batch need not wait until the
-    /// brokers have this one: the producer is idempotent and keeps the order, and the commit waits for all of them.
+    /// Begins a transaction unless one is open, and sends the records. The next batch need not wait for their delivery: the producer
+    /// is idempotent and keeps the order, and the commit waits for all of them.
     fn append_in_transaction(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         let deadline = Instant::now() + PUBLISH_TIMEOUT;
         if self.open.is_none() {
             let producer = self.producer();
             producer.begin_transaction().map_err(|error| publish_error(producer, "beginning a transaction", &error))?;
-            let total_before = producers::known_ends(&self.producers).values().sum();
-            self.open = Some(Open { since: Instant::now(), position, total_before });
+            let ends_before = producers::known_ends(&self.producers).values().sum();
+            self.open = Some(Open { since: Instant::now(), position, ends_before });
         }
         for record in records {
             self.send(record, deadline)?;
@@ -182,15 +166,15 @@ impl KafkaPublisher {
         Ok(())
     }
 
-    /// Waits until the brokers have what was sent.
+    /// Waits until the brokers have acknowledged what was sent.
     fn await_deliveries(&self, deadline: Instant) -> Result<(), LogError> {
         if !self.drain(deadline) {
             return Err(LogError::Unavailable("the brokers did not take the records in time".to_owned()));
         }
         let producer = self.producer();
         if let Some((error, key)) = producer.context().take_failed_delivery() {
-            return Err(match BatchSize::is_refusal(error.rdkafka_error_code()) {
-                true => self.refused(&error, &key),
+            return Err(match is_refusal(error.rdkafka_error_code()) {
+                true => self.refusal(&error, &key),
                 false => publish_error(producer, "sending the records", &error),
             });
         }
@@ -200,29 +184,27 @@ impl KafkaPublisher {
         }
     }
 
-    /// What it means that the brokers have refused a batch, of which the record with this key is the first.
-    fn refused(&self, error: &KafkaError, key: &str) -> LogError {
-        LogError::Refused(match self.batches.refuse(self.batch_bytes) {
+    /// The error that the brokers refuse a batch whose first record has `key`.
+    fn refusal(&self, error: &KafkaError, key: &str) -> LogError {
+        LogError::Refused(match self.state.record_refusal(self.batch_bytes) {
             true => format!("the brokers refused a batch ({error}), and the next ones are smaller"),
             false => format!("the brokers refuse the record of {key} ({error}), and what comes after it waits"),
         })
     }
 
-    /// Commits the transaction under way, with its position.
+    /// Commits the open transaction with its position.
     fn commit_transaction(&mut self) -> Result<(), LogError> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let (producer, deadline) = (self.producer(), Instant::now() + PUBLISH_TIMEOUT);
         self.await_deliveries(deadline)?;
-        let Ok(offset) = i64::try_from(open.position) else {
-            return Err(LogError::Refused(format!("the position {} does not fit into 63 bits", open.position)));
-        };
-        position::offsets(&self.topic, offset, (open.total_before, self.begun), self.is_marked)
+        let offset = i64::try_from(open.position).map_err(|_| position_out_of_range(open.position))?;
+        position::offsets(&self.topic, offset, (open.ends_before, self.starts), self.is_marked)
             .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .map_err(|error| publish_error(producer, "adding the position", &error))?;
         producer
             .commit_transaction(time_left(deadline))
             .map_err(|error| publish_error(producer, "committing the transaction", &error))?;
-        producer.context().answers();
+        producer.context().record_answer();
         self.position = Some(open.position);
         self.committed_at = Some(Instant::now());
         (self.is_marked, self.is_cut) = (false, false);
@@ -230,7 +212,7 @@ impl KafkaPublisher {
         Ok(())
     }
 
-    /// What a step of publishing came to. After an error this publisher is of no more use.
+    /// Makes this publisher unusable if `result` is an error.
     fn finish(&mut self, result: Result<(), LogError>) -> Result<(), LogError> {
         let Err(error) = result else { return Ok(()) };
         self.spent = true;
@@ -239,28 +221,23 @@ impl KafkaPublisher {
         }
         self.abort();
         if self.producer().context().lost_records().is_some() {
-            self.forget_position();
+            self.reset_position();
         }
-        // Whatever is sent after a batch that was refused fails too, maybe before the refusal is heard.
+        // After a refusal later records fail too, and their error may come first.
         match self.producer().context().take_failed_delivery() {
-            Some((refusal, key)) if BatchSize::is_refusal(refusal.rdkafka_error_code()) => {
-                Err(self.refused(&refusal, &key))
-            }
+            Some((refused, key)) if is_refusal(refused.rdkafka_error_code()) => Err(self.refusal(&refused, &key)),
             _ => Err(error),
         }
     }
 
     fn check_usable(&self) -> Result<(), LogError> {
-        match self.spent {
-            true => Err(LogError::Unavailable("an earlier publish failed: open a new publisher".to_owned())),
-            false => Ok(()),
-        }
+        if self.spent { Err(spent_publisher()) } else { Ok(()) }
     }
 
     /// Commits the position again, without records, if that is due.
     fn refresh_position(&mut self) -> Result<(), LogError> {
         let is_due = self.committed_at.is_none_or(|at| at.elapsed() >= REFRESH_INTERVAL);
-        // What may be lost is told of until something is published, and so is a mark of it.
+        // A commit would end `may_lose_records`.
         if !is_due || self.open.is_some() || self.may_lose_records() {
             return Ok(());
         }
@@ -269,43 +246,42 @@ impl KafkaPublisher {
         self.commit_transaction()
     }
 
-    /// What has become of the topic: whether it is gone or a partition is shorter than it was, and whether records were deleted
-    /// from its start. What the brokers do not say now they say another time, such as where a partition ends that has no leader.
-    fn fate(&self) -> Fate {
+    /// Checks the topic. What the brokers cannot say now, such as the end of a partition without a leader, waits for the next check.
+    fn condition(&self) -> Condition {
         let deadline = Instant::now() + CHECK_TIMEOUT;
-        let ends = producers::known_ends(&self.producers);
         if topic::is_missing(&self.client, &self.topic, deadline).unwrap_or(false) {
-            return Fate::Lost;
+            return Condition::Lost;
         }
-        let mut begins = Some(0);
-        for (partition, end) in ends {
+        let mut starts = Some(0);
+        for (partition, known_end) in producers::known_ends(&self.producers) {
             match watermarks(&self.client, &self.topic, partition as u32, deadline) {
-                Ok((_, found)) if (found as i64) < end => return Fate::Lost,
-                Ok((begin, _)) => begins = begins.map(|total| total + begin as i64),
-                Err(_) => begins = None,
+                Ok((_, end)) if (end as i64) < known_end => return Condition::Lost,
+                Ok((start, _)) => starts = starts.map(|sum| sum + start as i64),
+                Err(_) => starts = None,
             }
         }
-        match begins {
-            Some(begins) if begins > self.begun && self.batches.is_compacted() => Fate::Cut,
-            _ => Fate::Whole,
+        match starts {
+            Some(starts) if starts > self.starts && self.state.is_compacted() => Condition::Cut,
+            _ => Condition::Whole,
         }
     }
 
-    /// Sets the position to 0. The brokers forget it with a topic that is deleted, but not what is committed while it goes.
-    fn forget_position(&self) {
+    /// Commits the position 0. The brokers forget the position with a topic that is deleted, but not one that is committed during the
+    /// deletion.
+    fn reset_position(&self) {
         let (producer, deadline) = (self.producer(), Instant::now() + ABORT_TIMEOUT);
-        let forgotten = producer
+        let reset = producer
             .begin_transaction()
             .and_then(|()| position::offsets(&self.topic, 0, (0, 0), false))
             .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .and_then(|()| producer.commit_transaction(time_left(deadline)));
-        if let Err(error) = forgotten {
-            // The ends that it comes with tell the next publisher the same.
-            tracing::debug!(%error, "the position in the topic that was lost is not set back");
+        if let Err(error) = reset {
+            // The next publisher finds the position void by the ends that are stored with it.
+            tracing::debug!(%error, "the position in a topic that was lost is not reset");
         }
     }
 
-    /// Hands one record to librdkafka, and waits where its queue is full.
+    /// Hands a record to librdkafka, and waits while its queue is full.
     fn send(&self, record: &Record, deadline: Instant) -> Result<(), LogError> {
         let mut message = BaseRecord::<[u8], [u8]>::to(&self.topic);
         message.key = record.key.as_deref();
@@ -334,16 +310,16 @@ impl KafkaPublisher {
         }
     }
 
-    /// Hears what became of the records under way. Returns whether that was all of them in time.
+    /// Handles delivery reports until no record is in flight. Returns whether that was before `deadline`.
     fn drain(&self, deadline: Instant) -> bool {
         loop {
-            let left = self.producer().in_flight_count();
-            if left == 0 {
+            let in_flight = self.producer().in_flight_count();
+            if in_flight == 0 {
                 return true;
             }
-            // One call handles one event.
+            // A call handles one event.
             self.producer().poll(Duration::ZERO);
-            if self.producer().in_flight_count() >= left {
+            if self.producer().in_flight_count() >= in_flight {
                 if Instant::now() >= deadline {
                     return false;
                 }
@@ -357,7 +333,7 @@ impl KafkaPublisher {
         self.producer().purge(PurgeConfig::default().queue().inflight());
         self.drain(deadline);
         if let Err(error) = self.producer().abort_transaction(time_left(deadline)) {
-            tracing::debug!(%error, "a transaction was left to be aborted by the next publisher");
+            tracing::debug!(%error, "the transaction is left for the next publisher to abort");
         }
     }
 }
@@ -392,34 +368,34 @@ impl Publisher for KafkaPublisher {
     }
 
     fn gathering_time(&self, count: usize) -> Duration {
-        if count < GATHERED { Duration::ZERO } else { GATHERING_TIME }
+        if count < GATHERING_MIN_RECORDS { Duration::ZERO } else { GATHERING_TIME }
     }
 
     fn check(&mut self) -> Result<(), LogError> {
         if self.spent || Instant::now() < self.next_check {
             return Ok(());
         }
-        // What librdkafka has to say is heard also while there is nothing to publish.
-        for _ in 0..EVENTS_HEARD_A_CHECK {
+        // Errors are reported while idle, too.
+        for _ in 0..EVENTS_A_CHECK {
             for producer in &self.producers {
                 producer.poll(Duration::ZERO);
             }
         }
         self.next_check = Instant::now() + CHECK_INTERVAL;
-        match self.fate() {
-            Fate::Whole => self.lost_in_a_row = 0,
-            Fate::Lost => self.lost_in_a_row += 1,
-            Fate::Cut => {
+        match self.condition() {
+            Condition::Whole => self.lost_checks = 0,
+            Condition::Lost => self.lost_checks += 1,
+            Condition::Cut => {
                 self.spent = true;
                 return Err(LogError::Unavailable("records were deleted from the start of the topic".to_owned()));
             }
         }
-        if self.lost_in_a_row < LOST_IN_A_ROW {
-            let refreshed = if self.lost_in_a_row == 0 { self.refresh_position() } else { Ok(()) };
+        if self.lost_checks < MIN_LOST_CHECKS {
+            let refreshed = if self.lost_checks == 0 { self.refresh_position() } else { Ok(()) };
             return self.finish(refreshed);
         }
         self.spent = true;
-        self.forget_position();
+        self.reset_position();
         Err(LogError::Unavailable("the topic is gone, or was made anew".to_owned()))
     }
 }

@@ -1,11 +1,10 @@
 //! Reading all partitions of the topic.
 //!
-//! Partitions are assigned by hand. librdkafka wants a group's name to read at all, but nothing is committed to it and no
-//! broker hears of it.
+//! Partitions are assigned by hand. librdkafka requires a group's name, but nothing is committed and no broker sees the group.
 //!
-//! Transaction markers take offsets and are never handed over, so where a partition is read up to is not the last
-//! record's offset + 1: librdkafka knows, and is asked once a poll has taken all there was. An error moves that position too
-//! ([`Troubles`]), so it is not asked of a partition that cannot be read.
+//! Transaction markers take offsets and are never delivered, so a partition's position is not the last record's offset + 1. The reader
+//! asks librdkafka for its position once a poll has taken everything. An error moves that position too, so it is ignored for a
+//! partition that cannot be read ([`Troubles`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,38 +13,38 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::KafkaSettings;
 use super::client::{Events, create, drain_events, log_error, partition_count, watermarks};
 use super::message::{ReadError, take};
 use super::troubles::Troubles;
-use super::{KafkaSettings, deadline};
-use crate::{LogError, PassedOver, Positions, Reader, RecordRef};
+use crate::{LogError, PassedOver, Positions, Reader, RecordRef, deadline};
 
-/// How many records one poll hands over at most.
+/// The most records of one poll.
 const BATCH_RECORDS: usize = 8_192;
-/// How often the topic is asked for new partitions, and an idle reader asks for what was cut off.
+/// How often the reader looks for new partitions and, while idle, for deleted records.
 const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(3);
-/// How long such a check may hold up reading. It is one round trip, and is made up for at the next one.
+/// How long such a check may delay reading.
 const TOPIC_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a seek may take. It waits for librdkafka's own threads only.
+/// How long a seek may take. It only involves librdkafka's own threads.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
-/// The group's name that librdkafka wants.
+/// The group's name that librdkafka requires.
 const UNUSED_GROUP: &str = "tandem-no-group";
-/// How a consumer is tuned. For latency a fetch that failed is soon tried again. For replay a fetcher whose queue was full looks
-/// again soon: by default it rests a second, and the reader runs dry.
+/// The tuning of all consumers: a short pause after a failed fetch, for latency, and after a full queue, which by default is a second
+/// and would stall a replay.
 pub(super) const CONSUMER_TUNING: [(&str, &str); 3] =
     [("fetch.error.backoff.ms", "20"), ("fetch.queue.backoff.ms", "10"), ("reconnect.backoff.max.ms", "1000")];
 
 pub(super) struct KafkaReader {
     consumer: BaseConsumer<Events>,
-    /// Asks about the topic. The consumer's own connection cannot: an answer there waits behind an empty fetch.
+    /// Fetches metadata and watermarks. On the consumer's own connection a response waits behind an empty fetch.
     client: Arc<BaseConsumer<Events>>,
     topic: String,
-    /// The next offset to read, by partition. All of these are assigned.
+    /// The next offset to read, by partition. All these partitions are assigned.
     next: Vec<u64>,
     troubles: Troubles,
-    /// When to ask for new partitions.
+    /// When to look for new partitions.
     next_check: Instant,
-    /// Whether the last poll brought nothing.
+    /// Whether the last poll returned no records.
     is_idle: bool,
 }
 
@@ -66,8 +65,8 @@ impl KafkaReader {
         Ok(reader)
     }
 
-    /// Begins to read the partitions up to `count` that are not read yet, where `from` says. A position that the log does
-    /// not have is noticed here and not at the first fetch, so that it is never taken for the end.
+    /// Assigns the partitions up to `count` that are not assigned yet, at the positions that `from` returns. A position that the log
+    /// does not have is corrected here and not at the first fetch, so that it is never taken for the end.
     fn add_partitions(
         &mut self,
         count: u32,
@@ -105,7 +104,7 @@ impl KafkaReader {
             if !self.is_idle {
                 return Ok(());
             }
-            // What was cut off before it was read counts as read: there is nothing to wait for.
+            // Records that were deleted before they were read count as read.
             for partition in 0..count.min(self.next.len() as u32) {
                 let (low, _) = watermarks(&self.client, &self.topic, partition, until)?;
                 let next = &mut self.next[partition as usize];
@@ -118,8 +117,8 @@ impl KafkaReader {
         }
     }
 
-    /// Takes over how far librdkafka has come, transaction markers included.
-    fn move_behind_markers(&mut self) {
+    /// Adopts librdkafka's positions, which are after transaction markers.
+    fn skip_markers(&mut self) {
         let Ok(reached) = self.consumer.position() else { return };
         for element in reached.elements() {
             if let (Some(next), Offset::Offset(reached)) =
@@ -131,29 +130,28 @@ impl KafkaReader {
         }
     }
 
-    /// Takes up to `limit` records, and waits up to `wait` until there are so many. Trouble that passes is noted and waited
-    /// out: librdkafka tries again by itself.
+    /// Takes up to `limit` records, and waits up to `wait` until there are that many. librdkafka retries after a temporary error.
     fn take(&mut self, wait: Duration, limit: usize, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
         let KafkaReader { consumer, next, troubles, .. } = self;
         let mut count = 0;
         take(consumer, wait, limit, |taken| match taken {
             Ok(record) => {
                 count += 1;
-                troubles.read(record.partition, record.offset);
+                troubles.record_read(record.partition, record.offset);
                 apply(record);
                 if let Some(next) = next.get_mut(record.partition as usize) {
                     *next = record.offset + 1;
                 }
                 Ok(())
             }
-            Err(error) => note(consumer, troubles, next, &error),
+            Err(error) => record_error(consumer, troubles, next, &error),
         })?;
         Ok(count)
     }
 
-    /// Goes on behind what cannot be read.
-    fn pass_over(&mut self) {
-        for (partition, offset) in self.troubles.seek() {
+    /// Seeks past batches that cannot be decoded.
+    fn skip_unreadable(&mut self) {
+        for (partition, offset) in self.troubles.due_seeks() {
             let sought = Offset::Offset(offset as i64);
             match self.consumer.seek(&self.topic, partition as i32, sought, SEEK_TIMEOUT) {
                 Ok(()) => self.next[partition as usize] = offset,
@@ -163,8 +161,8 @@ impl KafkaReader {
     }
 }
 
-/// Notes an error of reading. What does not pass is returned.
-fn note(
+/// Records an error. Returns it if it is permanent.
+fn record_error(
     consumer: &BaseConsumer<Events>,
     troubles: &mut Troubles,
     next: &[u64],
@@ -172,31 +170,31 @@ fn note(
 ) -> Result<(), LogError> {
     let place = error.partition.and_then(|partition| Some((partition, *next.get(partition as usize)?)));
     if let Some((partition, position)) = place {
-        troubles.note(partition, position, error);
+        troubles.record_error(partition, position, error);
         if Troubles::is_unreadable(error) {
             return Ok(());
         }
     }
-    heed(consumer, &error.error)
+    check_error(consumer, &error.error)
 }
 
 impl Reader for KafkaReader {
     fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
         let until = deadline(timeout);
         self.check_topic();
-        self.pass_over();
+        self.skip_unreadable();
         let mut count = self.take(Duration::ZERO, BATCH_RECORDS, apply)?;
-        // librdkafka waits until it has as many as it is asked for, so one is waited for.
+        // librdkafka waits until it has `limit` records, so the waiting call asks for one.
         while count == 0 && Instant::now() < until {
             count = self.take(until.saturating_duration_since(Instant::now()), 1, apply)?;
             if count > 0 {
                 count += self.take(Duration::ZERO, BATCH_RECORDS - count, apply)?;
             }
-            self.pass_over();
+            self.skip_unreadable();
         }
         self.is_idle = count == 0;
         if count < BATCH_RECORDS {
-            self.move_behind_markers();
+            self.skip_markers();
         }
         Ok(count)
     }
@@ -214,12 +212,12 @@ impl Reader for KafkaReader {
     }
 
     fn durable_positions(&self) -> Positions {
-        // Brokers hand out only what all replicas in sync have.
+        // Brokers deliver only what all in-sync replicas have.
         self.positions()
     }
 }
 
-/// A consumer with nothing to read yet.
+/// Creates a consumer without partitions.
 pub(super) fn consumer(settings: &KafkaSettings) -> Result<BaseConsumer<Events>, LogError> {
     let fixed = [
         ("group.id", UNUSED_GROUP),
@@ -231,8 +229,7 @@ pub(super) fn consumer(settings: &KafkaSettings) -> Result<BaseConsumer<Events>,
     create(settings, "reader", &CONSUMER_TUNING, &fixed)
 }
 
-/// Takes what is there, up to `limit` messages; waits up to `timeout` for the first and not at all for the others. Trouble
-/// that passes is noted and waited out: librdkafka connects again by itself.
+/// Takes up to `limit` available messages of a group member, and waits up to `timeout` for the first.
 pub(super) fn poll(
     consumer: &BaseConsumer<Events>,
     timeout: Duration,
@@ -246,13 +243,13 @@ pub(super) fn poll(
         match consumer.poll(wait) {
             Some(Ok(message)) => {
                 if count == 0 {
-                    consumer.context().answers();
+                    consumer.context().record_answer();
                 }
                 count += 1;
                 apply(RecordRef::from(&message));
             }
-            Some(Err(error)) => heed(consumer, &error)?,
-            // The client also comes back early, without a message, after a rebalance.
+            Some(Err(error)) => check_error(consumer, &error)?,
+            // A rebalance ends a call early and without a message.
             None if count > 0 || Instant::now() >= until => break,
             None => {}
         }
@@ -260,11 +257,11 @@ pub(super) fn poll(
     Ok(count)
 }
 
-/// Notes trouble that passes: librdkafka connects again by itself. What does not pass is returned.
-pub(super) fn heed(consumer: &BaseConsumer<Events>, error: &KafkaError) -> Result<(), LogError> {
-    consumer.context().note_trouble(error, "reading");
+/// Logs an error. Returns it if it is permanent; librdkafka retries after other errors.
+fn check_error(consumer: &BaseConsumer<Events>, error: &KafkaError) -> Result<(), LogError> {
+    consumer.context().record_trouble(error, "reading");
     let meaning = log_error("reading", error);
-    let passes =
+    let is_temporary =
         matches!(meaning, LogError::Unavailable(_)) && !matches!(error, KafkaError::MessageConsumptionFatal(_));
-    if passes { Ok(()) } else { Err(meaning) }
+    if is_temporary { Ok(()) } else { Err(meaning) }
 }

@@ -1,9 +1,6 @@
-//! Making the topic, and looking at one that is there.
+//! Creating the topic, and reading its settings.
 
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -14,19 +11,17 @@ use super::KafkaSettings;
 use super::client::{Events, create, fetch_topic, partition_count, time_left};
 use crate::{DEFAULT_PARTITION_COUNT, LogError};
 
-/// As many replicas as the brokers make by default.
+/// The brokers' default replication factor.
 const BROKERS_DEFAULT: i32 = -1;
-/// How long to wait before looking again whether a topic just made is known to all brokers.
-const LOOK_AGAIN_PAUSE: Duration = Duration::from_millis(20);
-
-/// What the brokers may compress a topic with that every build of ours reads (`producer` and `uncompressed` included).
+/// The pause between checks whether all brokers know a new topic.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// The compression types that every build of ours can read (`producer` and `uncompressed` included).
 const READABLE: [&str; 7] = ["producer", "uncompressed", "none", "gzip", "snappy", "lz4", "zstd"];
-/// Below so many bytes a topic may refuse a single event: the largest one has about a kilobyte, headers included.
+/// A topic with a smaller `max.message.bytes` may refuse a single event: the largest one takes about a kilobyte.
 const MIN_MESSAGE_BYTES: u64 = 4_096;
 
-/// Makes the topic if it is missing: compacted, with [`DEFAULT_PARTITION_COUNT`] partitions and the brokers' default
-/// replication.
-pub(super) fn make_if_missing(
+/// Creates the topic if it is missing: compacted, with [`DEFAULT_PARTITION_COUNT`] partitions and the brokers' default replication.
+pub(super) fn create_if_missing(
     settings: &KafkaSettings,
     client: &BaseConsumer<Events>,
     deadline: Instant,
@@ -36,16 +31,23 @@ pub(super) fn make_if_missing(
         return Ok(());
     }
     let admin: AdminClient<Events> = create(settings, "topic", &[], &[])?;
-    make(&admin, topic, deadline).map_err(|error| {
+    create_topic(&admin, topic, deadline).map_err(|error| {
         LogError::Refused(format!(
             "topic {topic} does not exist and cannot be made ({error}): nothing is published or read until somebody makes \
              it, with cleanup.policy=compact"
         ))
     })?;
-    wait_until_known(client, topic, deadline)
+    // Each broker learns of the topic at its own time.
+    loop {
+        match partition_count(client, topic, deadline) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => thread::park_timeout(RETRY_PAUSE),
+        }
+    }
 }
 
-/// Whether the brokers know of no such topic. Where something else is wrong with it, it is there.
+/// Whether the brokers do not know the topic. A topic with another error exists.
 pub(super) fn is_missing(client: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<bool, LogError> {
     let metadata = fetch_topic(client, topic, "asking for the topic", deadline)?;
     Ok(metadata.topics().iter().filter(|found| found.name() == topic).all(|found| {
@@ -56,38 +58,25 @@ pub(super) fn is_missing(client: &BaseConsumer<Events>, topic: &str, deadline: I
     }))
 }
 
-fn make(admin: &AdminClient<Events>, topic: &str, deadline: Instant) -> Result<(), KafkaError> {
+fn create_topic(admin: &AdminClient<Events>, topic: &str, deadline: Instant) -> Result<(), KafkaError> {
     let new = NewTopic::new(topic, DEFAULT_PARTITION_COUNT as i32, TopicReplication::Fixed(BROKERS_DEFAULT))
         .set("cleanup.policy", "compact");
-    let results = wait_for(admin.create_topics([&new], &options(deadline)), deadline)?;
+    let results = pollster::block_on(admin.create_topics([&new], &options(deadline)))?;
     match results.into_iter().next() {
-        None | Some(Ok(_)) => Ok(()),
-        // Another instance was faster.
-        Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
+        // Another instance may have created it first.
+        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(()),
         Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
     }
 }
 
-/// The brokers hear of a new topic one after the other.
-fn wait_until_known(client: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<(), LogError> {
-    loop {
-        match partition_count(client, topic, deadline) {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => thread::park_timeout(LOOK_AGAIN_PAUSE),
-        }
-    }
-}
-
 /// The topic's settings, as far as they matter here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TopicSettings {
     pub(super) cleanup_policy: String,
-    pub(super) compression: String,
+    compression: String,
     pub(super) max_message_bytes: Option<u64>,
 }
 
-/// Asks for the topic's settings. The error is a line that says what may go wrong unseen.
+/// Reads the topic's settings. The error is a line for operators that says what may go wrong unnoticed.
 pub(super) fn settings(settings: &KafkaSettings, deadline: Instant) -> Result<TopicSettings, String> {
     let topic = &settings.topic;
     let unreadable = |error: &dyn std::fmt::Display| {
@@ -98,7 +87,7 @@ pub(super) fn settings(settings: &KafkaSettings, deadline: Instant) -> Result<To
     };
     let admin: AdminClient<Events> = create(settings, "topic", &[], &[]).map_err(|error| unreadable(&error))?;
     let resource = ResourceSpecifier::Topic(topic);
-    let described = wait_for(admin.describe_configs([&resource], &options(deadline)), deadline).and_then(|results| {
+    let described = pollster::block_on(admin.describe_configs([&resource], &options(deadline))).and_then(|results| {
         let result = results.into_iter().next().unwrap_or(Err(RDKafkaErrorCode::Fail));
         result.map_err(KafkaError::AdminOp)
     });
@@ -112,7 +101,7 @@ pub(super) fn settings(settings: &KafkaSettings, deadline: Instant) -> Result<To
 }
 
 impl TopicSettings {
-    /// What is wrong with them, each as one line that says what will go wrong.
+    /// The problems of the settings, each as one line that says what will go wrong.
     pub(super) fn problems(&self, topic: &str) -> Vec<String> {
         let policy = match self.cleanup_policy.as_str() {
             "compact" => None,
@@ -138,28 +127,7 @@ impl TopicSettings {
     }
 }
 
+/// librdkafka ends the operation at `deadline`, so waiting for its future is bounded.
 fn options(deadline: Instant) -> AdminOptions {
     AdminOptions::new().request_timeout(Some(time_left(deadline))).operation_timeout(Some(time_left(deadline)))
-}
-
-/// Waits for one of the admin client's answers, which come as futures, on this thread.
-fn wait_for<T>(answer: impl Future<Output = Result<T, KafkaError>>, deadline: Instant) -> Result<T, KafkaError> {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut answer = pin!(answer);
-    loop {
-        if let Poll::Ready(result) = answer.as_mut().poll(&mut context) {
-            return result;
-        }
-        if Instant::now() >= deadline {
-            return Err(KafkaError::AdminOp(RDKafkaErrorCode::OperationTimedOut));
-        }
-        thread::park_timeout(time_left(deadline));
-    }
 }

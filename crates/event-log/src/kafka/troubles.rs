@@ -1,10 +1,9 @@
-//! What keeps partitions from being read, each partition for itself.
+//! Partitions that cannot be read.
 //!
-//! librdkafka reports a batch that it cannot decode (damaged, or in an unknown compression) as an error with the batch's offset,
-//! and fetches the same batch again, without end. Its position is then the offset behind the error's, although nothing was read.
-//! Such a batch is passed over after [`PASS_OVER_AFTER`]: the reader seeks one offset further until librdkafka finds the
-//! next batch, because nothing that can be trusted says where the damaged one ends. `check.crcs` stays off: after a checksum
-//! error librdkafka 2.12 goes on at a wrong place in the response, and can take garbage for its next offset.
+//! librdkafka reports a batch that it cannot decode (damaged, or in an unknown compression) as an error with the batch's offset, and
+//! fetches the batch again for ever. Its position is then the error's offset + 1, although nothing was read. Such a batch is skipped
+//! after [`SKIP_AFTER`]: the reader seeks one offset further until librdkafka finds the next batch, because the damaged batch cannot be
+//! trusted to say where it ends. `check.crcs` stays off: after a checksum error librdkafka 2.12 continues at a wrong place.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -14,21 +13,21 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::message::ReadError;
 use crate::PassedOver;
 
-/// What librdkafka says of a batch that it cannot decode. The last one means that it found no whole record in a gigabyte.
+/// The errors of a batch that cannot be decoded. The last one means that librdkafka found no whole record in a gigabyte.
 const UNREADABLE: [RDKafkaErrorCode; 4] = [
     RDKafkaErrorCode::BadMessage,
     RDKafkaErrorCode::BadCompression,
     RDKafkaErrorCode::NotImplemented,
     RDKafkaErrorCode::MessageSizeTooLarge,
 ];
-/// How long a batch may be unreadable until it is passed over: time enough for another replica to become leader.
-const PASS_OVER_AFTER: Duration = Duration::from_secs(5);
-/// How long trouble may last until it is a failure of the view. librdkafka connects again within a second.
+/// How long a batch must be unreadable to be skipped: enough time for another replica to become leader.
+const SKIP_AFTER: Duration = Duration::from_secs(5);
+/// How long an error must last to be reported. librdkafka reconnects within a second.
 const LASTS_FROM: Duration = Duration::from_secs(3);
-/// Without a further error for so long, trouble is over: librdkafka repeats one at each fetch.
+/// An error that has not recurred for this long is over. librdkafka repeats an error at each fetch.
 const OVER_AFTER: Duration = Duration::from_secs(3);
 
-/// The troubles of a reader's partitions.
+/// The partitions of a reader that cannot be read.
 #[derive(Default)]
 pub(super) struct Troubles {
     partitions: BTreeMap<u32, Trouble>,
@@ -36,13 +35,13 @@ pub(super) struct Troubles {
 }
 
 struct Trouble {
-    /// Where the reader stood.
+    /// The reader's position when the error occurred.
     start: u64,
-    /// Where it stands: behind `start` while a batch is being passed over.
+    /// The reader's position now: after `start` while a batch is skipped.
     sought: u64,
-    /// Where librdkafka takes itself to be since the last error.
+    /// librdkafka's position after the last error.
     claimed: u64,
-    /// Whether there was an error since the last seek: an older one says nothing of where the reader stands now.
+    /// Whether an error occurred since the last seek. An earlier error says nothing about the position now.
     is_current: bool,
     since: Instant,
     last: Instant,
@@ -58,13 +57,13 @@ impl Trouble {
 }
 
 impl Troubles {
-    /// Whether librdkafka means a batch that it cannot decode.
+    /// Whether the error says that a batch cannot be decoded.
     pub(super) fn is_unreadable(error: &ReadError) -> bool {
         error.error.rdkafka_error_code().is_some_and(|code| UNREADABLE.contains(&code))
     }
 
-    /// Notes an error of `partition`, of which the reader stands at `position`.
-    pub(super) fn note(&mut self, partition: u32, position: u64, error: &ReadError) {
+    /// Records an error of `partition`, in which the reader is at `position`.
+    pub(super) fn record_error(&mut self, partition: u32, position: u64, error: &ReadError) {
         let (now, is_unreadable) = (Instant::now(), Troubles::is_unreadable(error));
         let claimed = error.offset.map_or(0, |offset| offset + 1);
         match self.partitions.get_mut(&partition) {
@@ -91,31 +90,31 @@ impl Troubles {
         }
     }
 
-    /// Notes that the record at `offset` was read: whatever the trouble was, librdkafka is behind it.
+    /// Records that the record at `offset` was read, which ends the trouble of its partition.
     #[inline]
-    pub(super) fn read(&mut self, partition: u32, offset: u64) {
+    pub(super) fn record_read(&mut self, partition: u32, offset: u64) {
         if self.partitions.is_empty() {
             return;
         }
         let Some(mut trouble) = self.partitions.remove(&partition) else { return };
         if trouble.is_unreadable && offset > trouble.start {
-            self.passed_over.extend(pass_over(partition, &mut trouble));
+            self.passed_over.extend(report_skipped(partition, &mut trouble));
         }
         tracing::info!(partition, offset, "the partition is read again");
     }
 
-    /// Whether the position that librdkafka claims for `partition` comes of an error, and not of what was read.
+    /// Whether the position that librdkafka claims for `partition` comes from an error and not from reading.
     pub(super) fn disproves(&self, partition: u32, claimed: u64) -> bool {
         let is_of_error = |trouble: &Trouble| trouble.is_unreadable && claimed <= trouble.claimed.max(trouble.sought);
         self.partitions.get(&partition).is_some_and(is_of_error)
     }
 
-    /// The partitions to be read one offset further on, each with that offset.
-    pub(super) fn seek(&mut self) -> Vec<(u32, u64)> {
+    /// The seeks that are due, one offset further each: partition and offset.
+    pub(super) fn due_seeks(&mut self) -> Vec<(u32, u64)> {
         let mut seeks = Vec::new();
         for (partition, trouble) in &mut self.partitions {
-            if trouble.is_unreadable && trouble.is_current && trouble.since.elapsed() >= PASS_OVER_AFTER {
-                self.passed_over.extend(pass_over(*partition, trouble));
+            if trouble.is_unreadable && trouble.is_current && trouble.since.elapsed() >= SKIP_AFTER {
+                self.passed_over.extend(report_skipped(*partition, trouble));
                 trouble.sought += 1;
                 trouble.is_current = false;
                 seeks.push((*partition, trouble.sought));
@@ -124,7 +123,7 @@ impl Troubles {
         seeks
     }
 
-    /// What lasts, for a person.
+    /// The errors that last, as text for operators.
     pub(super) fn lasting(&self) -> Option<String> {
         let lasts = |trouble: &Trouble| trouble.since.elapsed() >= LASTS_FROM && !trouble.is_over();
         let lasting = self.partitions.iter().filter(|(_, trouble)| lasts(trouble));
@@ -135,14 +134,14 @@ impl Troubles {
         (!texts.is_empty()).then(|| texts.join("; "))
     }
 
-    /// What was passed over since the last call.
+    /// The batches that were skipped since the last call.
     pub(super) fn take_passed_over(&mut self) -> Vec<PassedOver> {
         std::mem::take(&mut self.passed_over)
     }
 }
 
-/// The batch as it is reported, once.
-fn pass_over(partition: u32, trouble: &mut Trouble) -> Option<PassedOver> {
+/// The report of a skipped batch, the first time.
+fn report_skipped(partition: u32, trouble: &mut Trouble) -> Option<PassedOver> {
     if std::mem::replace(&mut trouble.is_passed_over, true) {
         return None;
     }
