@@ -1,4 +1,4 @@
-//! The words of the contract as types.
+//! The types of the contract.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,18 +6,18 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-/// How often an account has changed: 1 when it is created, 1 more with each change. At most [`MAX_VERSION`].
+/// The version of an account: 1 when it is created, and one more with each change. At most [`MAX_VERSION`].
 pub type Version = u32;
 
-/// The highest version there is. Status and version fit in 32 bits together, which is what makes a view of millions of
-/// accounts small; an account that changes every second reaches it after 34 years.
+/// The highest version. The account view packs status and version into 32 bits. An account that changes every second reaches it after
+/// 34 years.
 pub const MAX_VERSION: Version = (1 << 30) - 1;
 
 /// The id of an account: a UUID, written in lower case with hyphens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub Uuid);
 
-/// A text that is no account id.
+/// The error of a text that is not an account id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a UUID such as 550e8400-e29b-41d4-a716-446655440000")]
 pub struct InvalidAccountId;
@@ -25,7 +25,7 @@ pub struct InvalidAccountId;
 impl FromStr for AccountId {
     type Err = InvalidAccountId;
 
-    /// Takes the form with hyphens only: it is the one that this system writes.
+    /// Accepts only the form with hyphens, which this system writes.
     fn from_str(text: &str) -> Result<Self, InvalidAccountId> {
         if text.len() != 36 {
             return Err(InvalidAccountId);
@@ -46,23 +46,22 @@ impl Serialize for AccountId {
     }
 }
 
-/// Whether an account may have new cards. The order is that of finality: where two events claim the same version, the
-/// greater status holds.
+/// The status of an account. Statuses are ordered: of two events with the same version, the greater status wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AccountStatus {
-    /// It may.
+    /// Cards can be added.
     Active,
-    /// Not now.
+    /// No cards can be added for now.
     Blocked,
-    /// Never again. It is a value and not a tombstone: "deleted" and "not found" stay different answers (B3).
+    /// Final. It is a status and not a tombstone: "deleted" and "not found" stay different answers (B3).
     Deleted,
 }
 
 impl AccountStatus {
-    /// All there are.
+    /// All statuses.
     pub const ALL: [AccountStatus; 3] = [AccountStatus::Active, AccountStatus::Blocked, AccountStatus::Deleted];
 
-    /// As it is written everywhere.
+    /// The name in the API, in events and in the database.
     pub fn as_str(self) -> &'static str {
         match self {
             AccountStatus::Active => "ACTIVE",
@@ -71,7 +70,7 @@ impl AccountStatus {
         }
     }
 
-    /// The status written so, upper case only.
+    /// The status with this name, upper case only.
     pub fn parse(text: &str) -> Option<Self> {
         Self::parse_bytes(text.as_bytes())
     }
@@ -87,22 +86,22 @@ impl Serialize for AccountStatus {
     }
 }
 
-/// What kinds of events there are.
+/// The type of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventType {
-    /// The account came to be.
+    /// The account was created.
     Created,
-    /// Its status is another one now.
+    /// The account's status changed.
     StatusChanged,
 }
 
 impl EventType {
-    /// Of the event that brings an account to this version: the first one creates it.
+    /// The type of the event that leads to `version`: the first one creates the account.
     pub fn of_version(version: Version) -> Self {
         if version == 1 { EventType::Created } else { EventType::StatusChanged }
     }
 
-    /// As it is written in the event and in `ce_type`.
+    /// The name in the event and in `ce_type`.
     pub fn as_str(self) -> &'static str {
         match self {
             EventType::Created => "account.created",
@@ -110,7 +109,7 @@ impl EventType {
         }
     }
 
-    /// The type written so.
+    /// The type with this name.
     pub fn parse(text: &str) -> Option<Self> {
         Self::parse_bytes(text.as_bytes())
     }

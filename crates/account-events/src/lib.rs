@@ -1,10 +1,10 @@
-//! The wire contract of the topic `account-events` (docs/api.md, "The event"): what the account service writes and what
-//! any consumer may rely on.
+//! The wire contract of the topic `account-events` (docs/api.md, "The event"): what the account service writes and what consumers may
+//! rely on.
 //!
-//! The value is the seed's three fields and nothing else; what more a consumer needs travels as headers, in CloudEvents
-//! 1.0's binary Kafka form. [`AccountEvent::decode`] also takes what the seed's Go producer writes, which has neither key
-//! nor headers. Golden records of both are in `testdata/`. Tolerant where the contract says so (unknown fields, missing
-//! headers), it answers all else with what is wrong, so that a consumer can put the record in quarantine.
+//! The value is a JSON object of three fields. Everything else travels as headers, in the binary Kafka form of CloudEvents 1.0.
+//! [`AccountEvent::decode`] also accepts records without key and headers, as the seed's Go producer writes them. Unknown fields and
+//! missing headers are accepted; any other deviation is an error that names it, so that a consumer can quarantine the record. Golden
+//! records are in `testdata/`.
 
 mod account;
 mod decode;
@@ -16,23 +16,22 @@ pub use decode::Unintelligible;
 pub use encode::Envelope;
 pub use trace_parent::TraceParent;
 
-/// Raised whenever [`AccountEvent::decode`] makes something else of a record, so that what was made of records before is
-/// not taken for what would be made of them now.
+/// The version of [`AccountEvent::decode`]'s result. A checkpoint that an earlier version made is not used.
 pub const DECODE_VERSION: u32 = 2;
 
-/// The topic's name where none is configured.
+/// The default name of the topic.
 pub const DEFAULT_TOPIC: &str = "account-events";
 
-/// Something that happened to an account.
+/// An event of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccountEvent {
-    /// What happened.
+    /// The type of the event.
     pub event_type: EventType,
-    /// To which account.
+    /// The account.
     pub account_id: AccountId,
-    /// The account's status from then on.
+    /// The account's status after the event.
     pub status: AccountStatus,
-    /// The account's version from then on. `None` in events without headers, where the order of arrival decides; but the
-    /// creation of an account is version 1 where its key is the account's.
+    /// The account's version after the event. `None` in an event without headers, which takes effect in the order of arrival; but a
+    /// creation whose key is the account id has version 1.
     pub version: Option<Version>,
 }
