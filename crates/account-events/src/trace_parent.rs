@@ -1,7 +1,6 @@
 //! The W3C trace context of an event.
 
 use std::fmt;
-use std::str;
 
 /// A position in a distributed trace. [`Display`](fmt::Display) writes the value of a `traceparent` header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,19 +33,7 @@ impl TraceParent {
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        write_hex(&self.trace_id.to_be_bytes(), &mut text[3..35]);
-        write_hex(&self.parent_id.to_be_bytes(), &mut text[36..52]);
-        write_hex(&[self.flags], &mut text[53..]);
-        f.write_str(str::from_utf8(&text).unwrap_or_default()) // always ASCII
-    }
-}
-
-/// Writes two digits for each byte, in half the time of the standard formatter: each write request does so twice.
-fn write_hex(bytes: &[u8], digits: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, digits) in bytes.iter().zip(digits.as_chunks_mut().0) {
-        *digits = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 0xf)]];
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.parent_id, self.flags)
     }
 }
 

@@ -189,7 +189,7 @@ impl Compaction<'_> {
 
     /// Removes the replaced records below `to`. Returns how many are left there; `None` when stopped.
     fn sweep(&mut self, last_offsets: &LastOffsets, to: u64, durable_end: u64) -> Result<Option<u64>, LogError> {
-        let (mut next, mut kept, mut written) = (Run::default(), 0, 0);
+        let (mut from, mut kept, mut written) = (0, 0, 0);
         loop {
             if (self.stopped)() {
                 return Ok(None);
@@ -198,37 +198,30 @@ impl Compaction<'_> {
                 wal_checkpoint(self.shared, false)?;
                 written = 0;
             }
-            let Some(mut run) = self.next_run(&mut next, last_offsets, to, durable_end)? else { break };
+            let mut run = self.next_run(from, last_offsets, to, durable_end)?;
+            if run.count == 0 {
+                return Ok(Some(kept));
+            }
             if run.removed > 0 || run.count >= MERGE_MIN_CHUNKS {
                 written += run.left.bytes() + PAGE_BYTES as usize * run.count;
                 self.shared.writer.lock().replace(self.partition, run.first..=run.last, &mut run.left)?;
             }
             kept += run.kept;
+            from = run.end;
         }
-        Ok(Some(kept))
     }
 
-    /// The next chunks that one chunk can replace; `None` at the end. `next` carries the first chunk of the following run from call
-    /// to call, so that no chunk is read twice.
-    fn next_run(
-        &mut self,
-        next: &mut Run,
-        last_offsets: &LastOffsets,
-        to: u64,
-        durable_end: u64,
-    ) -> Result<Option<Run>, LogError> {
-        let (mut run, partition) = (std::mem::take(next), self.partition);
-        self.database.chunks(partition, (run.end, to), &mut |chunk| {
-            if chunk.last >= durable_end {
+    /// The chunks from `from` on that one chunk can replace; none at the end.
+    fn next_run(&mut self, from: u64, last_offsets: &LastOffsets, to: u64, durable_end: u64) -> Result<Run, LogError> {
+        let (mut run, partition) = (Run::default(), self.partition);
+        self.database.chunks(partition, (from, to), &mut |chunk| {
+            if chunk.last >= durable_end || run.is_full_with(&chunk) {
                 return Ok(ControlFlow::Break(()));
             }
-            let is_full = run.is_full_with(&chunk);
-            let target = if is_full { &mut *next } else { &mut run };
-            target.add(&chunk, last_offsets, to).ok_or_else(|| garbled(partition, chunk.first))?;
-            Ok(if is_full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            run.add(&chunk, last_offsets, to).ok_or_else(|| garbled(partition, chunk.first))?;
+            Ok(ControlFlow::Continue(()))
         })?;
-        next.end = next.end.max(run.end);
-        Ok((run.count > 0).then_some(run))
+        Ok(run)
     }
 }
 

@@ -29,10 +29,6 @@ const STATEMENTS_A_PARTITION: usize = 4;
 pub(super) const PAGE_BYTES: u64 = 16 << 10;
 /// How much is written before the maintenance thread runs a WAL checkpoint, which takes four syncs. SQLite's default is 4 MiB.
 pub(super) const CHECKPOINT_BYTES: u64 = 16 << 20;
-/// The length to which SQLite truncates the write-ahead log when it starts over. Under load the log grows by half while a WAL
-/// checkpoint runs; keeping these blocks avoids allocating them again.
-const WAL_KEPT_BYTES: u64 = CHECKPOINT_BYTES * 3 / 2;
-
 /// A failure of work on a connection.
 pub(super) enum Failure {
     Sqlite(rusqlite::Error),
@@ -269,7 +265,8 @@ fn load(connection: &Connection) -> rusqlite::Result<Contents> {
 fn configure(connection: &Connection) -> Result<(), Failure> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.query_row(&format!("PRAGMA journal_size_limit = {WAL_KEPT_BYTES}"), [], |_| Ok(()))?;
+    // The write-ahead log does not keep the disk space of a burst.
+    connection.query_row(&format!("PRAGMA journal_size_limit = {CHECKPOINT_BYTES}"), [], |_| Ok(()))?;
     // The maintenance thread runs the WAL checkpoints.
     connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
     Ok(())

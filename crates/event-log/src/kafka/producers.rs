@@ -46,9 +46,8 @@ pub(super) fn open(
 
 /// The end of each partition as far as either producer knows.
 pub(super) fn known_ends(producers: &[BaseProducer<Events>; 2]) -> BTreeMap<i32, i64> {
-    let [first, second] = producers.each_ref().map(|producer| producer.context().known_ends());
-    let mut ends = first;
-    for (partition, end) in second {
+    let mut ends = BTreeMap::new();
+    for (partition, end) in producers.iter().flat_map(|producer| producer.context().known_ends()) {
         let known = ends.entry(partition).or_insert(end);
         *known = end.max(*known);
     }
