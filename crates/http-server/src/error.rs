@@ -1,7 +1,7 @@
-//! The one error form every response uses: `{"error": text, "code": code}`, and `"field"` where one field is at fault.
+//! The standard error: `{"error": text, "code": code}`, and `"field"` if one field is at fault.
 //!
-//! `error` is for people and `code` for programs. Only texts written for the caller go in here: a driver's message or
-//! a panic's is logged, and the caller gets [`ApiError::internal`].
+//! `error` is for people and `code` for programs. A driver's message and a panic's message are logged, and the caller gets
+//! [`ApiError::internal`].
 
 use std::borrow::Cow;
 
@@ -11,26 +11,30 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// The media type of every answer.
+/// The media type of every response.
 pub const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// An answer that says what went wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An error as a response.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ApiError {
     /// The HTTP status.
+    #[serde(skip)]
     pub status: StatusCode,
-    /// What went wrong, for programs: `snake_case`, and stable.
-    pub code: &'static str,
-    /// What went wrong, for people.
+    /// The cause, for people.
+    #[serde(rename = "error")]
     pub text: Cow<'static, str>,
-    /// The field, header or parameter at fault, if it is one.
+    /// The cause, for programs: `snake_case`, and stable.
+    pub code: &'static str,
+    /// The field, header or parameter at fault, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<Cow<'static, str>>,
-    /// When to try again, in seconds.
+    /// How long the caller should wait before a retry, in seconds.
+    #[serde(skip)]
     pub retry_after_s: Option<u32>,
 }
 
 impl ApiError {
-    /// An error with `status`, `code` and `text`, about no field in particular.
+    /// Returns an error with `status`, `code` and `text`, without a field.
     pub fn new(status: StatusCode, code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
         Self { status, code, text: text.into(), field: None, retry_after_s: None }
     }
@@ -49,17 +53,17 @@ impl ApiError {
         Self::bad_request(code, text).with_field(field)
     }
 
-    /// 403: understood, and refused by a rule.
+    /// 403: a rule refuses the request.
     pub fn forbidden(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, text)
     }
 
-    /// 404: there is no such thing.
+    /// 404: the resource does not exist.
     pub fn not_found(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, text)
     }
 
-    /// 409: the thing is in a state that does not allow it.
+    /// 409: the state of the resource does not allow the request.
     pub fn conflict(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(StatusCode::CONFLICT, code, text)
     }
@@ -69,31 +73,24 @@ impl ApiError {
         Self::new(StatusCode::PRECONDITION_FAILED, code, text)
     }
 
-    /// 503 with `Retry-After`: not now.
+    /// 503 with `Retry-After`: the service cannot do this now.
     pub fn unavailable(code: &'static str, text: impl Into<Cow<'static, str>>, retry_after_s: u32) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, text).with_retry_after_s(retry_after_s)
+        Self { retry_after_s: Some(retry_after_s), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, text) }
     }
 
-    /// 500 that gives nothing away; log the cause where it is known.
+    /// 500 without the cause, which the caller of this function logs.
     pub fn internal() -> Self {
         Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The same error, about `field`.
+    /// Returns the error with `field` as the field at fault.
     #[must_use]
     pub fn with_field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
         self.field = Some(field.into());
         self
     }
 
-    /// The same error, asking the caller to wait `seconds` before another try.
-    #[must_use]
-    pub fn with_retry_after_s(mut self, seconds: u32) -> Self {
-        self.retry_after_s = Some(seconds);
-        self
-    }
-
-    /// The error that stands for a bare `status`: one that no handler made, such as an unknown path.
+    /// Returns the error for a `status` that no handler of a service made, such as the 404 of an unknown path.
     pub(crate) fn of_status(status: StatusCode) -> Self {
         let (code, text) = match status {
             StatusCode::BAD_REQUEST => ("bad_request", "the request cannot be understood"),
@@ -115,44 +112,33 @@ impl ApiError {
         Self::new(status, code, text)
     }
 
-    /// The JSON text this error is sent as.
+    /// Returns the body of the response.
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        #[derive(Serialize)]
-        struct Form<'a> {
-            error: &'a str,
-            code: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            field: Option<&'a str>,
-        }
-        serde_json::to_vec(&Form { error: &self.text, code: self.code, field: self.field.as_deref() })
-            .unwrap_or_default() // three texts always serialize
+        serde_json::to_vec(self).unwrap_or_default() // three texts always serialize
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = Response::new(Body::from(self.to_json()));
-        *response.status_mut() = self.status;
-        response.headers_mut().insert(CONTENT_TYPE, APPLICATION_JSON);
+        let mut response = json_response(self.status, &self);
         if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response
     }
 }
 
-/// A response with `status` and `value` as its JSON body; 500 if `value` does not serialize, which is logged.
+/// Returns a response with `status` and `value` as its JSON body; 500 if `value` does not serialize, which is logged.
 pub fn json_response(status: StatusCode, value: &impl Serialize) -> Response {
-    match serde_json::to_vec(value) {
-        Ok(text) => {
-            let mut response = Response::new(Body::from(text));
-            *response.status_mut() = status;
-            response.headers_mut().insert(CONTENT_TYPE, APPLICATION_JSON);
-            response
-        }
+    let (status, body) = match serde_json::to_vec(value) {
+        Ok(body) => (status, body),
         Err(error) => {
             tracing::error!(%error, "a response does not serialize");
-            ApiError::internal().into_response()
+            (StatusCode::INTERNAL_SERVER_ERROR, ApiError::internal().to_json())
         }
-    }
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, APPLICATION_JSON);
+    response
 }

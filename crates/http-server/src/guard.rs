@@ -14,6 +14,7 @@ use crate::body::shorten;
 use crate::cors::CorsOrigin;
 use crate::error::ApiError;
 use crate::health::HEALTH_PATHS;
+use crate::query::has_valid_escapes;
 
 /// The header in which a browser states how the page and the server are related (Fetch Metadata).
 pub(crate) const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -153,7 +154,7 @@ impl<'a> Authority<'a> {
         let (host, port) = text.split_at(host_end);
         let is_host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && is_registered_name(host.as_bytes()),
+            None => is_registered_name(host),
         };
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => None,
@@ -179,17 +180,8 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// Whether `name` consists of unreserved characters, sub-delimiters and escapes.
-fn is_registered_name(name: &[u8]) -> bool {
-    let mut bytes = name.iter();
-    while let Some(byte) = bytes.next() {
-        let valid = match byte {
-            b'%' => bytes.next().is_some_and(u8::is_ascii_hexdigit) && bytes.next().is_some_and(u8::is_ascii_hexdigit),
-            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte),
-        };
-        if !valid {
-            return false;
-        }
-    }
-    true
+/// Whether `name` is not empty, and consists of unreserved characters, sub-delimiters and escapes.
+fn is_registered_name(name: &str) -> bool {
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"%-._~!$&'()*+,;=".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_valid) && has_valid_escapes(name)
 }

@@ -49,11 +49,16 @@ fn check_encoding(query: &str) -> Result<(), ApiError> {
 }
 
 fn encoding_problem(text: &str) -> Option<&'static str> {
-    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
-    if !text.split('%').skip(1).all(is_escape) {
+    if !has_valid_escapes(text) {
         return Some("holds a % that two hex digits do not follow");
     }
     percent_decode_str(text).decode_utf8().err().map(|_| "is not UTF-8")
+}
+
+/// Whether two hex digits follow each `%` of `text`.
+pub(crate) fn has_valid_escapes(text: &str) -> bool {
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    text.split('%').skip(1).all(is_escape)
 }
 
 /// Returns the error for a `message` of serde's.

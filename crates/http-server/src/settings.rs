@@ -1,4 +1,4 @@
-//! The HTTP settings that every binary has, to be flattened into its own.
+//! The HTTP settings of every binary, which flattens [`HttpArgs`] into its own arguments.
 
 use std::time::Duration;
 
@@ -8,43 +8,42 @@ use crate::cors::CorsOrigin;
 use crate::guard::AllowedHosts;
 use crate::server::{MAX_CONNECTIONS, SPARE_CONNECTIONS, ServeSettings};
 
-/// The file descriptors that are no connection's: 5 for each SQLite database with its readers and its lock, up to 10
-/// connections to each PostgreSQL, a connection to every Kafka broker for each of a handful of clients, files that are
-/// written and renamed, and the runtime's own. It is rounded up, because a database that cannot open a file fails
-/// requests, where a connection too many only waits.
+/// The file descriptors for other uses than HTTP connections: 5 for each SQLite database with its readers and its lock, up
+/// to 10 connections to each PostgreSQL database, a connection to every Kafka broker for each client, temporary files, and
+/// the runtime's own. The number is rounded up: a request fails if a database cannot open a file, but a connection waits.
 const RESERVED_DESCRIPTORS: usize = 256;
 
-/// How a service answers HTTP.
+/// The HTTP configuration of one service.
 #[derive(Debug, Clone, Default)]
 pub struct HttpConfig {
-    /// Which pages of other origins may call; none if `None`.
+    /// The origins whose pages may call the service; none if `None`.
     pub cors: Option<CorsOrigin>,
-    /// What `Host` may name on loopback, beside IP addresses and `localhost`.
+    /// The names that a `Host` may have on loopback besides IP addresses and `localhost`.
     pub allowed_hosts: AllowedHosts,
     /// The server's bounds.
     pub limits: ServeSettings,
 }
 
-/// How a process answers HTTP.
+/// The HTTP settings of a process.
 #[derive(Debug, Clone, Args)]
 pub struct HttpArgs {
-    /// The origin whose web pages may call, several with commas between them, or *; none if it is not set
+    /// The origins whose web pages may call, separated by commas, or * for all; none by default
     #[arg(long, env = "CORS_ALLOW_ORIGIN")]
     cors_allow_origin: Option<CorsOrigin>,
 
-    /// Host names, with commas between them, under which a service on loopback may be called beside localhost: those
-    /// that a proxy on the same machine sends
+    /// Host names that a request to a service on loopback may have besides localhost, separated by commas: those that a
+    /// proxy on the same machine sends
     #[arg(long, env = "ALLOWED_HOSTS")]
     allowed_hosts: Option<AllowedHosts>,
 
-    /// How long a connection may be idle, in seconds; longer than a proxy in front keeps it
+    /// How long a connection may be idle, in seconds; longer than the idle timeout of a proxy in front
     #[arg(long, env = "HTTP_IDLE_TIMEOUT_SECONDS", default_value_t = 75, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     http_idle_timeout_seconds: u64,
 }
 
 impl HttpArgs {
-    /// The configuration of each of `listeners` in a process that may have `descriptors` files open. The listeners have
-    /// equal shares, so that the callers of one do not take the places of another.
+    /// Returns the configuration of each of `listeners` in a process that may have `descriptors` files open. The listeners
+    /// have equal shares, so that the callers of one do not use up the connections of another.
     pub fn config(&self, descriptors: usize, listeners: usize) -> HttpConfig {
         let free = descriptors - RESERVED_DESCRIPTORS.min(descriptors / 2);
         let max_connections = (free / listeners).saturating_sub(SPARE_CONNECTIONS).clamp(1, MAX_CONNECTIONS);

@@ -63,13 +63,12 @@ impl Unread {
             None => {
                 let mut rest = Limited::new(self.body, MAX_DISCARDED_BYTES);
                 let reading = async {
-                    loop {
-                        match rest.frame().await {
-                            Some(Ok(_)) => {}
-                            Some(Err(_)) => return false,
-                            None => return true,
+                    while let Some(frame) = rest.frame().await {
+                        if frame.is_err() {
+                            return false;
                         }
                     }
+                    true
                 };
                 Box::pin(tokio::time::timeout(DISCARD_TIMEOUT, reading)).await.unwrap_or(false)
             }

@@ -32,7 +32,7 @@ pub(crate) async fn create_account(
     Ok((StatusCode::CREATED, location, with_etag(account)).into_response())
 }
 
-/// A field that is not there, is null, or holds nothing but spaces has not been given.
+/// Returns the value of a required field. A field that is null or holds nothing but spaces counts as missing.
 fn given(value: Option<String>, field: &'static str) -> Result<String, AccountError> {
     value.filter(|text| !text.trim().is_empty()).ok_or(AccountError::MissingFields { field })
 }

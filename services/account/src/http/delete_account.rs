@@ -1,4 +1,4 @@
-//! `DELETE /account?id=`: the account stays, with the status `DELETED`.
+//! `DELETE /account?id=`: sets the status `DELETED` and keeps the account.
 
 use std::sync::Arc;
 

@@ -1,6 +1,5 @@
-//! Everything that a request to the account service can fail with, and how each is answered: the texts and codes of
-//! docs/api.md. What is wrong with the form of a request (JSON, body, query) is answered by `http_server` before it
-//! gets here.
+//! The errors of the account service, and their responses: the texts and codes of docs/api.md. `http_server` answers
+//! requests whose JSON, body or query cannot be parsed.
 
 use account_events::Version;
 use axum::http::StatusCode;
@@ -16,58 +15,58 @@ pub enum AccountError {
     /// A creation without a name or a country.
     #[error("all fields are required to create an account")]
     MissingFields {
-        /// The first one that is missing.
+        /// The first missing field.
         field: &'static str,
     },
-    /// A name of nothing but spaces, in an update.
+    /// An update with a name of nothing but spaces.
     #[error("beholder_name must not be empty")]
     EmptyName,
     /// A name that breaks a rule.
     #[error("beholder_name {0}")]
     InvalidName(#[from] InvalidBeholderName),
-    /// A country that is none.
+    /// A country code that does not exist.
     #[error("country_code {0}")]
     InvalidCountry(#[from] country_code::InvalidCountryCode),
-    /// A status outside the three.
+    /// A status other than the three.
     #[error("status must be ACTIVE, BLOCKED or DELETED")]
     InvalidStatus,
-    /// An update of nothing.
+    /// An update without a field.
     #[error("an update needs at least one of beholder_name, country_code and status")]
     NothingToUpdate,
     /// No `?id=`.
     #[error("Missing required query parameter: id")]
     MissingId,
-    /// An `?id=` that is no id.
+    /// An `?id=` that is not an account id.
     #[error("id {0}")]
     InvalidId(#[from] account_events::InvalidAccountId),
     /// No `?account_number=`.
     #[error("Account number parameter is required")]
     MissingNumber,
-    /// An `?after=` that no page gave.
+    /// An `?after=` that is not the `next` of a page.
     #[error("after must be the next of an earlier page")]
     InvalidAfter,
-    /// There is no such account, and never was.
+    /// The account does not exist, and never did. A deleted account exists.
     #[error("account not found")]
     NotFound,
-    /// Deleted is final.
+    /// An update of a deleted account: `DELETED` is final.
     #[error("cannot update deleted account")]
     CannotUpdateDeleted,
-    /// Deleted is final.
+    /// A deletion of a deleted account.
     #[error("account is already deleted")]
     AlreadyDeleted,
     /// The condition of `If-Match` does not hold.
     #[error("the account has version {version}, which If-Match does not name")]
     VersionMismatch {
-        /// The version it has.
+        /// The account's version.
         version: Version,
     },
     /// The condition of `If-None-Match` does not hold.
     #[error("the account has version {version}, which If-None-Match names")]
     VersionMatch {
-        /// The version it has.
+        /// The account's version.
         version: Version,
     },
-    /// The database did not do it.
+    /// The database failed or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

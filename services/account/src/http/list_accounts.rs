@@ -1,4 +1,4 @@
-//! `GET /accounts?limit=&after=&status=`: newest first.
+//! `GET /accounts?limit=&after=&status=`: a page of accounts, newest first.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the endpoints share.
+//! The parts of requests and responses that several endpoints share.
 
 use account_events::AccountId;
 use axum::Json;
@@ -22,7 +22,7 @@ impl AccountQuery {
     }
 }
 
-/// An account as a response, with its version as its ETag.
+/// Returns a response with `account`, and its version as the `ETag`.
 pub(crate) fn with_etag(account: Account) -> Response {
     ([(ETAG, http_server::etag(u64::from(account.version)))], Json(account)).into_response()
 }

@@ -1,4 +1,4 @@
-//! Every path of the account service.
+//! The routes of the account service.
 
 use std::sync::Arc;
 

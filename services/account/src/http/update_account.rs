@@ -1,4 +1,4 @@
-//! `PUT /account?id=` and `PATCH /account?id=`: the same, any of the three fields.
+//! `PUT /account?id=` and `PATCH /account?id=`, which do the same: both change the fields that the body names.
 
 use std::sync::Arc;
 

@@ -27,7 +27,7 @@ pub(crate) async fn create_card(
     let country = request.country.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingCountry)?.parse()?;
     let account_id =
         request.account_id.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingAccountId)?.parse()?;
-    // Asked before the look-up: an account that is not there yet must not be "not found" (C3).
+    // This check precedes the look-up: an account whose event has not been read yet must not be "not found" (C3).
     if service.status.unready().is_some() {
         return Err(CardError::CatchingUp);
     }

@@ -1,4 +1,4 @@
-//! `DELETE /card?id=`: the card stays, with `deleted` true.
+//! `DELETE /card?id=`: sets `deleted` and keeps the card.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(crate) async fn delete_card(
     headers: HeaderMap,
 ) -> Result<Json<Value>, CardError> {
     let id = query.id()?;
-    // A card has no ETag, so only `*` can match. What fails without the condition fails in the same way with it.
+    // A card has no ETag, so only `*` matches. A request that fails without the condition fails in the same way with it.
     if if_none_match(&headers) == Some(EntityTags::Any) && !service.store.card(id).await?.deleted {
         return Err(CardError::Exists);
     }

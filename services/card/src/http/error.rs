@@ -1,6 +1,5 @@
-//! Everything that a request to the card service can fail with, and how each is answered: the texts and codes of
-//! docs/api.md. What is wrong with the form of a request (JSON, body, query) is answered by `http_server` before it
-//! gets here.
+//! The errors of the card service, and their responses: the texts and codes of docs/api.md. `http_server` answers requests
+//! whose JSON, body or query cannot be parsed.
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -13,49 +12,49 @@ pub enum CardError {
     /// A creation without a country.
     #[error("country is required")]
     MissingCountry,
-    /// A country that is none.
+    /// A country code that does not exist.
     #[error("country {0}")]
     InvalidCountry(#[from] country_code::InvalidCountryCode),
-    /// No account.
+    /// A creation without an account.
     #[error("account ID is required")]
     MissingAccountId,
-    /// An account id that is none.
+    /// An `account_id` that is not an account id.
     #[error("account_id {0}")]
     InvalidAccountId(#[from] account_events::InvalidAccountId),
     /// No `?id=`.
     #[error("Missing required query parameter: id")]
     MissingId,
-    /// An `?id=` that is no id.
+    /// An `?id=` that is not a card id.
     #[error("id must be a UUID such as 7c9e6679-7425-40de-944b-e07fc1f90ae7")]
     InvalidId,
     /// No `?card_number=`.
     #[error("card number is required")]
     MissingNumber,
-    /// An `?after=` that no page gave.
+    /// An `?after=` that is not the `next` of a page.
     #[error("after must be the next of an earlier page")]
     InvalidAfter,
-    /// No event told of this account.
+    /// No event about the account has been read.
     #[error("account not found")]
     AccountNotFound,
-    /// The account is deleted, by the view or by the card database.
+    /// The account is deleted according to the view or the card database.
     #[error("cannot create card for deleted account")]
     AccountDeleted,
     /// The account is blocked.
     #[error("cannot create card for inactive account")]
     AccountInactive,
-    /// The view does not hold every account yet, or is older than the operator allows.
+    /// The view has not reached the end of the event log yet, or is older than the operator allows.
     #[error("account view is catching up")]
     CatchingUp,
-    /// There is no such card, and never was.
+    /// The card does not exist, and never did. A deleted card exists.
     #[error("card not found")]
     NotFound,
-    /// Deleted is final.
+    /// A deletion of a deleted card.
     #[error("card is already deleted")]
     AlreadyDeleted,
     /// The condition of `If-None-Match` does not hold.
     #[error("the card exists, which If-None-Match excludes")]
     Exists,
-    /// The database did not do it.
+    /// The database failed or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

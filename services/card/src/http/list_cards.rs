@@ -1,4 +1,4 @@
-//! `GET /cards?limit=&after=` and `GET /cards/by-account?account_id=&limit=&after=`: newest first.
+//! `GET /cards?limit=&after=` and `GET /cards/by-account?account_id=&limit=&after=`: a page of cards, newest first.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What the endpoints share.
+//! The parts that several endpoints share.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::accounts::view::AccountView;
 use crate::http::error::CardError;
 use crate::store::Store;
 
-/// What handlers work with.
+/// The state of all handlers.
 pub(crate) struct CardService {
     pub(crate) store: Store,
     pub(crate) view: AccountView,
@@ -30,7 +30,7 @@ impl CardQuery {
     }
 }
 
-/// A card's id as this service writes it, with hyphens.
+/// Parses a card id in the form that this service writes: with hyphens.
 pub(crate) fn parse_id(text: &str) -> Option<Uuid> {
     Uuid::try_parse(text).ok().filter(|_| text.len() == uuid::fmt::Hyphenated::LENGTH)
 }

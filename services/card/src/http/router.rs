@@ -1,4 +1,4 @@
-//! Every path of the card service.
+//! The routes of the card service.
 
 use std::sync::Arc;
 
