@@ -1,5 +1,5 @@
-//! `tandem`: the account service, the card service and an event log between them in one process. The services are the
-//! same as in processes of their own, and talk through nothing but the event log.
+//! `tandem`: the account service, the card service and the event log in one process. The services are the same as in
+//! processes of their own, and communicate only through the event log.
 
 mod resync;
 mod settings;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clock::Clock;
-use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, KafkaLog, KafkaSettings};
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, KafkaLog};
 use postgres::DatabaseUrl;
 use process::Variables;
 use sqlite_file::FailStop;
@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::settings::{Command, Settings};
 
-/// A request crosses four threads, and memory that one thread allocates another thread frees: mimalloc is built for that.
+/// One thread allocates the memory of a request and another one frees it, which mimalloc is built for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How many listeners share the process's file descriptors.
+/// The number of listeners that share the process's file descriptors.
 const LISTENERS: usize = 2;
 
 fn main() -> ! {
@@ -80,7 +80,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         ended = services => ended,
         failure = log_failure.failed() => return Err(failure).context("event log"),
     };
-    // The last to use the log has closed it.
+    // The log may have failed when its last user closed it.
     if log_failure.has_failed() {
         return Err(log_failure.failed().await).context("event log");
     }
@@ -95,30 +95,22 @@ fn database_file(settings: &Settings, name: &str) -> DatabaseUrl {
     DatabaseUrl::Sqlite(settings.common.data_dir.join(name))
 }
 
-/// The embedded event log, unless Kafka is configured, and what ends the process when its storage fails.
+/// Opens Kafka if it is configured, or else the embedded event log. Also returns what stops the process when the storage of
+/// the embedded log fails.
 fn open_log(settings: &Settings, variables: &Variables) -> anyhow::Result<(Arc<dyn EventLog>, FailStop)> {
-    let extra = settings.kafka.properties(variables)?;
-    Ok(match &settings.kafka.kafka_brokers {
-        Some(brokers) => {
-            let (brokers, topic) = (brokers.clone(), settings.kafka.kafka_topic.clone());
-            (Arc::new(KafkaLog::open(KafkaSettings { brokers, topic, extra })?), FailStop::default())
-        }
-        None => {
-            // Whoever sets it means to use Kafka: events in a file instead would go unnoticed.
-            if let Some((name, _)) = extra.first() {
-                bail!(
-                    "{} is set, but KAFKA_BROKERS, which says where Kafka is, is not",
-                    event_log::kafka_variable(name)
-                );
-            }
-            let log = EmbeddedLog::open(EmbeddedSettings::at(settings.common.data_dir.join("event-log.db")))?;
-            let fail_stop = log.fail_stop();
-            (Arc::new(log), fail_stop)
-        }
-    })
+    if let Some(kafka) = settings.kafka.log_settings(variables)? {
+        return Ok((Arc::new(KafkaLog::open(kafka)?), FailStop::default()));
+    }
+    // A Kafka setting without KAFKA_BROKERS is a mistake: the events would go to a file unnoticed.
+    if let Some((name, _)) = settings.kafka.properties(variables)?.first() {
+        bail!("{} is set, but KAFKA_BROKERS, which says where Kafka is, is not", event_log::kafka_variable(name));
+    }
+    let log = EmbeddedLog::open(EmbeddedSettings::at(settings.common.data_dir.join("event-log.db")))?;
+    let fail_stop = log.fail_stop();
+    Ok((Arc::new(log), fail_stop))
 }
 
-/// Half a system is none: if one service cannot start or go on, the other stops too.
+/// Runs `service`, and cancels `shutdown` if it fails, so that the other service stops too.
 async fn stop_other_on_failure(
     service: impl Future<Output = anyhow::Result<()>>,
     shutdown: &CancellationToken,

@@ -1,4 +1,4 @@
-//! Time, passed in: who needs to know the time is handed a [`Clock`], so that a test can say what time it is.
+//! The time as a parameter: code that needs the time takes a [`Clock`], so that a test can set it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-/// Tells the time in whole microseconds, which is what the databases keep. Clones tell the same time.
+/// A clock with the resolution of the databases, a microsecond. Clones show the same time.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
@@ -17,7 +17,7 @@ enum Source {
 }
 
 impl Clock {
-    /// The system's clock. It may be set back while the process runs.
+    /// The system's clock, which may be set back while the process runs.
     pub fn system() -> Self {
         Self(Source::System)
     }
@@ -33,7 +33,7 @@ impl Clock {
             Source::System => system_micros(),
             Source::Manual(micros) => micros.load(Ordering::Relaxed),
         };
-        // Beyond the year 9999 a clock is not set.
+        // A time after the year 9999 cannot occur.
         Timestamp::from_microsecond(micros).unwrap_or_default()
     }
 
@@ -47,7 +47,7 @@ impl Clock {
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
 fn system_micros() -> i64 {
-    // A clock before 1970 is not set.
+    // A time before 1970 cannot occur.
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }

@@ -15,23 +15,23 @@ const ASSIGNED: &str = "\
     QA RE RO RS RU RW SA SB SC SD SE SG SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO \
     TR TT TV TW TZ UA UG UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW";
 
-/// A country.
+/// An assigned country code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountryCode(&'static str);
 
-/// A text that is no country code.
+/// Why a text is not a country code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCountryCode {
-    /// Any other text.
+    /// The text is not an assigned code.
     #[error("must be an ISO 3166-1 alpha-2 code in upper case, such as US")]
     Unassigned,
-    /// `UK`, which many take for the code of the United Kingdom.
+    /// The text is `UK`, a common mistake for GB.
     #[error("must be an ISO 3166-1 alpha-2 code in upper case; the United Kingdom has GB")]
     UnitedKingdom,
 }
 
 impl CountryCode {
-    /// As it is written: two upper-case letters.
+    /// The code: two upper-case letters.
     pub fn as_str(self) -> &'static str {
         self.0
     }
@@ -41,7 +41,7 @@ impl FromStr for CountryCode {
     type Err = InvalidCountryCode;
 
     fn from_str(text: &str) -> Result<Self, InvalidCountryCode> {
-        // Two letters and a space a code: the list is an array with a stride of three.
+        // Each code has two letters and a space, so the list is an array with a stride of three.
         let codes = ASSIGNED.as_bytes();
         let (mut low, mut high) = (0, codes.len().div_ceil(3));
         while low < high {

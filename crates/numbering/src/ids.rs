@@ -1,4 +1,4 @@
-//! Ids in the order of time.
+//! Time-ordered ids.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,43 +7,43 @@ use uuid::Uuid;
 
 use crate::Numbering;
 
-/// The bits of an id behind its time, version and variant (RFC 9562, 5.7).
+/// The number of random bits of a UUID of version 7, besides its fraction of time (RFC 9562, 5.7).
 const RANDOM_BITS: u32 = 62;
 
-/// All of them.
+/// The largest value of the random bits.
 pub(crate) const RANDOM: u64 = (1 << RANDOM_BITS) - 1;
 
-/// Makes UUIDs of version 7. Those of one moment are in order too, so that they land on warm pages of an index.
+/// Generates UUIDs of version 7 in strictly increasing order, so that inserts go to warm pages of an index.
 ///
-/// An id has its time to a quarter of a microsecond (RFC 9562, 6.2, method 3), and no two have the same: where they come faster,
-/// the time runs ahead.
+/// An id contains its time with a resolution of a quarter of a microsecond (RFC 9562, 6.2, method 3). If ids are generated
+/// faster, their time runs ahead of the clock.
 #[derive(Debug, Default)]
 pub struct TimeOrderedIds {
-    /// The time of the last one.
+    /// The time in the last id.
     last: AtomicU64,
 }
 
 impl TimeOrderedIds {
-    /// One that has made none yet.
+    /// A generator without history.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The next id, for the moment `now`; by chance, beside its time.
+    /// Returns the next id at `now`, with random bits.
     pub fn next(&self, now: Timestamp) -> Uuid {
         id(self.time(now), Uuid::new_v4().as_u64_pair().1)
     }
 
-    /// The next id, for the moment `now`, of the row with `sequence`. It tells the sequence to whoever has the key of
-    /// `numbering` ([`Numbering::sequence_of_id`]), so the row is found without an index of ids, which is one tree less to
-    /// write; to all others it looks like chance.
+    /// Returns the next id at `now`, whose random bits encode `sequence` under the key of `numbering`.
+    /// [`Numbering::sequence_of_id`] recovers the sequence, so the table needs no index of ids. Without the key the bits look
+    /// random.
     pub fn next_of(&self, now: Timestamp, numbering: &Numbering, sequence: u64) -> Uuid {
         id(self.time(now), numbering.permuted_for_id(sequence))
     }
 
-    /// Milliseconds since 1970 with 12 bits of fraction, greater than ever before.
+    /// Milliseconds since 1970 with 12 bits of fraction, greater than those of all earlier ids.
     fn time(&self, now: Timestamp) -> u64 {
-        // Times before 1970 have no place in a UUID.
+        // A UUID cannot represent a time before 1970.
         let microseconds = u64::try_from(now.as_microsecond()).unwrap_or(0);
         let time = ((microseconds / 1_000) << 12) | (microseconds % 1_000 * 4_096 / 1_000);
         let last = self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(time.max(last + 1)));
@@ -56,7 +56,7 @@ fn id(time: u64, random: u64) -> Uuid {
     Uuid::from_u64_pair(milliseconds << 16 | 0x7 << 12 | fraction, 0b10 << RANDOM_BITS | random & RANDOM)
 }
 
-/// What an id has behind its time, version and variant.
+/// The random bits of an id.
 pub(crate) fn random_part(id: Uuid) -> u64 {
     id.as_u64_pair().1 & RANDOM
 }

@@ -1,8 +1,8 @@
 //! Numbers and ids that never collide and cannot be guessed: a keyed permutation of a sequence (docs/decisions/0006).
 //!
-//! A permutation has one number for each sequence, so there is nothing to collide and nothing to retry; it runs backwards
-//! too, so a row is found by its number without an index. Numbers have eight digits until the sequence has used all of
-//! those, then nine, and so on; each length is a permutation of its own, so a number never changes and none is left out.
+//! A permutation maps each sequence to one number, so numbers cannot collide. Its inverse finds a row by its number without
+//! an index. Numbers have eight digits until the sequence has used all of them, then nine, and so on. Each length has its own
+//! permutation, so a number never changes.
 //!
 //! The permutation is a Feistel network over SipHash-2-4 with a 128-bit key, walked in cycles until it lands in the range
 //! (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002).
@@ -16,19 +16,19 @@ use uuid::Uuid;
 
 pub use ids::TimeOrderedIds;
 
-/// The digits of the shortest numbers, as many as the seed's have.
+/// The number of digits of the shortest numbers.
 const MIN_DIGITS: u32 = 8;
 
-/// The digits of the longest numbers.
+/// The number of digits of the longest numbers.
 pub const MAX_DIGITS: usize = 20;
 
-/// Stands in a round for the number of digits, where an id is permuted: no number has so many.
+/// Takes the place of the number of digits when an id is permuted. No number has as many digits.
 const ID_LENGTH: u32 = 255;
 
-/// Rounds of the Feistel network; seven are enough to make one indistinguishable from random (Patarin, 2004).
+/// The rounds of the Feistel network. Seven make it indistinguishable from a random permutation (Patarin, 2004).
 const ROUNDS: u8 = 8;
 
-/// Turns sequences into numbers and back, under one secret key.
+/// Converts sequences to numbers and back under one secret key.
 #[derive(Clone)]
 pub struct Numbering {
     hasher: SipHasher24,
@@ -36,17 +36,17 @@ pub struct Numbering {
 }
 
 impl Numbering {
-    /// Decimal digits, as account numbers have.
+    /// Decimal digits, for account numbers.
     pub fn decimal(key: [u8; 16]) -> Self {
         Numbering { hasher: SipHasher24::new_with_key(&key), radix: 10 }
     }
 
-    /// Lower-case hexadecimal digits, as card numbers have.
+    /// Lower-case hexadecimal digits, for card numbers.
     pub fn hexadecimal(key: [u8; 16]) -> Self {
         Numbering { hasher: SipHasher24::new_with_key(&key), radix: 16 }
     }
 
-    /// Appends the digits for `sequence`, eight or more, to `text`.
+    /// Appends the eight or more digits of `sequence` to `text`.
     pub fn push_digits(&self, sequence: u64, text: &mut String) {
         let mut length = MIN_DIGITS;
         while sequence > self.range(length).1 {
@@ -59,7 +59,7 @@ impl Numbering {
         let _ = if self.radix == 16 { write!(text, "{number:0width$x}") } else { write!(text, "{number:0width$}") };
     }
 
-    /// The sequence whose digits these are; `None` if no sequence has them.
+    /// Returns the sequence with these digits, or `None` if there is none.
     pub fn sequence(&self, digits: &str) -> Option<u64> {
         let canonical = digits.bytes().all(|b| b.is_ascii_digit() || (self.radix == 16 && matches!(b, b'a'..=b'f')));
         if !canonical || !(MIN_DIGITS as usize..=MAX_DIGITS).contains(&digits.len()) {
@@ -67,7 +67,7 @@ impl Numbering {
         }
         let length = digits.len() as u32;
         let number = u64::from_str_radix(digits, self.radix).ok()?;
-        u64::from(self.radix).checked_pow(length - 1)?; // longer ones are no sequence's
+        u64::from(self.radix).checked_pow(length - 1)?; // no sequence has a number this long
         let (first, last) = self.range(length);
         if !(first..=last).contains(&number) {
             return None;
@@ -75,26 +75,26 @@ impl Numbering {
         Some(first + self.permute_back(number - first, last - first, length))
     }
 
-    /// The sequence that [`TimeOrderedIds::next_of`] made this id of, if it did: whoever looks a row up by it compares the
-    /// row's id.
+    /// Returns the sequence in an id of [`TimeOrderedIds::next_of`]. For any other id the result is arbitrary, so the caller
+    /// compares the id of the row that it finds.
     pub fn sequence_of_id(&self, id: Uuid) -> u64 {
         self.permute_back(ids::random_part(id), ids::RANDOM, ID_LENGTH)
     }
 
-    /// What an id has of `sequence`, in [`ids::RANDOM`].
+    /// The bits of an id that encode `sequence`.
     fn permuted_for_id(&self, sequence: u64) -> u64 {
         self.permute(sequence, ids::RANDOM, ID_LENGTH)
     }
 
-    /// The first and the last number of `length` digits, and the sequences that have them. The shortest may begin with zeros, the
-    /// longer ones may not, so that none of them is written twice.
+    /// The first and the last number with `length` digits, which are also their sequences. Only the shortest numbers may begin
+    /// with zeros, so no number has two spellings.
     fn range(&self, length: u32) -> (u64, u64) {
         let radix = u64::from(self.radix);
         let last = radix.checked_pow(length).map_or(u64::MAX, |count| count - 1);
         (if length == MIN_DIGITS { 0 } else { radix.saturating_pow(length - 1) }, last)
     }
 
-    /// Permutes the numbers up to `last`.
+    /// Permutes the values from 0 to `last`.
     fn permute(&self, value: u64, last: u64, length: u32) -> u64 {
         walk(value, last, |half_bits, left, right| {
             (0..ROUNDS)
@@ -118,8 +118,8 @@ impl Numbering {
     }
 }
 
-/// Applies `network` over the smallest even number of bits that holds the values up to `last`, again until the result is one of
-/// them: fewer than four times on average.
+/// Applies `network` to the smallest even number of bits that holds `last`, and repeats it until the result is at most `last`:
+/// fewer than four times on average.
 fn walk(mut value: u64, last: u64, network: impl Fn(u32, u64, u64) -> (u64, u64)) -> u64 {
     let half_bits = (u64::BITS - last.leading_zeros()).div_ceil(2);
     loop {

@@ -237,9 +237,14 @@ async fn probe(database: Postgres) {
 }
 
 async fn set_session_parameters(client: &Client) -> Result<(), tokio_postgres::Error> {
+    execute_with_defaults(client, SESSION_PARAMETERS).await
+}
+
+/// Runs `sql` with the default session parameters, whose `statement_timeout` may be very short.
+async fn execute_with_defaults(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
     let mut tries = 1..PARAMETER_TRIES;
     loop {
-        match client.batch_execute(SESSION_PARAMETERS).await {
+        match client.batch_execute(sql).await {
             Err(error) if fault::is_cancelled(&error) && tries.next().is_some() => {}
             result => return result,
         }

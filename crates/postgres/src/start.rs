@@ -7,8 +7,8 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-use super::fault::{is_cancelled, may_pass};
-use super::{DEADLINE, OpenError, PARAMETER_TRIES, Postgres, PostgresSchema, set_session_parameters};
+use super::fault::may_pass;
+use super::{DEADLINE, OpenError, Postgres, PostgresSchema, execute_with_defaults, set_session_parameters};
 use group_commit::postgres_message;
 
 /// How long a start waits for the server, which may start at the same time.
@@ -108,8 +108,8 @@ async fn check_pooling(database: &Postgres) -> Result<Client, Failure> {
     };
     let listening = database.connect_unprepared(on_notification).await?;
     let client = database.connect_unprepared(|_| ()).await?;
-    execute(&listening, &format!("LISTEN {channel}")).await?;
-    execute(&client, &format!("SELECT set_config('lock_timeout', '0', true); NOTIFY {channel}")).await?;
+    execute_with_defaults(&listening, &format!("LISTEN {channel}")).await?;
+    execute_with_defaults(&client, &format!("SELECT set_config('lock_timeout', '0', true); NOTIFY {channel}")).await?;
     match timeout(DEADLINE, notifications.recv()).await {
         Ok(Some(())) => Ok(client),
         Ok(None) => Err(Failure { text: "the database closed a connection".to_owned(), may_pass: true }),
@@ -117,17 +117,6 @@ async fn check_pooling(database: &Postgres) -> Result<Client, Failure> {
             "the connection pooler in front of PostgreSQL does not pool sessions, which prepared statements and LISTEN \
              need: set pool_mode=session for this database, or connect to PostgreSQL itself",
         )),
-    }
-}
-
-/// Runs `sql` with the default session parameters, whose `statement_timeout` may be very short.
-async fn execute(client: &Client, sql: &str) -> Result<(), Error> {
-    let mut tries = 1..PARAMETER_TRIES;
-    loop {
-        match client.batch_execute(sql).await {
-            Err(error) if is_cancelled(&error) && tries.next().is_some() => {}
-            result => return result,
-        }
     }
 }
 

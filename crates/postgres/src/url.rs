@@ -1,7 +1,7 @@
 //! `DATABASE_URL`, as docs/api.md defines it.
 //!
-//! Invariant: no text made here, errors and `Debug` included, has any part of a PostgreSQL URL but its hosts, ports and
-//! database. Everything else may be a password, or a part of one where the URL is malformed.
+//! Invariant: no text from here, errors and `Debug` included, contains any part of a PostgreSQL URL except its hosts, ports
+//! and database. Any other part may be a password, or a piece of one if the URL is malformed.
 
 use std::error::Error as _;
 use std::fmt::{self, Write as _};
@@ -11,18 +11,18 @@ use std::str::FromStr;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
-/// What a database URL looks like, for whoever gave something else.
+/// The end of an error about a URL of another kind.
 const EXPECTED: &str = "a database URL starts with sqlite: and a path, or with postgres://";
 
-/// The port where the URL names none.
+/// The port of a URL without one.
 const DEFAULT_PORT: u16 = 5432;
 
-/// Where a service keeps its rows. `Display` and `Debug` show what of it is no secret.
+/// The location of a service's database. `Display` and `Debug` leave secrets out.
 #[derive(Clone, PartialEq, Eq)]
 pub enum DatabaseUrl {
-    /// `sqlite:PATH`, a file, made if it is missing.
+    /// `sqlite:PATH`: a file, created if it is missing.
     Sqlite(PathBuf),
-    /// `postgres://…`, a server, which several instances share.
+    /// `postgres://…`: a server, which several instances may share.
     Postgres(String),
 }
 
@@ -47,7 +47,7 @@ impl fmt::Debug for DatabaseUrl {
 impl FromStr for DatabaseUrl {
     type Err = String;
 
-    /// Parses all of the URL, so that a malformed one stops the start; the error says why, and does not repeat it.
+    /// Parses the whole URL, so that a malformed one stops the start. The error does not repeat the URL.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         if text.starts_with("postgres://") || text.starts_with("postgresql://") {
@@ -66,14 +66,14 @@ impl FromStr for DatabaseUrl {
     }
 }
 
-/// Whether `text` is what may stand before `://`, and nothing else that an operator put there.
+/// Whether `text` is a URL scheme, and not a secret that happens to be before `://`.
 fn is_scheme(text: &str) -> bool {
     let mut chars = text.chars();
     chars.next().is_some_and(|first| first.is_ascii_lowercase())
         && chars.all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || "+.-".contains(char))
 }
 
-/// The URL as the driver reads it, checked for what the driver would find out only when it connects.
+/// Parses `url` with the driver, and checks what the driver would check only when it connects.
 fn parse_postgres(url: &str) -> Result<Config, String> {
     check_separators(url)?;
     let config = Config::from_str(url).map_err(|error| cause(url, &error))?;
@@ -95,8 +95,8 @@ fn parse_postgres(url: &str) -> Result<Config, String> {
     Ok(config)
 }
 
-/// Refuses a URL whose user, password or parameters have a separator that is not percent-encoded. The driver ends the
-/// password at the first `@`, and takes what follows for the host.
+/// Refuses a URL with an unencoded separator in its user, password or parameters. The driver ends the password at the first
+/// `@` and would take the rest for the host.
 fn check_separators(url: &str) -> Result<(), String> {
     let (before, behind) = url.split_once("://").and_then(|(_, rest)| rest.split_once('@')).unwrap_or_default();
     if before.contains(['/', '?']) || behind.contains('@') {
@@ -108,8 +108,8 @@ fn check_separators(url: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Why the driver does not take `url`. Its own text is free of what the URL says, but for a parameter's name: where a
-/// password has a `&`, that is a piece of the password.
+/// Describes why the driver refuses `url`. The driver's own text contains nothing of the URL except a parameter's name, which
+/// may be a piece of a password with a `&`.
 fn cause(url: &str, error: &tokio_postgres::Error) -> String {
     let cause = error.source().map(ToString::to_string).unwrap_or_else(|| error.to_string());
     let Some(name) = cause.strip_prefix("unknown option `").and_then(|rest| rest.strip_suffix('`')) else {
@@ -137,7 +137,7 @@ fn hosts_and_database(config: &Config) -> String {
     for (place, host) in hosts.iter_mut().enumerate() {
         let port = ports.get(place).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
         if port != DEFAULT_PORT {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(host, ":{port}");
         }
     }

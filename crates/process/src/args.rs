@@ -1,4 +1,4 @@
-//! Settings that every binary has, to be flattened into its own.
+//! The settings that every binary has.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::{bind_address, log_level};
 
-/// Where a process listens, keeps its data, and how much it says.
+/// The bind address, the data folder and the log level.
 #[derive(Debug, Clone, Args)]
 pub struct CommonArgs {
     /// The address to listen on; 0.0.0.0 for all

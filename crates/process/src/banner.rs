@@ -1,23 +1,23 @@
-//! What a person sees who starts the program in a terminal. Nobody else: a pipe or a log collector gets nothing.
+//! The banner on a terminal at the start. A pipe or a log collector gets none.
 
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-/// How long the start waits for a terminal that takes nothing, as one does after Ctrl-S.
+/// How long the start waits for a terminal that is stopped, for example by Ctrl-S.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Prints `title` and `rows` of a label and a value in a box, if stdout is a terminal.
 ///
-/// A row with an empty label continues the one above it; one with neither label nor value is a gap.
+/// A row with an empty label continues the row above it. A row with neither label nor value is empty.
 pub fn print_banner(title: &str, rows: &[(&str, String)]) {
     if !stdout().is_terminal() {
         return;
     }
     let text = render(title, rows);
     let (written, wait) = channel::<()>();
-    // Neither a terminal that is gone nor a thread that does not start is a reason not to serve.
+    // The service starts even if the banner cannot be printed.
     let _ = thread::Builder::new().name("banner".to_owned()).spawn(move || {
         let mut out = stdout();
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -6,13 +6,12 @@
 //! export KAFKA_SASL_PASSWORD='any $character, "double" quotes and # included'
 //! ```
 //!
-//! White space around a name, a value and a line does not count, and neither does `export`. A value is what lies between
-//! single or double quotes, if it begins with one; nothing in it is an escape or is expanded. What could mean something else
-//! to another reader of such files is refused, with the number of its line: a quote that is not closed or is not the
-//! last character, and a `#` that might begin a comment. Of two lines with one name the last one counts, as in a shell.
+//! White space around a name, a value and a line is ignored, and so is `export`. A value may be in single or double quotes;
+//! nothing in it is escaped or expanded. Lines that other readers of such files may interpret differently are refused: a
+//! quote that is not closed or is not the last character, and a `#` that may begin a comment. The last line of a name counts.
 
-/// The entries of `text`, in their order; on failure why a line is refused, and which. The line itself may be a secret and is
-/// not repeated.
+/// Returns the names and values in `text`, in order. The error has the number of the line and not its text, which may be a
+/// secret.
 pub(crate) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
     let text = text.strip_prefix('\u{FEFF}').unwrap_or(text);
     let lines = text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));

@@ -1,19 +1,20 @@
-//! Where Kafka is, and how to talk to it: settings of their own for what most need, and any other of librdkafka's by a
-//! variable with a prefix, as in `KAFKA_SOCKET_TIMEOUT_MS` for `socket.timeout.ms`.
+//! The Kafka settings: flags for the common ones, and a `KAFKA_` variable for any other property of librdkafka, such as
+//! `KAFKA_SOCKET_TIMEOUT_MS` for `socket.timeout.ms`.
 
 use std::fmt::{self, Debug, Formatter};
 
 use anyhow::anyhow;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
+use event_log::KafkaSettings;
 
 use crate::Variables;
 
-/// What the names of Kafka's variables begin with.
+/// The prefix of Kafka's variables.
 const PREFIX: &str = "KAFKA_";
 
-/// Variables with the prefix that are settings of ours, and so none that librdkafka is told. The group is the card
-/// service's alone, but services may share their variables.
+/// Variables with the prefix that are flags here, and not properties of librdkafka. GROUP_ID is a setting of the card service
+/// only, but the services may share their environment.
 const OURS: [&str; 8] = [
     "BROKERS",
     "TOPIC",
@@ -25,10 +26,10 @@ const OURS: [&str; 8] = [
     "SSL_CA_LOCATION",
 ];
 
-/// Variables with the prefix that Kafka's own scripts go by, on machines that have those too.
+/// Variables with the prefix that Kafka's own scripts read.
 const KAFKAS_OWN: [&str; 6] = ["HOME", "OPTS", "HEAP_OPTS", "LOG4J_OPTS", "JMX_OPTS", "JVM_PERFORMANCE_OPTS"];
 
-/// Where Kafka is, and how to talk to it.
+/// The Kafka settings.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Any other setting of librdkafka can be set by an environment variable or a line of .env: \
     KAFKA_SOCKET_TIMEOUT_MS sets socket.timeout.ms.")]
@@ -62,27 +63,27 @@ pub struct KafkaArgs {
     pub kafka_ssl_ca_location: Option<String>,
 }
 
-/// Whether the brokers are reached by TLS, and whether they ask who this is.
+/// `security.protocol`: whether connections use TLS, and whether clients authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum SecurityProtocol {
-    /// Unencrypted, and the brokers do not ask who this is.
+    /// Neither TLS nor authentication.
     Plaintext,
-    /// TLS.
+    /// TLS without authentication.
     Ssl,
-    /// Unencrypted, and the brokers ask who this is: passwords can be read on the way.
+    /// Authentication without TLS: the network can read passwords.
     SaslPlaintext,
-    /// TLS, and the brokers ask who this is.
+    /// TLS and authentication.
     SaslSsl,
 }
 
-/// How to prove who this is.
+/// `sasl.mechanism`: how clients authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SaslMechanism {
-    /// The brokers are sent the password.
+    /// The client sends the password.
     #[value(name = "PLAIN")]
     Plain,
-    /// The brokers are shown that the password is known.
+    /// The client proves that it knows the password.
     #[value(name = "SCRAM-SHA-256")]
     ScramSha256,
     /// The same, with longer hashes.
@@ -90,7 +91,7 @@ pub enum SaslMechanism {
     ScramSha512,
 }
 
-/// Text that is never shown.
+/// Text that `Debug` does not show.
 #[derive(Clone)]
 pub struct Secret(String);
 
@@ -107,8 +108,15 @@ impl Debug for Secret {
 }
 
 impl KafkaArgs {
-    /// All that librdkafka is to be told besides the brokers and the topic, by librdkafka's own names. Whether it knows
-    /// them is for the event log to find out. `variables` are those that these settings came from.
+    /// The settings of the Kafka event log, or `None` without brokers. `variables` are those that these settings came from.
+    pub fn log_settings(&self, variables: &Variables) -> anyhow::Result<Option<KafkaSettings>> {
+        let extra = self.properties(variables)?;
+        let Some(brokers) = self.kafka_brokers.clone() else { return Ok(None) };
+        Ok(Some(KafkaSettings { brokers, topic: self.kafka_topic.clone(), extra }))
+    }
+
+    /// The properties of librdkafka besides the brokers and the topic, under librdkafka's names. The event log checks whether
+    /// librdkafka knows them.
     pub fn properties(&self, variables: &Variables) -> anyhow::Result<Vec<(String, String)>> {
         let name = |value: PossibleValue| value.get_name().to_owned();
         let own = [
@@ -123,8 +131,8 @@ impl KafkaArgs {
         ];
         let mut properties: Vec<_> =
             own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-        let is_librdkafkas = |name: &str| !OURS.contains(&name) && !KAFKAS_OWN.contains(&name);
-        for (name, value) in variables.with_prefix(PREFIX).filter(|(name, _)| is_librdkafkas(name)) {
+        let is_property = |name: &str| !OURS.contains(&name) && !KAFKAS_OWN.contains(&name);
+        for (name, value) in variables.with_prefix(PREFIX).filter(|(name, _)| is_property(name)) {
             let value = value.to_str().ok_or_else(|| anyhow!("invalid value for {PREFIX}{name}: it is not UTF-8"))?;
             properties.push((name.to_lowercase().replace('_', "."), value.to_owned()));
         }

@@ -1,6 +1,7 @@
-//! What every binary needs around its service: settings, logs, a banner, signals and a clock. No domain in it.
+//! What every binary needs around its service: settings, logs, a banner, signals, descriptors, and the start of a service in
+//! a process of its own.
 //!
-//! Invariant: nothing here is global but what a process has one of: its logger and its signal handlers.
+//! The only global state is what a process has once: its logger and its signal handlers.
 
 mod args;
 mod banner;
@@ -13,6 +14,7 @@ mod run;
 mod sampled_log;
 mod settings;
 mod shutdown;
+mod standalone;
 mod telemetry;
 mod variables;
 
@@ -25,5 +27,6 @@ pub use run::{listen, run, warn_if_exposed};
 pub use sampled_log::{MAX_LINES_PER_SECOND, SampledLog};
 pub use settings::{NoSettings, bind_address, parse, try_parse_from};
 pub use shutdown::{exit, shutdown_on_signals};
+pub use standalone::Standalone;
 pub use telemetry::{TelemetryError, init_logs, log_level};
 pub use variables::{ENV_FILE, Variables};

@@ -1,24 +1,25 @@
-//! The bounded queue of log lines, and the thread that writes them to stderr.
+//! A bounded queue of log lines, and the thread that writes them to stderr.
 //!
-//! Invariant: a thread that logs never waits for stderr. A pipe that nobody reads, or a terminal that is stopped, blocks the
-//! writer thread alone. Lines that do not fit into the queue meanwhile are dropped and counted, and the count is logged once
-//! stderr takes lines again.
+//! Invariant: a thread that logs never waits for stderr. A pipe without a reader or a stopped terminal blocks the writer
+//! thread only. Lines that do not fit into the queue are dropped and counted, and the count is logged once stderr takes
+//! lines again.
 //!
-//! `tracing-appender` does not do this: its queue is bounded by lines and not by bytes, it does not report what it
-//! dropped, and with a full queue its end gives up after 100 ms and then writes to stdout, which may block as well.
+//! `tracing-appender` bounds its queue by lines instead of bytes, does not report what it dropped, and may block on stdout at
+//! the end.
 
 use std::io::{self, ErrorKind, Write, stderr};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// The bytes of log lines that may wait: several thousand lines, which bridges a collector that restarts.
+use parking_lot::{Condvar, Mutex};
+
+/// The capacity of the queue in bytes: several thousand lines, enough while a log collector restarts.
 const MAX_QUEUED_BYTES: usize = 1 << 20;
 
-/// How long the end of the process waits for stderr: ample for a queue of this size, and no delay that an orchestrator notices.
+/// How long the exit waits for stderr: enough to write a full queue, and much less than an orchestrator's grace period.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// The pause before the next try where stderr is in non-blocking mode, which another process that shares it can set.
+/// The pause before the next write if stderr is full and in non-blocking mode, which a process that shares it may set.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// The writer thread's name.
@@ -26,28 +27,28 @@ const THREAD_NAME: &str = "log-writer";
 
 static STDERR: LogQueue = LogQueue::new();
 
-/// Starts the thread that writes to stderr what [`LogLine`] queues. To be called once.
+/// Starts the thread that writes queued lines to stderr. Called once.
 pub(crate) fn start() -> io::Result<()> {
     let writer = thread::Builder::new().name(THREAD_NAME.to_owned());
     writer.spawn(|| STDERR.write_to(&mut stderr())).map(drop)
 }
 
-/// Queues `line` also if the queue is full: for the last line of the process.
+/// Queues the last line of the process, even if the queue is full.
 pub(crate) fn write_last(line: &str) {
     STDERR.push(line.as_bytes(), true);
 }
 
-/// Waits until stderr has taken all lines, for [`FLUSH_TIMEOUT`] at most.
+/// Waits until all lines are written, for [`FLUSH_TIMEOUT`] at most.
 pub(crate) fn flush() {
     STDERR.flush(FLUSH_TIMEOUT);
 }
 
-/// Where `tracing-subscriber` writes each line, as a whole.
+/// The writer for `tracing-subscriber`, which writes each line in one call.
 pub(crate) struct LogLine;
 
 impl Write for LogLine {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // The writer thread itself logs only how many lines were dropped, which must not be dropped too.
+        // The writer thread logs only the number of dropped lines, which must not be dropped.
         STDERR.push(line, thread::current().name() == Some(THREAD_NAME));
         Ok(line.len())
     }
@@ -65,24 +66,20 @@ struct LogQueue {
 struct State {
     /// Whole lines.
     lines: Vec<u8>,
-    /// Lines that were dropped and not reported yet.
+    /// The number of dropped lines that is not logged yet.
     dropped: u64,
-    /// The writer thread has lines that stderr has not taken.
-    writing: bool,
+    /// Whether the writer thread has lines that are not written yet.
+    is_writing: bool,
 }
 
 impl LogQueue {
     const fn new() -> Self {
-        let state = State { lines: Vec::new(), dropped: 0, writing: false };
+        let state = State { lines: Vec::new(), dropped: 0, is_writing: false };
         LogQueue { state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn push(&self, line: &[u8], must_fit: bool) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if !must_fit && state.lines.len() + line.len() > MAX_QUEUED_BYTES {
             state.dropped += 1;
             return;
@@ -93,31 +90,30 @@ impl LogQueue {
     }
 
     fn flush(&self, timeout: Duration) {
-        let unwritten = |state: &mut State| state.writing || !state.lines.is_empty();
-        let _ = self.changed.wait_timeout_while(self.lock(), timeout, unwritten);
+        let is_unwritten = |state: &mut State| state.is_writing || !state.lines.is_empty();
+        self.changed.wait_while_for(&mut self.state.lock(), is_unwritten, timeout);
     }
 
-    /// The lines that wait, once there are some.
+    /// Waits for lines and takes all of them.
     fn take(&self) -> Vec<u8> {
-        let mut state = self.lock();
-        state.writing = false;
+        let mut state = self.state.lock();
+        state.is_writing = false;
         self.changed.notify_all();
-        let waiting = self.changed.wait_while(state, |state| state.lines.is_empty());
-        let mut state = waiting.unwrap_or_else(PoisonError::into_inner);
-        state.writing = true;
+        self.changed.wait_while(&mut state, |state| state.lines.is_empty());
+        state.is_writing = true;
         std::mem::take(&mut state.lines)
     }
 
     fn write_to(&self, output: &mut impl Write) -> ! {
         loop {
             let lines = self.take();
-            // One write a line: lines of processes that share a pipe do not mix then.
+            // One write per line, so that lines of processes that share a pipe do not mix.
             let written = lines.split_inclusive(|byte| *byte == b'\n').map(|line| write_line(output, line));
             let failed = written.filter(Result::is_err).count();
             let dropped = {
-                let mut state = self.lock();
+                let mut state = self.state.lock();
                 state.dropped += failed as u64;
-                // Where nothing can be written, such as to a full disk, a report would fail as well.
+                // While writes fail, for example on a full disk, the report would fail too.
                 if failed == 0 { std::mem::take(&mut state.dropped) } else { 0 }
             };
             if dropped > 0 {
@@ -178,7 +174,7 @@ mod tests {
             queue.push(&line, false);
         }
         queue.push(b"last\n", true);
-        let state = queue.lock();
+        let state = queue.state.lock();
         assert_eq!((state.dropped, state.lines.len()), (7, MAX_QUEUED_BYTES + 5));
     }
 
@@ -190,8 +186,8 @@ mod tests {
         }
         let reader = thread::spawn(move || [(); 3].map(|()| output.recv_timeout(DEADLINE).unwrap()));
         queue.flush(DEADLINE);
-        let state = queue.lock();
-        assert!(state.lines.is_empty() && !state.writing);
+        let state = queue.state.lock();
+        assert!(state.lines.is_empty() && !state.is_writing);
         assert_eq!(reader.join().unwrap(), [b"one\n".to_vec(), b"two\n".to_vec(), b"three\n".to_vec()]);
     }
 
@@ -200,7 +196,7 @@ mod tests {
         let (queue, _output) = start();
         queue.push(b"stuck\n", false);
         queue.flush(Duration::from_millis(1));
-        assert!(queue.lock().writing || !queue.lock().lines.is_empty());
+        assert!(queue.state.lock().is_writing || !queue.state.lock().lines.is_empty());
     }
 
     #[test]
@@ -209,7 +205,7 @@ mod tests {
         drop(output);
         queue.push(b"one\ntwo\n", false);
         queue.flush(DEADLINE);
-        assert_eq!(queue.lock().dropped, 2);
+        assert_eq!(queue.state.lock().dropped, 2);
     }
 
     #[test]

@@ -1,14 +1,14 @@
-//! Causes of failures for those who may not read the log.
+//! Causes of failures without private details.
 
-/// `cause` as `/readyz` may show it to everyone: of a path only the file's name, and nothing in double quotes, where PostgreSQL
-/// names users and databases. The log has all of it.
+/// Reduces `cause` to what `/readyz` shows to everyone: paths become file names, and quoted text, in which PostgreSQL names
+/// users and databases, becomes `…`. The log has the full text.
 pub fn public_cause(cause: &str) -> String {
     let parts = cause.split('"').enumerate().map(|(index, part)| if index % 2 == 0 { part } else { "…" });
     let unquoted = parts.collect::<Vec<_>>().join("\"");
     unquoted.split(": ").map(without_folders).collect::<Vec<_>>().join(": ")
 }
 
-/// `text` without what lies between the beginning of its first path and its last `/`. A folder's name may have spaces in it.
+/// Removes everything from the first path's beginning to the last `/`, because a folder's name may contain spaces.
 fn without_folders(text: &str) -> String {
     let begins_path = |at: usize| {
         let is_apart =

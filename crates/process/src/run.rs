@@ -1,4 +1,4 @@
-//! From `main` to the services and back.
+//! The life of a process from `main` to its exit, and its listeners.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{exit, init_logs, log_writer, shutdown_on_signals};
 
-/// Starts logging and the runtime, and runs `services` until it returns, which it should soon after the token that it is
-/// given is cancelled by a signal. Ends the process: a failure is printed as one line and makes the exit status 1.
+/// Starts logging and the runtime, runs `services`, and exits. `services` should return soon after a signal cancels its
+/// token. An error is printed as one line and makes the exit status 1.
 pub fn run<F: Future<Output = anyhow::Result<()>>>(
     log_level: &str,
     services: impl FnOnce(CancellationToken) -> F,
@@ -21,7 +21,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     let outcome = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from);
     let outcome = outcome.and_then(|runtime| {
         let outcome = runtime.block_on(async { services(shutdown_on_signals()?).await });
-        // What still blocks a thread by now (a broker that does not answer) is not waited for.
+        // A thread may still be blocked, for example by a broker that does not answer.
         runtime.shutdown_background();
         outcome
     });
@@ -31,8 +31,8 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     exit(i32::from(outcome.is_err()))
 }
 
-/// How many connections wait to be accepted: as many as the system allows, which lowers the number to its own limit
-/// (`net.core.somaxconn`). A connection beyond it waits a second for the client's next attempt.
+/// The number of connections that wait to be accepted. The system lowers it to its own limit (`net.core.somaxconn`). A client
+/// beyond the limit retries after a second.
 const BACKLOG: u32 = i32::MAX.unsigned_abs();
 
 /// Listens on `address` and `port`; 0 for a port that the system picks. `setting` names the port's setting in the error.
@@ -40,7 +40,7 @@ pub async fn listen(address: IpAddr, port: u16, setting: &str) -> anyhow::Result
     let address = SocketAddr::new(address, port);
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?; // a restart does not wait for the connections of the process before
+        socket.set_reuseaddr(true)?; // connections of the previous process do not delay a restart
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };

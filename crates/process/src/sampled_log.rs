@@ -1,13 +1,13 @@
-//! Log lines for events that may come by the thousand: a few a second are written, the others counted.
+//! Rate limiting of log lines: a few lines per second are logged, and the others are counted.
 
 use std::time::{Duration, Instant};
 
-/// How many lines a second are let through: enough to see what is wrong, too few to fill a disk.
+/// The lines per second: enough to see what is wrong, too few to fill a disk.
 pub const MAX_LINES_PER_SECOND: u32 = 10;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Decides which events are logged. One for each kind of line, owned by whoever writes it.
+/// The rate limit of one kind of line.
 #[derive(Debug, Default)]
 pub struct SampledLog {
     window_start: Option<Instant>,
@@ -16,13 +16,12 @@ pub struct SampledLog {
 }
 
 impl SampledLog {
-    /// One that has let nothing through yet.
+    /// A limit without history.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether the event at `now` is to be logged: `Some` with the number of events left out since the last line, or
-    /// `None` if this one is left out too.
+    /// Returns `Some` if the event at `now` is to be logged, with the number of events left out since the last line.
     pub fn allow(&mut self, now: Instant) -> Option<u64> {
         let in_window = self.window_start.is_some_and(|start| now.saturating_duration_since(start) < WINDOW);
         if !in_window {
@@ -37,7 +36,7 @@ impl SampledLog {
         Some(self.flush())
     }
 
-    /// How many events were left out since the last line, which are then forgotten. For the end of a burst, or a stop.
+    /// Returns and resets the number of events left out since the last line, for the end of a burst.
     pub fn flush(&mut self) -> u64 {
         std::mem::take(&mut self.left_out)
     }

@@ -1,8 +1,8 @@
-//! Settings from flags, the environment and a `.env` file, in this order, into a clap struct.
+//! Parses flags, environment variables and a `.env` file, in this order of precedence, into a clap struct.
 //!
-//! A wrong one stops the start with one line that names it. An environment variable set to nothing counts as unset, as
-//! compose files and shells set what they mean to leave out. The process's own environment is read and never changed:
-//! what `.env` says reaches the settings, and nothing else. No line repeats a value that may be a secret.
+//! A wrong setting stops the start with one line that names it and never contains a value that may be a secret. A variable
+//! that is set to the empty string counts as unset, because compose files set variables that way. The environment of the
+//! process is not changed.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -16,20 +16,20 @@ use clap::{Arg, Command, Parser};
 
 use crate::Variables;
 
-/// The exit status of a start with a wrong setting, as clap has it.
+/// The exit status after a wrong setting, as with clap.
 const USAGE_STATUS: i32 = 2;
 
 /// Why there are no settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoSettings {
-    /// Help or the version was asked for: this text is for stdout.
+    /// Help or the version was requested. The text is for stdout.
     Asked(String),
-    /// Something is wrong: this one line, without `error:` before it, says what.
+    /// A setting is wrong. The text is one line without `error:` before it.
     Wrong(String),
 }
 
-/// The settings of this process, and the variables that they came from. Prints help, the version or one line about what is
-/// wrong, and exits, if there are none.
+/// Returns the settings of this process and its variables. Prints help, the version or the error and exits if there are no
+/// settings.
 pub fn parse<T: Parser>() -> (T, Variables) {
     let parsed =
         Variables::of_process().and_then(|variables| Ok((try_parse_from(env::args_os(), &variables)?, variables)));
@@ -46,7 +46,7 @@ pub fn parse<T: Parser>() -> (T, Variables) {
     }
 }
 
-/// The settings that `args` (the program's name first) and `variables` come to. Has no effect on the process.
+/// Parses `args`, which start with the program's name, and `variables`. Does not affect the process.
 pub fn try_parse_from<T: Parser>(
     args: impl IntoIterator<Item = OsString>,
     variables: &Variables,
@@ -67,24 +67,23 @@ pub fn bind_address(text: &str) -> Result<IpAddr, String> {
     bare.parse().map_err(|_| "expected an IP address such as 127.0.0.1, 0.0.0.0 or ::1".to_owned())
 }
 
-/// A flag that a variable stands for.
+/// A flag that has a variable.
 struct Named {
     /// `--port`
     flag: String,
     /// `PORT`
     variable: String,
-    /// Where its value was found, if it was: text that follows the variable's name.
+    /// The place of its value, as text behind the variable's name in messages; `None` without a value.
     found: Option<&'static str>,
-    /// Its value may be a secret.
+    /// Whether its value may be a secret.
     is_secret: bool,
-    /// Its variable's value is not UTF-8.
+    /// Whether the variable's value is not UTF-8.
     is_not_utf8: bool,
 }
 
-/// `command`, taking what is found in `variables` where a flag is not given.
+/// Makes the values in `variables` the defaults of the flags in `command`, and adds the flags to `named`.
 ///
-/// clap would read the process's environment by itself, and take a variable set to nothing for a value. So its own
-/// reading is switched off, and what was found stands in as the default.
+/// clap's own reading of the environment is switched off, because it takes an empty variable for a value.
 fn with_variables(command: Command, named: &mut Vec<Named>, variables: &Variables) -> Command {
     let mut command = command.mut_args(|arg| {
         let Some(variable) = arg.get_env().map(OsStr::to_owned) else { return arg };
@@ -110,8 +109,7 @@ fn with_variables(command: Command, named: &mut Vec<Named>, variables: &Variable
     command
 }
 
-/// `value` without the white space around it, which files with the line ends of Windows and `echo` leave there. A secret may
-/// begin or end with a space.
+/// Removes white space around `value`, such as line ends of Windows. A secret may begin or end with a space and is kept.
 fn trimmed(value: &OsStr, is_secret: bool) -> OsString {
     match value.to_str() {
         Some(text) if !is_secret => text.trim().into(),
@@ -119,13 +117,13 @@ fn trimmed(value: &OsStr, is_secret: bool) -> OsString {
     }
 }
 
-/// Names the variable in the flag's help, as clap no longer does.
+/// Adds the variable to the flag's help, because clap does not know it any more.
 fn with_help(arg: Arg, variable: &str) -> Arg {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     arg.help(format!("{help} [env: {variable}]").trim_start().to_owned())
 }
 
-/// What `error` says, in one line, in the words the operator used: the flag if it was given, else the variable.
+/// Describes `error` in one line that names the flag if it was given, or else the variable.
 fn one_line(error: &clap::Error, named: &[Named], args: &[OsString]) -> String {
     let text_of = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.clone()),
@@ -162,8 +160,8 @@ fn one_line(error: &clap::Error, named: &[Named], args: &[OsString]) -> String {
     squeeze(&format!("invalid value{value} for {name}: {reason}"), named)
 }
 
-/// `text` without the values among `args` that are more than a word. clap repeats an argument that it has no use for, such as
-/// a database URL whose flag was forgotten.
+/// Masks the values among `args` that are more than a word. clap repeats an unexpected argument, which may be a database URL
+/// without its flag.
 fn without_values(mut text: String, args: &[OsString]) -> String {
     let is_word = |value: &str| value.chars().all(|char| char.is_alphanumeric() || "-_".contains(char));
     for arg in args.iter().skip(1).map(|arg| arg.to_string_lossy()) {
@@ -175,7 +173,7 @@ fn without_values(mut text: String, args: &[OsString]) -> String {
     text
 }
 
-/// `text` in one line, without clap's usage, and with the variable beside each flag it misses.
+/// Reduces clap's `text` to one line without the usage, and adds the variable to each missing flag.
 fn squeeze(text: &str, named: &[Named]) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let text = text.split("\n\nUsage:").next().unwrap_or_default();

@@ -1,5 +1,4 @@
-//! Stopping when asked to: SIGTERM (an orchestrator), SIGINT (Ctrl-C) and SIGHUP (the terminal is closed). SIGQUIT keeps its
-//! meaning, to end at once with a core dump.
+//! Graceful shutdown on SIGTERM (an orchestrator), SIGINT (Ctrl-C) and SIGHUP (the terminal is closed).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,10 +9,10 @@ use tracing::{info, warn};
 
 use crate::log_writer;
 
-/// A token that the first SIGTERM, SIGINT or SIGHUP cancels. A second one ends the process at once, with 143, 130 or 129.
-/// SIGHUP is left alone where it is ignored, as `nohup` has it.
+/// Returns a token that the first SIGTERM, SIGINT or SIGHUP cancels. A second signal ends the process with status 143, 130 or
+/// 129. If SIGHUP is ignored at the start, as under `nohup`, it stays ignored.
 ///
-/// To be called inside a Tokio runtime, once. Fails only if the system refuses the signal handlers.
+/// Called once, inside a Tokio runtime. Fails if the system refuses the signal handlers.
 pub fn shutdown_on_signals() -> io::Result<CancellationToken> {
     let hup = if is_ignored(libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
     let mut signals = Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hup };
@@ -30,10 +29,9 @@ pub fn shutdown_on_signals() -> io::Result<CancellationToken> {
     Ok(token)
 }
 
-/// Ends the process with `status` once stderr has taken the last log lines, for which it waits half a second at most. Other
-/// threads are not waited for, and no exit handlers run: a thread that is inside a C library, such as one that shakes hands
-/// in OpenSSL, would crash in what such a handler takes down.
-#[expect(unsafe_code, reason = "the standard library has no exit that leaves other threads alone")]
+/// Flushes the log and ends the process with `status`. Does not run exit handlers, because a thread that is inside a C
+/// library, such as OpenSSL, would crash when the library's handler frees its state.
+#[expect(unsafe_code, reason = "the standard library has no exit without exit handlers")]
 pub fn exit(status: i32) -> ! {
     log_writer::flush();
     // SAFETY: _exit takes an integer and does not return.
@@ -41,7 +39,7 @@ pub fn exit(status: i32) -> ! {
 }
 
 /// Whether the process was started with `signal` ignored.
-#[expect(unsafe_code, reason = "the standard library does not tell")]
+#[expect(unsafe_code, reason = "the standard library has no such call")]
 fn is_ignored(signal: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: with no new action sigaction only fills the structure, of which zeros are a value.
@@ -55,12 +53,12 @@ fn is_ignored(signal: i32) -> bool {
 struct Signals {
     term: Signal,
     int: Signal,
-    /// `None` where it is ignored.
+    /// `None` if it is ignored.
     hup: Option<Signal>,
 }
 
 impl Signals {
-    /// The next signal's name, and the exit status that by custom tells of it: 128 and its number.
+    /// Waits for a signal. Returns its name and its exit status, which is 128 plus its number.
     async fn next(&mut self) -> (&'static str, i32) {
         let hup = async {
             match &mut self.hup {

@@ -1,5 +1,5 @@
-//! Logs: on stderr, compact for a person at a terminal and one JSON object a line for everyone else. A thread of its own
-//! writes them ([`log_writer`]), so nobody who logs waits for stderr.
+//! Logs on stderr: compact text on a terminal, one JSON object per line otherwise. A separate thread writes them
+//! ([`log_writer`]).
 
 use std::io::{self, IsTerminal as _, stderr};
 use std::{panic, thread};
@@ -11,16 +11,16 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::log_writer::{self, LogLine};
 
-/// The levels a filter may name, from silence to the most talkative.
+/// The levels of a filter.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Why logging did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter cannot be read.
+    /// The filter is malformed.
     #[error("{0}")]
     Filter(String),
-    /// Another logger is in place.
+    /// The process already has a logger.
     #[error("logging is set up already")]
     AlreadySet,
     /// The thread that writes the lines did not start.
@@ -28,14 +28,14 @@ pub enum TelemetryError {
     NoThread(#[from] io::Error),
 }
 
-/// Starts logging for the whole process, through `level_filter` (see [`log_level`]). Panics are logged too. Whoever ends the
-/// process calls [`exit`](crate::exit), which waits for the last lines.
+/// Starts logging for the process with `level_filter` (see [`log_level`]), panics included. The process ends with
+/// [`exit`](crate::exit), which flushes the log.
 pub fn init_logs(level_filter: &str) -> Result<(), TelemetryError> {
     let filter = parse_filter(level_filter).map_err(TelemetryError::Filter)?;
-    // Whatever lines are let through, how many of them are missing is too.
+    // The number of dropped lines is logged whatever the filter is.
     let filter = filter.with_target("process::log_writer", LevelFilter::WARN);
     let is_terminal = stderr().is_terminal();
-    // An error of the formatter would be printed to stderr, which may block.
+    // The formatter would print its own errors to stderr, which may block.
     let lines =
         tracing_subscriber::fmt::layer().with_writer(|| LogLine).with_ansi(is_terminal).log_internal_errors(false);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = if is_terminal {
@@ -52,7 +52,7 @@ pub fn init_logs(level_filter: &str) -> Result<(), TelemetryError> {
         let text = panic.payload_as_str().unwrap_or("no text");
         let place = panic.location().map(ToString::to_string);
         tracing::error!(place, "panic: {text}");
-        // The process ends with this thread.
+        // The process ends with the main thread.
         if thread::current().name() == Some("main") {
             log_writer::flush();
         }
@@ -68,7 +68,7 @@ pub fn log_level(text: &str) -> Result<String, String> {
 
 fn parse_filter(text: &str) -> Result<Targets, String> {
     for directive in text.split(',').map(str::trim) {
-        // A lone word would be taken for a target, so that `LOG_LEVEL=inof` logged nothing at all.
+        // `Targets` takes a lone word for a target, so that `LOG_LEVEL=inof` would log nothing.
         let level = directive.split_once('=').map_or(directive, |(_, level)| level);
         if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level.trim())) {
             let expected = LEVELS.join(", ");

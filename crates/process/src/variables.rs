@@ -1,4 +1,4 @@
-//! Where settings come from besides flags: the environment and the `.env` file.
+//! The environment variables and the `.env` file.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -10,33 +10,33 @@ use std::net::IpAddr;
 use crate::dot_env;
 use crate::settings::NoSettings;
 
-/// The file that is read from the folder the program is started in; those above it are not looked at.
+/// The name of the file in the working directory. Parent directories are not searched.
 pub const ENV_FILE: &str = ".env";
 
-/// The environment variables that are set to something, and the lines of `.env` where the environment has nothing. What
-/// Kubernetes sets for its services is left out.
+/// The variables of the environment and of `.env` that are not empty; the environment has precedence. Variables that
+/// Kubernetes sets for its services are left out.
 #[derive(Default)]
 pub struct Variables(BTreeMap<OsString, Found>);
 
-/// A value, and where it was found: text that follows the variable's name.
+/// A value and its place, as text behind the variable's name in messages.
 pub(crate) type Found = (OsString, &'static str);
 
 impl Variables {
-    /// Those that `environment` and the text of an `.env` file come to; on failure the line that cannot be read.
+    /// Merges `environment` and the text of an `.env` file. Fails on a malformed line.
     pub fn new(
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         dot_env: &str,
     ) -> Result<Variables, NoSettings> {
         let file = dot_env::parse(dot_env).map_err(|reason| NoSettings::Wrong(format!("{ENV_FILE} {reason}")))?;
         let file = file.into_iter().map(|(name, value)| (OsString::from(name), (OsString::from(value), " (in .env)")));
-        // Later ones replace earlier ones of the same name, but a variable set to nothing counts as unset.
+        // A later line replaces an earlier one.
         let file: BTreeMap<OsString, Found> = file.collect();
         let environment = environment.into_iter().map(|(name, value)| (name, (value, "")));
         let is_set = |(name, (value, _)): &(OsString, Found)| !value.is_empty() && !is_service_link(name, value);
         Ok(Variables(file.into_iter().chain(environment).filter(is_set).collect()))
     }
 
-    /// Those of this process.
+    /// Reads the environment of the process and its `.env` file.
     pub(crate) fn of_process() -> Result<Variables, NoSettings> {
         let dot_env = match fs::read_to_string(ENV_FILE) {
             Ok(text) => text,
@@ -50,7 +50,7 @@ impl Variables {
         self.0.get(name)
     }
 
-    /// Those whose names begin with `prefix`, by the rest of the name.
+    /// The variables whose names begin with `prefix`, without the prefix.
     pub(crate) fn with_prefix<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a str, &'a OsStr)> {
         self.0
             .iter()
@@ -58,10 +58,10 @@ impl Variables {
     }
 }
 
-/// Whether Kubernetes has set this variable, as it does in every pod for each service of the namespace ("service links").
-/// For a service called `card` these are `CARD_SERVICE_HOST`, `CARD_SERVICE_PORT` (with `_` and the port's name behind it,
-/// too), `CARD_PORT`, and `CARD_PORT_8082_TCP` with `_PROTO`, `_PORT` and `_ADDR`. A setting may have one of these names; no
-/// setting has such a value.
+/// Whether this is a Kubernetes service link, which every pod gets for each service of the namespace. For a service called
+/// `card` the links are `CARD_SERVICE_HOST`, `CARD_SERVICE_PORT` (with `_` and the port's name after it,
+/// too), `CARD_PORT`, and `CARD_PORT_8082_TCP` with `_PROTO`, `_PORT` and `_ADDR`. A setting may have such a name, but not
+/// such a value.
 fn is_service_link(name: &OsStr, value: &OsStr) -> bool {
     const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
     let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { return false };
@@ -78,7 +78,7 @@ fn is_service_link(name: &OsStr, value: &OsStr) -> bool {
     if name.ends_with("_PORT") && is_url(value) {
         return true;
     }
-    // A service's own name may have `_PORT_` in it, too.
+    // The name of a service may contain `_PORT_` itself.
     let Some((_, port)) = name.rsplit_once("_PORT_") else { return false };
     match port.split('_').collect::<Vec<_>>()[..] {
         [number, protocol, ref what @ ..] => {

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 
 use account_service::{Config, NAME};
-use anyhow::bail;
 use clap::Parser;
 use clock::Clock;
-use event_log::{KafkaLog, KafkaSettings};
 use http_server::HttpArgs;
 use postgres::DatabaseUrl;
-use process::{CommonArgs, KafkaArgs, Variables};
+use process::{CommonArgs, KafkaArgs, Standalone, Variables};
 use tokio_util::sync::CancellationToken;
 
 /// The account service: keeps accounts, and publishes an event on Kafka for every creation and every change of status.
@@ -37,7 +35,7 @@ struct Settings {
     http: HttpArgs,
 }
 
-/// A request crosses four threads, and memory that one thread allocates another thread frees: mimalloc is built for that.
+/// One thread allocates the memory of a request and another one frees it, which mimalloc is built for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -47,28 +45,11 @@ fn main() -> ! {
 }
 
 async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let extra = settings.kafka.properties(&variables)?;
-    let Some(brokers) = settings.kafka.kafka_brokers else {
-        bail!(
-            "KAFKA_BROKERS is not set, and {NAME} needs Kafka; without Kafka start the all-in-one: cargo run --release -p tandem"
-        );
-    };
-    let data_dir = settings.common.data_dir;
-    let database = settings.database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("account.db")));
-    let http = settings.http.config(process::raise_descriptor_limit(), 1);
-    let listener = process::listen(settings.common.bind_addr, settings.port, "PORT").await?;
-    let log = KafkaLog::open(KafkaSettings { brokers, topic: settings.kafka.kafka_topic, extra })?;
-    process::warn_if_exposed(settings.common.bind_addr);
-    let address = listener.local_addr()?;
-    process::print_banner(
-        "Tandem account service",
-        &[
-            ("Address", format!("http://{address}")),
-            ("Data", database.to_string()),
-            ("Events", event_log::EventLog::describe(&log)),
-            ("Try", account_service::first_curl(address)),
-        ],
-    );
+    let Settings { port, kafka, database_url, common, http } = settings;
+    let service = Standalone::open(NAME, port, &kafka, &common, &http, &variables).await?;
+    let database = database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(common.data_dir.join("account.db")));
+    service.print_banner("Tandem account service", &database, "", account_service::first_curl(service.address));
+    let Standalone { http, listener, log, .. } = service;
     let config = Config { database, http, clock: Clock::system(), backlog_published: Arc::default() };
-    account_service::run(config, listener, Arc::new(log), shutdown).await
+    account_service::run(config, listener, log, shutdown).await
 }

@@ -1,16 +1,13 @@
 //! `card-service`: the card service as a process of its own, with Kafka.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
 use card_service::{Config, NAME};
 use clap::Parser;
 use clock::Clock;
-use event_log::{KafkaLog, KafkaSettings};
 use http_server::HttpArgs;
 use postgres::DatabaseUrl;
-use process::{CommonArgs, KafkaArgs, Variables};
+use process::{CommonArgs, KafkaArgs, Standalone, Variables};
 use tokio_util::sync::CancellationToken;
 
 /// The card service: makes cards for active accounts, which it knows from their events on Kafka.
@@ -47,7 +44,7 @@ struct Settings {
     http: HttpArgs,
 }
 
-/// A request crosses four threads, and memory that one thread allocates another thread frees: mimalloc is built for that.
+/// One thread allocates the memory of a request and another one frees it, which mimalloc is built for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -57,36 +54,20 @@ fn main() -> ! {
 }
 
 async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let extra = settings.kafka.properties(&variables)?;
-    let Some(brokers) = settings.kafka.kafka_brokers else {
-        bail!(
-            "KAFKA_BROKERS is not set, and {NAME} needs Kafka; without Kafka start the all-in-one: cargo run --release -p tandem"
-        );
-    };
-    let data_dir = settings.common.data_dir;
-    let database = settings.database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(data_dir.join("card.db")));
-    let http = settings.http.config(process::raise_descriptor_limit(), 1);
-    let listener = process::listen(settings.common.bind_addr, settings.port, "PORT").await?;
-    let log = KafkaLog::open(KafkaSettings { brokers, topic: settings.kafka.kafka_topic, extra })?;
-    process::warn_if_exposed(settings.common.bind_addr);
-    let address = listener.local_addr()?;
-    process::print_banner(
-        "Tandem card service",
-        &[
-            ("Address", format!("http://{address}")),
-            ("Data", database.to_string()),
-            ("Events", format!("{}, group {}", event_log::EventLog::describe(&log), settings.kafka_group_id)),
-            ("Try", format!("curl http://{address}/cards")),
-        ],
-    );
+    let Settings { port, kafka, kafka_group_id: group, database_url, view_max_age_seconds, common, http } = settings;
+    let service = Standalone::open(NAME, port, &kafka, &common, &http, &variables).await?;
+    let database = database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(common.data_dir.join("card.db")));
+    let command = format!("curl http://{}/cards", service.address);
+    service.print_banner("Tandem card service", &database, &format!(", group {group}"), command);
+    let Standalone { http, listener, log, .. } = service;
     let config = Config {
         database,
-        data_dir,
-        group: settings.kafka_group_id,
+        data_dir: common.data_dir,
+        group,
         backlog_published: None,
-        view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
+        view_max_age: view_max_age_seconds.map(Duration::from_secs),
         http,
         clock: Clock::system(),
     };
-    card_service::run(config, listener, Arc::new(log), shutdown).await
+    card_service::run(config, listener, log, shutdown).await
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use test_harness::{Http, Process, binary, wait_until};
 
-pub(crate) use self::load::{Account, Card, Load, StopOnDrop, Writer, under_load};
+pub(crate) use self::load::{Card, Load, StopOnDrop, Writer, under_load};
 pub(crate) use self::settled::{check_order, count, settle};
 use crate::random::Random;
 
