@@ -1,9 +1,7 @@
-//! What a batch of commands comes to: which rows to write, which events tell of them, and what each request is answered.
+//! Decides a batch of commands: the rows and events to write, and the outcome of each command.
 //!
-//! Pure, and the same for every database: a store loads the accounts that the commands name, has them [`decided`], and
-//! writes the [`Changes`] in the same transaction (ARCHITECTURE.md A1).
-//!
-//! [`decided`]: Batch::decide
+//! Pure, and the same for both databases: a store loads the accounts that the commands name, calls [`Batch::decide`], and writes
+//! the [`Changes`] in the same transaction (ARCHITECTURE.md A1).
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -18,58 +16,52 @@ use crate::account::{Account, BeholderName, Change, Precondition};
 use crate::account_number::AccountNumbering;
 use crate::http::error::AccountError;
 
-/// What a request wants of the database.
+/// A request that changes the database.
 #[derive(Clone)]
 pub(crate) enum Command {
     Create { beholder_name: BeholderName, country_code: CountryCode, trace: TraceParent },
     Change { id: AccountId, change: Change, precondition: Precondition, trace: TraceParent },
 }
 
-/// What a request comes to.
+/// The account after the command, or the rule that the command breaks.
 pub(crate) type Outcome = Result<Account, AccountError>;
 
-/// The accounts that `commands` may change.
+/// The accounts that `commands` may change, sorted: with one order in all instances no two wait for each other's rows.
 pub(crate) fn named_accounts(commands: &[Command]) -> Vec<AccountId> {
     let ids = commands.iter().filter_map(|command| match command {
         Command::Create { .. } => None,
         Command::Change { id, .. } => Some(*id),
     });
     let mut ids: Vec<_> = ids.collect();
-    // In one order everywhere, so that two instances never wait for each other's rows.
     ids.sort_unstable();
     ids.dedup();
     ids
 }
 
-/// How many accounts `commands` may create.
+/// The number of accounts that `commands` create.
 pub(crate) fn creations(commands: &[Command]) -> usize {
     commands.iter().filter(|command| matches!(command, Command::Create { .. })).count()
 }
 
-/// What the transaction has to write.
+/// The rows and events that the transaction writes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// The sequences of new accounts, each with the place of the account among the outcomes.
-    pub(crate) created: Vec<(u64, usize)>,
-    /// Accounts that were there, as they are now.
+    /// New accounts with their sequences.
+    pub(crate) created: Vec<(u64, Account)>,
+    /// Existing accounts in their new state.
     pub(crate) updated: Vec<Account>,
-    /// In the order they happened.
+    /// The events in order.
     pub(crate) events: Vec<OutboxEvent>,
-    /// How many more accounts of each [`AccountStatus`] there are.
+    /// The change in the number of accounts with each [`AccountStatus`].
     pub(crate) totals: [i64; 3],
 }
 
-/// What stands for a page of accounts in traces: a number that no other page had, not 0.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TraceSpan(u64);
-
-impl TraceSpan {
-    pub(crate) fn new() -> Self {
-        TraceSpan(Uuid::new_v4().as_u64_pair().0.max(1))
-    }
+/// A random number that is not 0, for [`OutboxEvent::of_state`].
+pub(crate) fn new_page_id() -> u64 {
+    Uuid::new_v4().as_u64_pair().0.max(1)
 }
 
-/// An event as the outbox keeps it.
+/// An event in the outbox.
 #[derive(Debug)]
 pub(crate) struct OutboxEvent {
     pub(crate) event: AccountEvent,
@@ -79,15 +71,14 @@ pub(crate) struct OutboxEvent {
 }
 
 impl OutboxEvent {
-    /// The event that tells the state `account` has now, for the `page` of accounts that is published with it. It stands in no
-    /// request's trace, so it begins one of its own, named after the account; its parent is the page, so that no two tellings
-    /// of one state are the same record.
-    pub(crate) fn of_state(account: &Account, page: TraceSpan) -> Self {
-        let trace = TraceParent { trace_id: account.id.0.as_u128().max(1), parent_id: page.0, flags: 0 };
+    /// The event that repeats the current state of `account` in a resync. It belongs to no request, so its trace is named after the
+    /// account. `page_id`, a random number for each page, makes repeated records differ.
+    pub(crate) fn of_state(account: &Account, page_id: u64) -> Self {
+        let trace = TraceParent { trace_id: account.id.0.as_u128().max(1), parent_id: page_id, flags: 0 };
         Self::new(account.id, account.version, account.status, account.updated_at, trace)
     }
 
-    /// The event that brings an account to this version and status.
+    /// The event of an account's change to this version and status.
     pub(crate) fn new(
         account_id: AccountId,
         version: Version,
@@ -100,7 +91,7 @@ impl OutboxEvent {
         OutboxEvent { event, version, occurred_at, trace }
     }
 
-    /// The record that tells of it.
+    /// The event as a record.
     pub(crate) fn record(&self) -> Record {
         let mut record = Record::default();
         self.envelope(&self.occurred_at.to_string(), &self.trace.to_string()).encode_into(&mut record);
@@ -112,13 +103,12 @@ impl OutboxEvent {
     }
 }
 
-/// The records of the events that are published next, in memory that those before them had. With an allocation for each
-/// part of each record the relay spent a fifth of its time in the allocator.
+/// Encodes events as records in memory that is reused. Without reuse the relay spent a fifth of its time in the allocator.
 #[derive(Default)]
 pub(crate) struct RecordBuffer(Vec<Record>);
 
 impl RecordBuffer {
-    /// The records that tell of `events`. Those of a transaction have one time, which is written out once.
+    /// Encodes `events`. The events of a transaction share one time, which is formatted once.
     pub(crate) fn encode<'a>(&mut self, events: impl IntoIterator<Item = &'a OutboxEvent>) -> &[Record] {
         let mut written: Option<(Timestamp, String)> = None;
         let (mut count, mut trace) = (0, String::new());
@@ -132,10 +122,10 @@ impl RecordBuffer {
                 self.0.push(Record::default());
             }
             trace.clear();
-            // Writing to a string does not fail.
+            // Writing to a string never fails.
             let _ = write!(trace, "{}", event.trace);
             event.envelope(time, &trace).encode_into(&mut self.0[count]);
-            // An account's first event comes before whatever else is told of it.
+            // The creation is the first event of an account.
             self.0[count].is_first_of_key = event.event.event_type == EventType::Created;
             count += 1;
         }
@@ -144,31 +134,25 @@ impl RecordBuffer {
 }
 
 impl Changes {
-    /// The new accounts with their sequences. `outcomes` are those that came with these changes.
-    pub(crate) fn created<'a>(&'a self, outcomes: &'a [Outcome]) -> impl Iterator<Item = (u64, &'a Account)> {
-        let of_place = |place: usize| outcomes.get(place)?.as_ref().ok();
-        self.created.iter().filter_map(move |(sequence, place)| Some((*sequence, of_place(*place)?)))
-    }
-
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
         self.created.is_empty() && self.updated.is_empty() && self.events.is_empty()
     }
 }
 
-/// A batch while it is decided.
+/// The state on which a batch is decided.
 pub(crate) struct Batch<'a> {
     pub(crate) numbering: &'a AccountNumbering,
     /// The id of the account with this sequence.
     pub(crate) id_of: &'a dyn Fn(u64) -> Uuid,
     pub(crate) now: Timestamp,
-    /// The accounts that the commands name, where they are there.
+    /// The accounts that the commands name, if they exist.
     pub(crate) accounts: HashMap<AccountId, Account>,
 }
 
 impl Batch<'_> {
-    /// Decides `commands` in order, each upon what those before it have changed. A command that breaks a rule changes
-    /// nothing. `sequences` has one for each creation; where it has none, whoever knows them later fills in the numbers.
+    /// Decides `commands` in order, each on the state that the earlier ones leave. A command that breaks a rule changes nothing.
+    /// `sequences` has one sequence for each creation. If it is empty, the caller fills in sequences and numbers later.
     pub(crate) fn decide(
         mut self,
         commands: Vec<Command>,
@@ -176,13 +160,13 @@ impl Batch<'_> {
     ) -> (Vec<Outcome>, Changes) {
         let mut changes = Changes::default();
         let mut changed = Vec::new();
-        let outcomes = commands.into_iter().enumerate().map(|(place, command)| match command {
+        let outcomes = commands.into_iter().map(|command| match command {
             Command::Create { beholder_name, country_code, trace } => {
                 let sequence = sequences.next();
                 let account = self.create(sequence, beholder_name, country_code);
                 changes.totals[account.status as usize] += 1;
                 changes.events.push(self.event(&account, trace));
-                changes.created.push((sequence.unwrap_or_default(), place));
+                changes.created.push((sequence.unwrap_or_default(), account.clone()));
                 Ok(account)
             }
             Command::Change { id, change, precondition, trace } => {

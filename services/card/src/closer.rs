@@ -1,8 +1,8 @@
-//! The card closer: when an account is deleted, its cards end with it (ARCHITECTURE.md C4).
+//! The card closer closes the cards of deleted accounts (ARCHITECTURE.md C4).
 //!
-//! It reads as a member of the group `KAFKA_GROUP_ID`, whose position moves only behind what the card database has
-//! committed: however often all instances are down, each deletion is handled at least once, and handling it again changes
-//! nothing. That it is handled soon, whoever has died, the feeds see to.
+//! It reads the event log as a member of the group `KAFKA_GROUP_ID`. The group's position is committed only after the card database
+//! has committed, so each deletion is handled at least once, even if all instances stop. Handling it again changes nothing. The
+//! feeds make sure that it is handled soon.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,10 +14,10 @@ use event_log::{EventLog, GroupReader, LogError};
 use crate::http::error::CardError;
 use crate::store::Store;
 
-/// How long one poll waits for records, which bounds how long the closer takes to notice the end of the service.
+/// How long one poll waits for records, and so how late the closer notices that the service stops.
 const POLL: Duration = Duration::from_millis(250);
 
-/// How long the group's position may lie behind what was read: a commit for each record would cost more than reading it.
+/// How often the group's position is committed.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The pause after a failure.
@@ -39,13 +39,13 @@ enum CloserError {
 }
 
 impl CardCloser {
-    /// Closes cards until the service ends. After a failure it begins anew from the group's position.
+    /// Closes cards until the service stops. After a failure it starts again at the group's position.
     pub(crate) fn run(self) {
         let mut failing = false;
         while !self.stopping() {
             let Err(error) = self.close_until_failure(&mut failing) else { return };
             if !std::mem::replace(&mut failing, true) {
-                tracing::warn!(%error, "the card closer cannot go on, and tries again");
+                tracing::warn!(%error, "the card closer failed, retrying");
             }
             std::thread::park_timeout(PAUSE);
         }
@@ -64,17 +64,17 @@ impl CardCloser {
                 (committed, uncommitted) = (Instant::now(), false);
             }
             if std::mem::take(failing) {
-                tracing::info!("the card closer goes on");
+                tracing::info!("the card closer works again");
             }
         }
         Ok(reader.commit()?)
     }
 
-    /// Reads what has come, and closes the accounts that are deleted by it. Returns how many records it read.
+    /// Reads the next records, and closes the accounts that they delete. Returns the number of records.
     fn close_next(&self, reader: &mut dyn GroupReader) -> Result<usize, CloserError> {
         let mut deleted = Vec::new();
         let read = reader.poll(POLL, &mut |record| {
-            // What cannot be understood is the feed's to put in quarantine.
+            // The feed puts records that cannot be decoded in quarantine.
             if let Ok(event) = AccountEvent::decode(record)
                 && event.status == AccountStatus::Deleted
             {

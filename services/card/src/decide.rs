@@ -1,10 +1,8 @@
-//! What a batch of commands comes to: which rows to write, and what each request is answered.
+//! Decides a batch of commands: the rows to write, and the outcome of each command.
 //!
-//! Pure, and the same for every database: a store loads what the commands name, has them [`decided`], and writes the
-//! [`Changes`] in the same transaction. It is here that a closed account gets no more cards, whatever the view of the
-//! asking instance says (ARCHITECTURE.md C4).
-//!
-//! [`decided`]: Batch::decide
+//! Pure, and the same for both databases: a store loads what the commands name, calls [`Batch::decide`], and writes the [`Changes`]
+//! in the same transaction. Here a closed account gets no more cards, whatever the view of the instance says
+//! (ARCHITECTURE.md C4).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,32 +16,32 @@ use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::http::error::CardError;
 
-/// What a request, or a loop of this service, wants of the database.
+/// A change to the database that a handler, the feed or the card closer requests.
 #[derive(Clone)]
 pub(crate) enum Command {
-    /// A new card, unless the account is closed.
+    /// Create a card, unless the account is closed.
     Create { country: CountryCode, account_id: AccountId },
-    /// The end of a card.
+    /// Delete a card.
     Delete { id: Uuid },
-    /// The end of all cards of these accounts, now and for ever.
+    /// Delete all cards of these accounts and refuse new ones.
     CloseAccounts(Vec<AccountId>),
-    /// Records for a person to look at.
+    /// Store records in quarantine.
     Quarantine(Vec<QuarantinedRecord>),
 }
 
-/// What a command comes to: the card that was made, where one was.
+/// The created card if the command created one, or the rule that the command breaks.
 pub(crate) type Outcome = Result<Option<Card>, CardError>;
 
-/// What the commands name, each in one order everywhere, so that two instances never wait for each other's rows.
+/// The rows that the commands name, sorted: with one order in all instances no two wait for each other's rows.
 #[derive(Debug, Default)]
 pub(crate) struct Named {
-    /// Accounts that are to have a card, or are to be closed.
+    /// Accounts of new cards, and accounts to close.
     pub(crate) accounts: BTreeSet<AccountId>,
-    /// Accounts that are to be closed.
+    /// Accounts to close.
     pub(crate) closing: BTreeSet<AccountId>,
-    /// Cards that are to be deleted.
+    /// Cards to delete.
     pub(crate) cards: BTreeSet<Uuid>,
-    /// How many cards may be made.
+    /// The number of cards to create.
     pub(crate) creations: usize,
 }
 
@@ -70,57 +68,51 @@ impl Named {
     }
 }
 
-/// What the transaction has to write, in this order.
+/// What the transaction writes, in this order.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// The sequences of new cards, each with the place of the card among the outcomes.
-    pub(crate) created: Vec<(u64, usize)>,
-    /// How many new cards each account has.
+    /// New cards with their sequences.
+    pub(crate) created: Vec<(u64, Card)>,
+    /// The number of new cards of each account.
     pub(crate) counts: BTreeMap<AccountId, i64>,
-    /// Cards that are deleted.
+    /// Cards to delete.
     pub(crate) deleted: Vec<Uuid>,
-    /// Accounts that were open and are closed: all their cards are deleted, the new ones too.
+    /// Accounts to close. All their cards are deleted, including new ones.
     pub(crate) closed: BTreeSet<AccountId>,
-    /// Records for a person to look at.
+    /// Records for the quarantine.
     pub(crate) quarantined: Vec<QuarantinedRecord>,
 }
 
 impl Changes {
-    /// The new cards with their sequences. `outcomes` are those that came with these changes.
-    pub(crate) fn created<'a>(&'a self, outcomes: &'a [Outcome]) -> impl Iterator<Item = (u64, &'a Card)> {
-        let of_place = |place: usize| outcomes.get(place)?.as_ref().ok()?.as_ref();
-        self.created.iter().filter_map(move |(sequence, place)| Some((*sequence, of_place(*place)?)))
-    }
-
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
         self.created.is_empty() && self.deleted.is_empty() && self.closed.is_empty() && self.quarantined.is_empty()
     }
 }
 
-/// A batch while it is decided.
+/// The state on which a batch is decided.
 pub(crate) struct Batch<'a> {
     pub(crate) numbering: &'a CardNumbering,
     /// The id of the card with this sequence.
     pub(crate) id_of: &'a dyn Fn(u64) -> Uuid,
     pub(crate) now: Timestamp,
-    /// The accounts that the commands name and that are closed.
+    /// Those of the named accounts that are closed.
     pub(crate) closed: BTreeSet<AccountId>,
-    /// The cards that are to be deleted, where they are there, and whether they are deleted already.
+    /// The cards to delete, if they exist, and whether each is deleted already.
     pub(crate) cards: HashMap<Uuid, bool>,
 }
 
 impl Batch<'_> {
-    /// Decides `commands` in order, each upon what those before it have changed. A command that breaks a rule changes
-    /// nothing. `sequences` has one for each creation, of which a refused one draws none; where it has none, whoever knows them later
-    /// fills in the numbers.
+    /// Decides `commands` in order, each on the state that the earlier ones leave. A command that breaks a rule changes nothing.
+    /// `sequences` has one sequence for each creation; a refused creation uses none. If it is empty, the caller fills in sequences and
+    /// numbers later.
     pub(crate) fn decide(
         mut self,
         commands: Vec<Command>,
         mut sequences: impl Iterator<Item = u64>,
     ) -> (Vec<Outcome>, Changes) {
         let mut changes = Changes::default();
-        let outcomes = commands.into_iter().enumerate().map(|(place, command)| match command {
+        let outcomes = commands.into_iter().map(|command| match command {
             Command::Create { country, account_id } => {
                 if self.closed.contains(&account_id) {
                     return Err(CardError::AccountDeleted);
@@ -128,7 +120,7 @@ impl Batch<'_> {
                 let sequence = sequences.next();
                 let card = self.create(sequence, country, account_id);
                 *changes.counts.entry(account_id).or_default() += 1;
-                changes.created.push((sequence.unwrap_or_default(), place));
+                changes.created.push((sequence.unwrap_or_default(), card.clone()));
                 Ok(Some(card))
             }
             Command::Delete { id } => match self.cards.get_mut(&id) {
@@ -140,7 +132,7 @@ impl Batch<'_> {
                     Ok(None)
                 }
             },
-            // Closing an account that is closed changes nothing, so an event may come as often as it likes.
+            // Closing a closed account changes nothing, so a repeated event does no harm.
             Command::CloseAccounts(accounts) => {
                 changes.closed.extend(accounts.into_iter().filter(|account_id| self.closed.insert(*account_id)));
                 Ok(None)

@@ -1,7 +1,7 @@
 //! The card service: creates cards for active accounts without calling the account service.
 //!
 //! `accounts/feed` applies events from the event log to [`accounts::view`], and `POST /card` is one look-up there and one durable
-//! insert (ARCHITECTURE.md C1). When an account is deleted, the feed and the `closer` close it in the card database (C4).
+//! insert (ARCHITECTURE.md C1). When an account is deleted, the feed and the card closer close it in the card database (C4).
 
 pub mod accounts;
 pub mod card;
@@ -42,7 +42,7 @@ const LINKS: [(&str, &str); 2] = [("health", "/health"), ("readyz", "/readyz")];
 /// The group of the card closers where none is configured, as in the seed.
 pub const DEFAULT_GROUP: &str = "card-service";
 
-/// How long the end waits for the loops that read the event log. What they have not committed is handed out again.
+/// How long a stop waits for the threads that read the event log. Records they have not committed are read again at the next start.
 const LOOPS_DRAIN: Duration = Duration::from_secs(5);
 
 /// Serves on `listener` until `shutdown` is cancelled, then answers what it has accepted, commits it, and returns.
@@ -67,7 +67,7 @@ pub async fn run(
         status: Arc::clone(&status),
         stopping: Arc::clone(&stopping),
         unclosed: Vec::new(),
-        unkept: Vec::new(),
+        unstored: Vec::new(),
         checkpoints,
         backlog_published: config.backlog_published,
     };
@@ -114,7 +114,7 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> anyhow::Result<Join
     thread.spawn(run).with_context(|| format!("cannot start the thread {name}"))
 }
 
-/// Ends the loops, which write too, then the writer. Closes the database last.
+/// Ends the threads that read the log, which also write, then the writer. Closes the database last.
 async fn stop(
     store: Store,
     writer_thread: JoinHandle<()>,
@@ -125,12 +125,12 @@ async fn stop(
     let ending = tokio::task::spawn_blocking(move || {
         for thread in loops {
             thread.thread().unpark();
-            // A loop that panicked has said so already.
+            // A panic was logged already.
             let _ = thread.join();
         }
     });
     if tokio::time::timeout(LOOPS_DRAIN, ending).await.is_err() {
-        tracing::warn!("the event log did not let go in time");
+        tracing::warn!("the readers of the event log did not stop in time");
     }
     store.stop();
     let _ = tokio::task::spawn_blocking(move || writer_thread.join()).await;

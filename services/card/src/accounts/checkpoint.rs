@@ -1,12 +1,10 @@
-//! The checkpoint file: where it is, when it is written and by whom, and what becomes of it at a start.
+//! When the checkpoint of the view is written and loaded. [`format`] defines the file (docs/decisions/0008).
 //!
-//! The feed takes a mark of how far it has read now and then, which costs it nothing, and hands it to a thread of its own,
-//! [`CheckpointWriter`], which writes the view. At a start the feed loads the file and reads on from its samples. Only when
-//! they have shown that the log is the same one does the view count, and are the deleted accounts in it closed anew
-//! (ARCHITECTURE.md C4). In any other case the log is read from its start, and a line says why.
+//! The feed orders a checkpoint at intervals and at the end, and [`CheckpointWriter`] writes it on a thread of its own. A start
+//! loads the file and reads the log from the samples on. Once the samples show that the log is the same, the view counts, and the
+//! deleted accounts in it are closed in the card database (ARCHITECTURE.md C4). Otherwise the log is read from its start.
 //!
-//! Instances may share a file: each writes one of its own and renames it, and any of them is as good as another. Nothing is
-//! synced: a torn file is noticed.
+//! Instances may share a file: each writes a temporary file and renames it. Nothing is synced, because a torn file is detected.
 
 pub(crate) mod samples;
 
@@ -16,12 +14,13 @@ use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use event_log::Positions;
+use parking_lot::Mutex;
 use postgres::DatabaseUrl;
 use sqlite_file::{create_folder, for_owner, warn_of_exposed};
 
@@ -31,16 +30,16 @@ use crate::accounts::view::{AccountView, ViewWriter};
 use crate::http::error::CardError;
 use crate::store::Store;
 
-/// How long what was read is not in any checkpoint, at most, while the view is ready.
+/// How often a checkpoint is written.
 const INTERVAL: Duration = Duration::from_secs(300);
 
-/// How long the last checkpoint may take, when the service ends: less than the end waits for its loops.
+/// How long the last checkpoint may take when the service stops: less than [`LOOPS_DRAIN`](crate::LOOPS_DRAIN).
 const LAST_TIME: Duration = Duration::from_secs(4);
 
-/// The file's name, where the cards are not in a file beside which it could be.
+/// The file's name in the data directory, with a database that is not a file.
 const NAME: &str = "card-account-view.checkpoint";
 
-/// Where the checkpoint is: beside the database's file, or else in `data_dir`.
+/// The path of the checkpoint: beside the database's file, or else in `data_dir`.
 pub(crate) fn path(database: &DatabaseUrl, data_dir: &Path) -> PathBuf {
     match database {
         DatabaseUrl::Sqlite(path) => with_suffix(path, ".view"),
@@ -48,32 +47,32 @@ pub(crate) fn path(database: &DatabaseUrl, data_dir: &Path) -> PathBuf {
     }
 }
 
-/// What is to be written.
+/// A checkpoint to write.
 struct Order {
     mark: Mark,
-    /// How far the log was read by then, which may be farther than it is durable.
+    /// The positions at that time, which may be ahead of what the log has stored durably.
     read: Positions,
-    /// Until when, if it is the last one; others are given up when the service ends.
+    /// The deadline of the last checkpoint. `None` for others, which are abandoned when the service stops.
     until: Option<Instant>,
 }
 
-/// The feed's side.
+/// The side of the feed.
 pub(crate) struct Checkpoints {
     path: PathBuf,
     orders: SyncSender<Order>,
-    /// How far the log was read for the checkpoint that is there.
+    /// The positions of the checkpoint in the file.
     written: Arc<Mutex<Positions>>,
     due: Instant,
     samples: Samples,
-    /// Whether the view is that of a checkpoint of which it is not known yet that it is of this log.
+    /// The mark of the loaded checkpoint until the samples show whether it belongs to this log.
     unproven: Option<Mark>,
-    /// Where the log's partitions begin.
+    /// The start offsets of the log.
     starts: Positions,
-    /// The first shard whose deleted accounts are still to be closed.
+    /// The first shard whose deleted accounts are not closed yet.
     unclosed: Option<usize>,
 }
 
-/// The side of the thread that writes.
+/// The side of the writing thread.
 pub(crate) struct CheckpointWriter {
     path: PathBuf,
     orders: Receiver<Order>,
@@ -82,7 +81,7 @@ pub(crate) struct CheckpointWriter {
     stopping: Arc<AtomicBool>,
 }
 
-/// Both sides.
+/// Returns both sides.
 pub(crate) fn checkpoints(
     path: PathBuf,
     view: AccountView,
@@ -104,7 +103,7 @@ pub(crate) fn checkpoints(
 }
 
 impl Checkpoints {
-    /// Fills the empty view from the file, if that can be, and returns where to read on.
+    /// Fills the empty view from the file, if it is usable, and returns the positions to read the log from.
     pub(crate) fn load(&mut self, view: &mut ViewWriter) -> Positions {
         let started = Instant::now();
         warn_of_exposed(&[&self.path]);
@@ -115,7 +114,7 @@ impl Checkpoints {
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::info!(accounts, seconds, "the account view comes from its checkpoint");
                 self.samples = Samples::expecting(mark.clone());
-                *lock(&self.written) = mark.positions();
+                *self.written.lock() = mark.positions();
                 let start = mark.start();
                 self.unproven = Some(mark);
                 start
@@ -131,15 +130,15 @@ impl Checkpoints {
         }
     }
 
-    /// Takes note of where the log's partitions begin.
-    pub(crate) fn note_starts(&mut self, starts: Positions) {
+    /// Sets the start offsets of the log, and logs which partitions lost records.
+    pub(crate) fn set_starts(&mut self, starts: Positions) {
         self.starts = starts;
         self.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     }
 
-    /// What the log no longer has, each as a line for a person.
+    /// Which partitions lost their first records, as texts.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let known = lock(&self.written);
+        let known = self.written.lock();
         let cut = self.starts.iter().filter(|(_, start)| **start > 0);
         cut.map(|(number, start)| {
             let what = match known.contains_key(number) {
@@ -153,12 +152,12 @@ impl Checkpoints {
         .collect()
     }
 
-    /// Takes samples of the log, each with its partition, in the order of reading.
-    pub(crate) fn take(&mut self, samples: &[(u32, Sample)]) {
-        samples.iter().for_each(|(partition, sample)| self.samples.take(*partition, *sample));
+    /// Adds samples, each with its partition, in the order of reading.
+    pub(crate) fn add_samples(&mut self, samples: &[(u32, Sample)]) {
+        samples.iter().for_each(|(partition, sample)| self.samples.add(*partition, *sample));
     }
 
-    /// Clears the view if it is another log's that ends at `ends`; returns whether it was so.
+    /// Clears the view if its checkpoint cannot belong to a log that ends at `ends`. Returns whether it did.
     pub(crate) fn contradicted(&mut self, view: &mut ViewWriter, ends: &Positions) -> bool {
         match self.unproven.as_ref().and_then(|mark| mark.contradiction(ends)) {
             Some(reason) => self.give_up(view, &reason),
@@ -166,8 +165,8 @@ impl Checkpoints {
         }
     }
 
-    /// Clears the view if the log, read up to `positions`, and `to_the_end` or not, is found to be another one than that of
-    /// the checkpoint; returns whether it was so.
+    /// Clears the view if the samples show that its checkpoint belongs to another log. Returns whether it did. The log was read up
+    /// to `positions`, and to its end if `to_the_end`.
     pub(crate) fn disproved(&mut self, view: &mut ViewWriter, positions: &Positions, to_the_end: bool) -> bool {
         if self.unproven.is_none() {
             return false;
@@ -185,21 +184,20 @@ impl Checkpoints {
     fn give_up(&mut self, view: &mut ViewWriter, reason: &str) -> bool {
         tracing::warn!(path = %self.path.display(), reason = format!("it is not of this event log: {reason}"), "{}", NOT_USED);
         view.clear();
-        // Another log may come to look like the one that it was made of. If it cannot be removed, it is replaced at the end.
+        // The next checkpoint replaces a file that cannot be removed.
         let _ = fs::remove_file(&self.path);
         (self.samples, self.unproven) = (Samples::default(), None);
-        *lock(&self.written) = Positions::new();
+        *self.written.lock() = Positions::new();
         true
     }
 
-    /// How far the log was read when the checkpoint was made, while it is not known whether it was this log: what is before
-    /// that is in the view.
+    /// The positions of a loaded checkpoint that is not verified yet: the view includes the records before them.
     pub(crate) fn known(&self) -> Positions {
         self.unproven.as_ref().map(Mark::positions).unwrap_or_default()
     }
 
-    /// Has the accounts that are deleted in the checkpoint closed in the card database, which may be an older copy that does
-    /// not know, as long as it may `go_on`. Returns whether all are; called again, it goes on.
+    /// Closes the accounts that are deleted in the checkpoint in the card database, which may be an older copy. Stops when `go_on`
+    /// returns false; the next call continues. Returns whether all are closed.
     pub(crate) fn close_deleted(
         &mut self,
         view: &ViewWriter,
@@ -219,8 +217,7 @@ impl Checkpoints {
         Ok(self.unclosed.is_none())
     }
 
-    /// Has a checkpoint written, if it is time for one: of the log that was read up to the first of the `positions`, and is
-    /// durable up to the second.
+    /// Orders a checkpoint if one is due. `positions` returns the positions of the feed, and the durable positions of the log.
     pub(crate) fn write_if_due(&mut self, positions: impl FnOnce() -> (Positions, Positions)) {
         let now = Instant::now();
         if now < self.due {
@@ -228,22 +225,22 @@ impl Checkpoints {
         }
         self.due = now + INTERVAL;
         if let Some(order) = self.order(positions(), None) {
-            // One that is still being written makes up for it.
+            // A full channel means that a checkpoint is being written.
             let _ = self.orders.try_send(order);
         }
     }
 
-    /// Has the last checkpoint written, of the same.
+    /// Orders the last checkpoint.
     pub(crate) fn write_last(&mut self, positions: (Positions, Positions)) {
         if let Some(order) = self.order(positions, Some(Instant::now() + LAST_TIME)) {
-            // The writer is there, unless it panicked and has said so.
+            // Sending fails only if the writer panicked.
             let _ = self.orders.send(order);
         }
     }
 
-    /// None if nothing was read since the last one.
+    /// Returns `None` if nothing was read since the last checkpoint.
     fn order(&self, (read, durable): (Positions, Positions), until: Option<Instant>) -> Option<Order> {
-        if read == *lock(&self.written) {
+        if read == *self.written.lock() {
             return None;
         }
         Some(Order { mark: self.samples.mark(&durable)?, read, until })
@@ -253,7 +250,7 @@ impl Checkpoints {
 const NOT_USED: &str = "the checkpoint of the account view is not used, and the event log is read from its start";
 
 impl CheckpointWriter {
-    /// Writes what the feed orders, until there is no feed.
+    /// Writes the checkpoints that the feed orders, until the feed ends.
     pub(crate) fn run(self) {
         remove_leftovers(&self.path);
         let mut failing = false;
@@ -266,7 +263,7 @@ impl CheckpointWriter {
             match write(&self.path, &self.view, &order.mark, &in_time) {
                 Ok(true) => {
                     failing = false;
-                    *lock(&self.written) = order.read;
+                    *self.written.lock() = order.read;
                     let seconds = started.elapsed().as_secs_f64();
                     tracing::debug!(seconds, "wrote a checkpoint of the account view");
                 }
@@ -285,13 +282,13 @@ fn read(path: &Path) -> Result<Checkpoint, Unusable> {
     format::read(&File::open(path)?)
 }
 
-/// Writes beside `path`, and takes its place when it is complete. Returns whether it is.
+/// Writes a temporary file and renames it to `path` when it is complete. Returns whether it is.
 fn write(path: &Path, view: &AccountView, mark: &Mark, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
     if let Some(folder) = path.parent() {
         create_folder(folder)?;
     }
     let unfinished = with_suffix(path, &format!(".{:016x}{UNFINISHED}", RandomState::new().hash_one(path)));
-    // Locked, so that no other instance takes it for a leftover.
+    // The lock keeps other instances from removing the file.
     let mut file = for_owner().open(&unfinished)?;
     file.try_lock()?;
     let written = file.set_len(0).and_then(|()| format::write(view, mark, &mut file, go_on)).and_then(|complete| {
@@ -301,16 +298,16 @@ fn write(path: &Path, view: &AccountView, mark: &Mark, go_on: &dyn Fn() -> bool)
         Ok(complete)
     });
     if !matches!(written, Ok(true)) {
-        // A leftover is removed at the next start.
+        // A file that cannot be removed now is removed at the next start.
         let _ = fs::remove_file(&unfinished);
     }
     written
 }
 
-/// What the name of a file that is being written ends with.
+/// The suffix of temporary files.
 const UNFINISHED: &str = ".unfinished";
 
-/// Removes what an instance that was killed has not finished.
+/// Removes temporary files of instances that were killed.
 fn remove_leftovers(path: &Path) {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else { return };
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -318,7 +315,7 @@ fn remove_leftovers(path: &Path) {
         if entry.file_name().to_str().is_some_and(is_ours)
             && File::options().write(true).open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
         {
-            // If it cannot be removed it is in nobody's way.
+            // A file that stays does no harm.
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -328,10 +325,6 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
-}
-
-fn lock(written: &Mutex<Positions>) -> std::sync::MutexGuard<'_, Positions> {
-    written.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

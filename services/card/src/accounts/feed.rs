@@ -1,13 +1,12 @@
-//! The feed: event log to account view. Every instance reads all partitions for itself, as a member of no group, because
-//! each needs every account.
+//! The feed applies the event log to the account view. Every instance reads all partitions, because its view needs every account.
 //!
-//! It first fixes where the log ends, and the instance is ready once the view has got there (C3). When the log is away the
-//! view stays as it is, and the feed goes on from where it was (C5). A record that tells of nothing goes to quarantine.
+//! At the start the feed asks where the log ends. The instance is ready once the view has reached these offsets (ARCHITECTURE.md C3).
+//! While the log is away the view stays as it is, and the feed continues at its positions (C5). Records that cannot be decoded go
+//! to quarantine.
 //!
-//! The feed also has deleted accounts closed in the card database, so that a deletion which any instance knows of is known
-//! there (C4). The card closer alone would not do: while its group misses a member that died, nobody has that member's
-//! share; a database of this instance's own would learn of this instance's share only; and one that was put back to an
-//! older copy would never hear again of what the group has behind it. Closing again changes nothing.
+//! The feed also closes deleted accounts in the card database (C4). The card closer alone is not enough: after a member of its
+//! group dies nobody has that member's partitions for a while; with a database for each instance a member closes only its share;
+//! and the group's position is ahead of a database that was restored to an older copy. Closing an account twice changes nothing.
 
 mod batch;
 mod lines;
@@ -30,32 +29,31 @@ use crate::accounts::view::{Applied, ViewWriter};
 use crate::http::error::CardError;
 use crate::store::Store;
 
-/// How long one poll waits for records, which bounds how long the feed takes to notice the end of the service.
+/// How long one poll waits for records, and so how late the feed notices that the service stops.
 const POLL: Duration = Duration::from_millis(250);
 
-/// As [`POLL`], while the events are awaited that the account service's outbox held at the start.
+/// As [`POLL`], while the account service in the same process publishes its backlog.
 const BACKLOG_POLL: Duration = Duration::from_millis(5);
 
-/// How long the log may take to say where it begins or ends.
+/// How long the log may take to return its start or end offsets.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the age of the view is measured: often enough that a bound of a second, the least there is, is not passed
-/// while all is well.
+/// How often the age of the view is measured: several times in the smallest permitted maximum age of one second.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// A rebuild that takes longer than this shows its progress, and again each time as much has passed.
+/// How often a rebuild logs its progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Batches that are read and not applied yet while the view is being rebuilt, at most.
+/// The most batches that a rebuild reads ahead.
 const BATCHES_AHEAD: usize = 4;
 
-/// Accounts that are closed with one command.
+/// The most accounts that one command closes.
 const CLOSED_AT_ONCE: usize = 1_000;
 
-/// Deleted accounts that wait for the card database, at most. Beyond that the feed waits too.
+/// The most deleted accounts that wait for the card database. With more the feed waits.
 const MAX_UNCLOSED: usize = 100_000;
 
 pub(crate) struct AccountFeed {
@@ -64,12 +62,12 @@ pub(crate) struct AccountFeed {
     pub(crate) store: Store,
     pub(crate) status: Arc<ViewStatus>,
     pub(crate) stopping: Arc<AtomicBool>,
-    /// Deleted accounts that are still to be closed in the card database.
+    /// Deleted accounts that the card database has not closed yet.
     pub(crate) unclosed: Vec<AccountId>,
-    /// Records in quarantine that the card database is still to keep.
-    pub(crate) unkept: Vec<QuarantinedRecord>,
+    /// Records for the quarantine that the card database has not stored yet.
+    pub(crate) unstored: Vec<QuarantinedRecord>,
     pub(crate) checkpoints: Checkpoints,
-    /// Set once the log has the events that the account service's outbox held at the start, where both run in one process.
+    /// Set once the log has the events that the account service's outbox held at the start; `None` if that is another process.
     pub(crate) backlog_published: Option<Arc<AtomicBool>>,
 }
 
@@ -81,17 +79,17 @@ enum FeedError {
     Store(#[from] CardError),
 }
 
-/// Where a rebuild has to get to, and how it is coming along.
+/// The target of a rebuild and its progress.
 struct Rebuild {
     ends: Positions,
-    /// Whether `ends` counts the events that the account service's outbox held at the start.
-    counts_backlog: bool,
+    /// Whether `ends` include the backlog of the account service's outbox.
+    includes_backlog: bool,
     started: Instant,
     reported: Instant,
 }
 
 impl AccountFeed {
-    /// Feeds the view until the service ends.
+    /// Applies events until the service stops.
     pub(crate) fn run(mut self) {
         let mut positions = self.checkpoints.load(&mut self.view);
         let mut rebuild = None;
@@ -114,22 +112,22 @@ impl AccountFeed {
         quarantine: &mut Quarantine,
     ) -> Result<(), FeedError> {
         self.log.prepare()?;
-        // Read before the ends: what was published by then is before them.
-        let counts_backlog = self.is_backlog_published();
+        // Read before the end offsets, so that these include the backlog.
+        let includes_backlog = self.is_backlog_published();
         let starts = self.log.start_offsets(OFFSETS_TIMEOUT)?;
         let (ends, now) = (self.log.end_offsets(OFFSETS_TIMEOUT)?, Instant::now());
-        self.checkpoints.note_starts(starts);
+        self.checkpoints.set_starts(starts);
         if self.checkpoints.contradicted(&mut self.view, &ends) {
             positions.clear();
         }
         match rebuild {
-            // A topic that was made anew meanwhile may end before where the old one did.
+            // A topic that was re-created may end before the old one.
             Some(rebuild) => rebuild.ends.iter_mut().for_each(|(partition, end)| {
                 *end = ends.get(partition).copied().unwrap_or(0).min(*end);
             }),
-            None => *rebuild = Some(Rebuild { ends, counts_backlog, started: now, reported: now }),
+            None => *rebuild = Some(Rebuild { ends, includes_backlog, started: now, reported: now }),
         }
-        self.status.cut(self.checkpoints.warnings());
+        self.status.set_cut(self.checkpoints.warnings());
         let mut lines = EventLines::default();
         let mut reader = BatchReader::new(self.log.reader(positions)?, self.checkpoints.known(), quarantine);
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
@@ -139,27 +137,26 @@ impl AccountFeed {
         {
             if self.rebuild(&mut reader, rebuild, positions, &mut lines)?.is_break() {
                 positions.clear();
-                reader.begin_anew(self.log.reader(positions)?);
+                reader.restart(self.log.reader(positions)?);
                 *positions = reader.positions();
             }
         }
         while !stopping(&self.stopping) {
-            if self.unkept.is_empty() {
+            if self.unstored.is_empty() {
                 self.checkpoints.write_if_due(|| (reader.positions(), reader.durable_positions()));
             }
             self.apply(reader.read(POLL), positions, &mut lines)?;
         }
-        if !self.status.is_catching_up() && self.unkept.is_empty() {
+        if !self.status.is_catching_up() && self.unstored.is_empty() {
             self.checkpoints.write_last((reader.positions(), reader.durable_positions()));
         }
         Ok(())
     }
 
-    /// Takes into the view what the log has up to where the rebuild has to get to. It breaks off when the log is found to be
-    /// another one than that of the checkpoint: the view is empty then.
+    /// Applies the log up to the end offsets of `rebuild`. Breaks if the checkpoint turns out to belong to another log; the view
+    /// is empty then.
     ///
-    /// While this thread gathers a batch, another one reads and decodes the next ones. Batches are gathered in the order they were
-    /// read, and the view, once it has settled, stands where the last one ends.
+    /// This thread gathers the batches in order while another thread reads and decodes the next ones.
     fn rebuild(
         &mut self,
         reader: &mut BatchReader<'_>,
@@ -171,7 +168,7 @@ impl AccountFeed {
         if checked.is_break() || !self.status.is_catching_up() {
             return Ok(checked);
         }
-        let poll = if rebuild.counts_backlog { POLL } else { BACKLOG_POLL };
+        let poll = if rebuild.includes_backlog { POLL } else { BACKLOG_POLL };
         let (ends, stop) = (rebuild.ends.clone(), Arc::clone(&self.stopping));
         std::thread::scope(|scope| {
             let (ahead, batches) = sync_channel(BATCHES_AHEAD);
@@ -179,7 +176,7 @@ impl AccountFeed {
                 loop {
                     let batch = reader.read(poll);
                     let is_last = batch.failure.is_some() || remaining(&batch.positions, &ends) == 0;
-                    // Nobody takes it where one before could not be applied.
+                    // Sending fails if an earlier batch could not be applied.
                     if ahead.send(batch).is_err() || is_last || stopping(&stop) {
                         return;
                     }
@@ -197,12 +194,12 @@ impl AccountFeed {
         })
     }
 
-    /// Takes what has come into the view. `positions` are how far it has come then.
+    /// Applies a batch and sets `positions` to its end.
     fn apply(&mut self, batch: Batch, positions: &mut Positions, lines: &mut EventLines) -> Result<(), FeedError> {
-        // Asked for once: at each of millions of events it would take as long as to decode it.
+        // One clock read for the batch: reading the clock takes as long as decoding an event.
         let (unclosed, now) = (&mut self.unclosed, Instant::now());
-        self.checkpoints.take(&batch.samples);
-        let mut take = |event: &AccountEvent, applied| {
+        self.checkpoints.add_samples(&batch.samples);
+        let mut record_applied = |event: &AccountEvent, applied| {
             if event.status == AccountStatus::Deleted {
                 unclosed.push(event.account_id);
             }
@@ -217,15 +214,15 @@ impl AccountFeed {
                 }
                 false => self.view.apply(event),
             };
-            take(event, applied);
+            record_applied(event, applied);
         }
         if batch.records == 0 {
             lines.quiet();
         }
         self.status.read(batch.records, batch.poison, batch.positions.clone());
-        self.status.troubled(batch.trouble);
+        self.status.set_trouble(batch.trouble);
         *positions = batch.positions;
-        self.keep_quarantined(batch.quarantined);
+        self.store_quarantined(batch.quarantined);
         self.close_accounts()?;
         if let Some(failure) = batch.failure {
             return Err(failure.into());
@@ -236,19 +233,19 @@ impl AccountFeed {
         Ok(())
     }
 
-    /// Puts records into quarantine. If the database cannot take them now, they wait; there are never many. No checkpoint leaves
-    /// them behind meanwhile: if the service ends, they are found again at the next start.
-    fn keep_quarantined(&mut self, records: Vec<QuarantinedRecord>) {
-        let waited = !self.unkept.is_empty();
-        self.unkept.extend(records);
-        if let Err(error) = quarantine::keep(&mut self.unkept, &self.store)
+    /// Stores records in quarantine. Records that the database cannot store now are retried with the next batch. No checkpoint is
+    /// written meanwhile, so a restart reads them again.
+    fn store_quarantined(&mut self, records: Vec<QuarantinedRecord>) {
+        let waited = !self.unstored.is_empty();
+        self.unstored.extend(records);
+        if let Err(error) = quarantine::store_all(&mut self.unstored, &self.store)
             && !waited
         {
-            tracing::warn!(%error, "records in quarantine are counted, and will be kept when the database takes them");
+            tracing::warn!(%error, "cannot store records in quarantine, retrying with the next batch");
         }
     }
 
-    /// Closes what is to be closed. If the database cannot do it now, the view goes on, and they are closed later.
+    /// Closes deleted accounts. Accounts that the database cannot close now are retried with the next batch.
     fn close_accounts(&mut self) -> Result<(), FeedError> {
         while !self.unclosed.is_empty() {
             let rest = self.unclosed.len().saturating_sub(CLOSED_AT_ONCE);
@@ -262,22 +259,22 @@ impl AccountFeed {
         Ok(())
     }
 
-    /// Looks how far the view has come. It breaks off when the view was that of another log's checkpoint, and is empty now.
+    /// Checks the progress of a rebuild. Breaks if the checkpoint belongs to another log; the view is empty then.
     fn check_rebuild(&mut self, rebuild: &mut Rebuild, positions: &Positions) -> Result<ControlFlow<()>, FeedError> {
         let mut left = remaining(positions, &rebuild.ends);
         if self.checkpoints.disproved(&mut self.view, positions, left == 0) {
             return Ok(ControlFlow::Break(()));
         }
-        if left == 0 && !rebuild.counts_backlog && self.is_backlog_published() {
+        if left == 0 && !rebuild.includes_backlog && self.is_backlog_published() {
             rebuild.ends = self.log.end_offsets(OFFSETS_TIMEOUT)?;
-            rebuild.counts_backlog = true;
+            rebuild.includes_backlog = true;
             left = remaining(positions, &rebuild.ends);
         }
         if left == 0 {
             self.view.settle();
         }
         let (records, seconds) = (self.status.records(), rebuild.started.elapsed().as_secs_f64());
-        if left == 0 && rebuild.counts_backlog && self.unclosed.is_empty() && self.close_checkpointed() {
+        if left == 0 && rebuild.includes_backlog && self.unclosed.is_empty() && self.close_checkpointed() {
             self.status.caught_up();
             tracing::info!(records, seconds, "the account view holds every account");
         } else if rebuild.reported.elapsed() >= PROGRESS_INTERVAL {
@@ -292,19 +289,18 @@ impl AccountFeed {
         self.backlog_published.as_ref().is_none_or(|published| published.load(Ordering::Acquire))
     }
 
-    /// Closes the accounts that are deleted in the checkpoint, and tells whether all are closed. If the database cannot do it
-    /// now, the view goes on, and they are closed later.
+    /// Closes the accounts that are deleted in the checkpoint, and returns whether all are closed. Failures are retried later.
     fn close_checkpointed(&mut self) -> bool {
         let go_on = || !stopping(&self.stopping);
         self.checkpoints.close_deleted(&self.view, &self.store, CLOSED_AT_ONCE, &go_on).unwrap_or(false)
     }
 }
 
-/// Measures the age of the view: what the log had a moment ago, the view has or has not.
+/// Measures the age of the view: compares its positions with the end offsets of the log, until `stop` is set.
 pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) {
     while !stopping(stop) {
         let asked = Instant::now();
-        status.warned(log.warnings());
+        status.set_warnings(log.warnings());
         match log.end_offsets(OFFSETS_TIMEOUT) {
             Ok(ends) => match status.compare(&ends, asked) {
                 Some(Stall::Began(failure)) => {
@@ -313,7 +309,7 @@ pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) 
                 Some(Stall::Ended) => tracing::info!("the account view follows all partitions of the event log again"),
                 None => {}
             },
-            Err(error) => status.unanswered(error.to_string()),
+            Err(error) => status.set_unanswered(error.to_string()),
         }
         std::thread::park_timeout(WATCH_INTERVAL);
     }

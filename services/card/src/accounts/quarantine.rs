@@ -1,8 +1,7 @@
-//! Quarantine: records that tell of nothing are kept for a person to look at and counted, and the feed goes on.
+//! Quarantine: records that cannot be decoded are counted and stored in the card database for inspection, and the feed continues.
 //!
-//! A record is known by its place in the log, so one that is read again is not there twice; another one in the same place,
-//! of a topic that was made anew, takes over. They also stay in the log, so one that the database did not take is found
-//! again at the next start.
+//! A record is identified by its partition and offset, so reading it again stores it once. A different record at the same place,
+//! of a re-created topic, replaces it. The records also stay in the log, so a restart finds those that were not stored.
 
 use account_events::Unintelligible;
 use event_log::{PassedOver, RecordRef};
@@ -10,25 +9,25 @@ use event_log::{PassedOver, RecordRef};
 use crate::http::error::CardError;
 use crate::store::Store;
 
-/// Records kept, at most: a producer that writes nothing else must not fill the disk. More are counted only.
+/// The most records that are stored, so that a faulty producer cannot fill the disk. Further records are only counted.
 pub(crate) const MAX_RECORDS: usize = 10_000;
 
-/// Records that are kept with one command: as many as cards may have to wait for.
-const KEPT_AT_ONCE: usize = 64;
+/// The most records that one command stores. Card creations wait for the command.
+const MAX_STORED_AT_ONCE: usize = 64;
 
-/// How much of a record's value is kept, in bytes: far more than an event has.
+/// The most bytes of a value that are stored: far more than an event has.
 const MAX_VALUE_BYTES: usize = 4 * 1_024;
 
-/// How much of a record's key, of a header's name and of its value is kept, in bytes.
+/// The most bytes of a key, a header name or a header value that are stored.
 const MAX_SMALL_BYTES: usize = 256;
 
-/// How many of a record's headers are kept.
+/// The most headers that are stored.
 const MAX_HEADERS: usize = 16;
 
 /// The reason of a batch that the log could not decode: damaged, or compressed in an unknown way.
 const UNREADABLE: &str = "unreadable_batch";
 
-/// Takes records that are to be kept. Beyond what the database keeps it takes none.
+/// Collects records for the quarantine, up to [`MAX_RECORDS`].
 #[derive(Debug, Default)]
 pub(crate) struct Quarantine {
     count: usize,
@@ -36,7 +35,7 @@ pub(crate) struct Quarantine {
 }
 
 impl Quarantine {
-    /// Takes a record, if there is room for it.
+    /// Adds a record.
     pub(crate) fn take(&mut self, record: RecordRef<'_>, reason: Unintelligible) {
         if self.count < MAX_RECORDS {
             self.count += 1;
@@ -44,7 +43,7 @@ impl Quarantine {
         }
     }
 
-    /// Takes the place of records that the log could not decode, if there is room for it. Their bytes are unknown.
+    /// Adds a batch that the log skipped because it could not decode it. Its bytes are unknown.
     pub(crate) fn take_passed_over(&mut self, batch: PassedOver) {
         if self.count < MAX_RECORDS {
             self.count += 1;
@@ -55,17 +54,17 @@ impl Quarantine {
         }
     }
 
-    /// What was taken since the last time.
+    /// Removes and returns the collected records.
     pub(crate) fn taken(&mut self) -> Vec<QuarantinedRecord> {
         std::mem::take(&mut self.records)
     }
 }
 
-/// Puts records into the database, a few at a time, so that cards are made in between. Those that it did not take stay in
+/// Stores `records` in the database, a few at a time, so that cards are created in between. Records that were not stored stay in
 /// `records`.
-pub(crate) fn keep(records: &mut Vec<QuarantinedRecord>, store: &Store) -> Result<(), CardError> {
+pub(crate) fn store_all(records: &mut Vec<QuarantinedRecord>, store: &Store) -> Result<(), CardError> {
     while !records.is_empty() {
-        let few = records.split_off(records.len().saturating_sub(KEPT_AT_ONCE));
+        let few = records.split_off(records.len().saturating_sub(MAX_STORED_AT_ONCE));
         if let Err(error) = store.quarantine(few.clone()) {
             records.extend(few);
             return Err(error);
@@ -74,14 +73,14 @@ pub(crate) fn keep(records: &mut Vec<QuarantinedRecord>, store: &Store) -> Resul
     Ok(())
 }
 
-/// A record with what is wrong with it.
+/// A record and the reason why it cannot be decoded.
 #[derive(Debug, Clone)]
 pub(crate) struct QuarantinedRecord {
     pub(crate) partition: u32,
     pub(crate) offset: u64,
     /// What is wrong, as a stable name.
     pub(crate) code: &'static str,
-    /// What is wrong, for a person.
+    /// The reason as text.
     pub(crate) detail: String,
     pub(crate) key: Option<Vec<u8>>,
     pub(crate) value: Option<Vec<u8>>,
@@ -100,11 +99,11 @@ impl QuarantinedRecord {
             partition: record.partition,
             offset: record.offset,
             code: reason.code(),
-            // A reason quotes what it is about, which may be nearly all of the record.
+            // The text may quote nearly all of the record.
             detail: text(reason.to_string().as_bytes()),
             key: record.key.map(small),
             value: record.value.map(|value| value[..value.len().min(MAX_VALUE_BYTES)].to_vec()),
-            // Pairs of strings: there is nothing in them that JSON cannot write.
+            // Pairs of strings always serialise.
             headers: serde_json::to_string(&headers).unwrap_or_default(),
         }
     }

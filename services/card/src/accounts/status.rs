@@ -1,30 +1,28 @@
-//! How current the account view is: whether it holds every account yet (ARCHITECTURE.md C3), and how old what it shows
-//! is (C5).
+//! The status of the account view: whether it is complete (ARCHITECTURE.md C3), and its age (C5).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use account_events::AccountStatus;
 use event_log::Positions;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use crate::accounts::view::AccountView;
 
-/// How long a partition that has more records may bring none until that is a failure. The feed reads all partitions at once, so
-/// one of them waits for the others no longer than for some batches.
+/// A partition with unread records counts as stalled when its position has not moved for so long.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
-/// Written by the feed and its watch, read by handlers.
+/// The status, written by the feed and its watch, read by handlers.
 #[derive(Debug)]
 pub struct ViewStatus {
-    /// Whether the view has reached the ends that stood when it started. It never turns back.
+    /// Whether the view has reached the end offsets of the start. Never reset.
     caught_up: AtomicBool,
     records: AtomicU64,
     quarantined: AtomicU64,
     progress: Mutex<Progress>,
-    /// Beyond this age the view is no longer good for making cards; no bound if `None`.
+    /// The maximum age at which cards are created; unlimited if `None`.
     max_age: Option<Duration>,
 }
 
@@ -32,42 +30,42 @@ pub struct ViewStatus {
 struct Progress {
     positions: Positions,
     partitions: BTreeMap<u32, Partition>,
-    /// When the view first had everything.
+    /// When the view first was complete.
     caught_up_at: Option<Instant>,
-    /// When the log last said where it ends.
+    /// When the log last returned its end offsets.
     answered_at: Option<Instant>,
-    /// Why the feed cannot read.
+    /// Why the feed cannot read the log.
     failure: Option<String>,
-    /// Why it cannot read some partitions.
+    /// Why the feed cannot read some partitions.
     trouble: Option<String>,
-    /// Which partitions have brought nothing for [`STALLED_AFTER`].
+    /// Which partitions are stalled.
     stalled: Option<String>,
-    /// Why the log does not say where it ends: a client of Kafka's that reads says nothing of an outage.
+    /// Why the log does not return its end offsets. A Kafka consumer reports no outage by itself.
     unanswered: Option<String>,
-    /// What is wrong with the log's settings.
+    /// Problems with the settings of the log.
     warnings: Vec<String>,
-    /// What the log no longer has.
+    /// Partitions whose first records were deleted.
     cut: Vec<String>,
 }
 
-/// How current the view is in one partition, as of when the log last said where it ends.
+/// The progress in one partition, as of the last end offsets.
 #[derive(Debug)]
 struct Partition {
-    /// The last moment of which it is known that the view had all of the partition; `None` before it ever had.
+    /// The last time at which the view is known to have had the whole partition; `None` if it never had.
     current_at: Option<Instant>,
-    /// Records that the log had and the view had not.
+    /// The number of unread records.
     lag: u64,
     position: u64,
-    /// When the position last moved, or there was nothing to read.
+    /// When the position last moved or nothing was left to read.
     moved_at: Instant,
 }
 
-/// What has changed about partitions that bring nothing.
+/// A change in the stalled partitions.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Stall {
-    /// Some do, and none did before.
+    /// Partitions stalled; none was stalled before.
     Began(String),
-    /// None do any more.
+    /// No partition is stalled any more.
     Ended,
 }
 
@@ -82,10 +80,9 @@ impl ViewStatus {
         }
     }
 
-    /// Why no card can be made by this view now, if so.
+    /// Why no cards can be created with this view now, if so.
     pub fn unready(&self) -> Option<String> {
         if self.is_catching_up() {
-            // What cannot be read does not catch up.
             return Some(match &self.lock().failure {
                 Some(failure) => format!("the account view cannot catch up: {failure}"),
                 None => "the account view is catching up".to_owned(),
@@ -97,12 +94,12 @@ impl ViewStatus {
             .then(|| format!("the account view is {} s old, and may be {} s old", age.as_secs(), max_age.as_secs()))
     }
 
-    /// Whether the view does not hold every account yet.
+    /// Whether the view is not complete yet.
     pub fn is_catching_up(&self) -> bool {
         !self.caught_up.load(Ordering::Acquire)
     }
 
-    /// Records that could not be understood, since the start.
+    /// Records that could not be decoded, since the start.
     pub fn quarantined(&self) -> u64 {
         self.quarantined.load(Ordering::Relaxed)
     }
@@ -128,8 +125,7 @@ impl ViewStatus {
         self.caught_up.store(true, Ordering::Release);
     }
 
-    /// Takes note of where the log ended at `at`, partition by partition: that others are read well is no comfort for one that
-    /// is not.
+    /// Compares the positions with the end offsets of each partition at the time `at`. Returns a change in the stalled partitions.
     pub(crate) fn compare(&self, ends: &Positions, at: Instant) -> Option<Stall> {
         let mut progress = self.lock();
         let Progress { positions, partitions, caught_up_at, answered_at, unanswered, stalled, .. } = &mut *progress;
@@ -138,7 +134,7 @@ impl ViewStatus {
         for (number, end) in ends {
             let position = positions.get(number).copied().unwrap_or(0);
             let partition = partitions.entry(*number).or_insert_with(|| Partition {
-                // One that is new was not there the last time.
+                // A new partition did not exist at the last comparison.
                 current_at: caught_up_at.and(answered_at.or(*caught_up_at)),
                 lag: 0,
                 position,
@@ -167,38 +163,38 @@ impl ViewStatus {
         }
     }
 
-    /// Notes why some partitions cannot be read, if so.
-    pub(crate) fn troubled(&self, trouble: Option<String>) {
+    /// Sets why some partitions cannot be read, if so.
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
         self.lock().trouble = trouble;
     }
 
-    /// Notes what is wrong with the log's settings.
-    pub(crate) fn warned(&self, warnings: Vec<String>) {
+    /// Sets the problems with the settings of the log.
+    pub(crate) fn set_warnings(&self, warnings: Vec<String>) {
         self.lock().warnings = warnings;
     }
 
-    /// Notes what the log no longer has.
-    pub(crate) fn cut(&self, cut: Vec<String>) {
+    /// Sets which partitions lost their first records.
+    pub(crate) fn set_cut(&self, cut: Vec<String>) {
         self.lock().cut = cut;
     }
 
-    /// Notes that the log does not say where it ends.
-    pub(crate) fn unanswered(&self, failure: String) {
+    /// Sets why the log does not return its end offsets.
+    pub(crate) fn set_unanswered(&self, failure: String) {
         self.lock().unanswered = Some(failure);
     }
 
-    /// Notes that the log cannot be read, and tells whether that is new.
+    /// Records that the log cannot be read. Returns whether it could before.
     pub(crate) fn failed(&self, failure: String) -> bool {
         self.lock().failure.replace(failure).is_none()
     }
 
-    /// Notes that the log can be read, and tells whether that is new.
+    /// Records that the log can be read. Returns whether it could not before.
     pub(crate) fn recovered(&self) -> bool {
         self.lock().failure.take().is_some()
     }
 
-    /// How long ago the view is known to have had everything, in the partition where that is longest ago; `None` before it ever
-    /// had.
+    /// The age of the view: the time since the view is known to have had the whole log, in its least current partition. `None`
+    /// before the view was complete.
     pub fn age(&self) -> Option<Duration> {
         let progress = self.lock();
         let oldest = progress.partitions.values().map(|partition| partition.current_at).min();
@@ -225,12 +221,12 @@ impl ViewStatus {
         })
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock()
     }
 }
 
-/// How many offsets lie between `positions` and `ends`.
+/// The number of offsets between `positions` and `ends`.
 pub(crate) fn remaining(positions: &Positions, ends: &Positions) -> u64 {
     ends.iter().map(|(partition, end)| end.saturating_sub(positions.get(partition).copied().unwrap_or(0))).sum()
 }

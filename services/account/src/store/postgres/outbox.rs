@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::handover::Handover;
 use super::{COLUMNS, account_from_row, event_from_row};
 use crate::account_number::AccountNumbering;
-use crate::decide::{OutboxEvent, RecordBuffer, TraceSpan};
+use crate::decide::{OutboxEvent, RecordBuffer, new_page_id};
 use crate::outbox::{AccountPage, NO_END, Outbox, ResyncRequest, ResyncRequests};
 
 /// How long a lease lasts without renewal, and so when another instance takes over. A failover may take five seconds, of which
@@ -186,8 +186,8 @@ impl Outbox for PostgresOutbox {
         let (after, limit) = (sequence as i64, limit as i64);
         let rows = self.with_session(async |session| session.client.query(&session.page, &[&after, &limit]).await)?;
         let numbering = &self.numbering;
-        let span = TraceSpan::new();
-        let record = |row| Ok(OutboxEvent::of_state(&account_from_row(row, numbering)?, span).record());
+        let page_id = new_page_id();
+        let record = |row| Ok(OutboxEvent::of_state(&account_from_row(row, numbering)?, page_id).record());
         let number = |column| rows.last().map_or(0, |row: &Row| row.get::<_, i64>(column) as u64);
         Ok(AccountPage {
             last: number(0),

@@ -170,7 +170,7 @@ impl WriteSession {
         }
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        let events = self.write(&outcomes, changes, now, notifies).await?;
+        let events = self.write(changes, now, notifies).await?;
         Ok((outcomes, events))
     }
 
@@ -183,7 +183,7 @@ impl WriteSession {
     ) -> Result<(Vec<Outcome>, Option<EventBatch>), StoreError> {
         let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
         let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
-        let c = Columns::of(changes.created(&outcomes).map(|(_, account)| account));
+        let c = Columns::of(changes.created.iter().map(|(_, account)| account));
         let e = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
         let parameters: [Parameter<'_>; 18] = [
@@ -220,14 +220,8 @@ impl WriteSession {
     }
 
     /// Writes and commits in one round trip. If a statement fails, the following ones fail too, and the commit becomes a rollback.
-    async fn write(
-        &self,
-        outcomes: &[Outcome],
-        changes: Changes,
-        now: Timestamp,
-        notifies: bool,
-    ) -> Result<Option<EventBatch>, StoreError> {
-        let created = Columns::of(changes.created(outcomes).map(|(_, account)| account));
+    async fn write(&self, changes: Changes, now: Timestamp, notifies: bool) -> Result<Option<EventBatch>, StoreError> {
+        let created = Columns::of(changes.created.iter().map(|(_, account)| account));
         let sequences: Vec<i64> = changes.created.iter().map(|(sequence, _)| *sequence as i64).collect();
         let updated = Columns::of(changes.updated.iter());
         let events = EventColumns::of(&changes.events);
@@ -283,7 +277,6 @@ fn event_batch(row: &Row, at: usize, events: Vec<OutboxEvent>) -> EventBatch {
 }
 
 /// Accounts by column, for UNNEST.
-#[derive(Default)]
 struct Columns<'a> {
     ids: Vec<Uuid>,
     names: Vec<&'a str>,
@@ -295,43 +288,38 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(accounts: impl Iterator<Item = &'a Account>) -> Self {
-        let mut columns = Columns::default();
-        for account in accounts {
-            columns.ids.push(account.id.0);
-            columns.names.push(account.beholder_name.as_str());
-            columns.countries.push(account.country_code.as_str());
-            columns.statuses.push(account.status.as_str());
-            columns.versions.push(i64::from(account.version));
-            columns.created.push(account.created_at.as_microsecond());
-            columns.updated.push(account.updated_at.as_microsecond());
+    fn of(accounts: impl Iterator<Item = &'a Account> + Clone) -> Self {
+        Columns {
+            ids: accounts.clone().map(|account| account.id.0).collect(),
+            names: accounts.clone().map(|account| account.beholder_name.as_str()).collect(),
+            countries: accounts.clone().map(|account| account.country_code.as_str()).collect(),
+            statuses: accounts.clone().map(|account| account.status.as_str()).collect(),
+            versions: accounts.clone().map(|account| i64::from(account.version)).collect(),
+            created: accounts.clone().map(|account| account.created_at.as_microsecond()).collect(),
+            updated: accounts.map(|account| account.updated_at.as_microsecond()).collect(),
         }
-        columns
     }
 }
 
 /// Events by column, for UNNEST.
-#[derive(Default)]
-struct EventColumns<'a> {
+struct EventColumns {
     ids: Vec<Uuid>,
-    types: Vec<&'a str>,
-    statuses: Vec<&'a str>,
+    types: Vec<&'static str>,
+    statuses: Vec<&'static str>,
     versions: Vec<i64>,
     times: Vec<i64>,
     traces: Vec<String>,
 }
 
-impl<'a> EventColumns<'a> {
-    fn of(events: &'a [OutboxEvent]) -> Self {
-        let mut columns = EventColumns::default();
-        for OutboxEvent { event, version, occurred_at, trace } in events {
-            columns.ids.push(event.account_id.0);
-            columns.types.push(event.event_type.as_str());
-            columns.statuses.push(event.status.as_str());
-            columns.versions.push(i64::from(*version));
-            columns.times.push(occurred_at.as_microsecond());
-            columns.traces.push(trace.to_string());
+impl EventColumns {
+    fn of(events: &[OutboxEvent]) -> Self {
+        EventColumns {
+            ids: events.iter().map(|event| event.event.account_id.0).collect(),
+            types: events.iter().map(|event| event.event.event_type.as_str()).collect(),
+            statuses: events.iter().map(|event| event.event.status.as_str()).collect(),
+            versions: events.iter().map(|event| i64::from(event.version)).collect(),
+            times: events.iter().map(|event| event.occurred_at.as_microsecond()).collect(),
+            traces: events.iter().map(|event| event.trace.to_string()).collect(),
         }
-        columns
     }
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{COLUMNS, LAST_EVENT, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
-use crate::decide::{OutboxEvent, RecordBuffer, TraceSpan};
+use crate::decide::{OutboxEvent, RecordBuffer, new_page_id};
 use crate::outbox::recent_events::RecentEvents;
 use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
 
@@ -146,11 +146,11 @@ impl Outbox for SqliteOutbox {
         let page = self.connection.run(|connection| {
             let mut statement = connection.prepare_cached(&sql)?;
             let mut rows = statement.query(params![sequence as i64, limit as i64])?;
-            let (mut page, span) = (AccountPage::default(), TraceSpan::new());
+            let (mut page, page_id) = (AccountPage::default(), new_page_id());
             while let Some(row) = rows.next()? {
                 page.last = row.get::<_, i64>(0)? as u64;
                 page.head = row.get::<_, i64>(8)? as u64;
-                page.records.push(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?, span).record());
+                page.records.push(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?, page_id).record());
             }
             Ok(page)
         })?;

@@ -98,7 +98,7 @@ impl Committer for Writer {
         // New events follow everything that was published, even in an older copy of the database with a slow clock.
         let before =
             Counters { last_outbox_sequence: self.counters.last_outbox_sequence.max(published), ..self.counters };
-        let counters = write(&transaction, (&outcomes, &changes), &sequences, before, now)?;
+        let counters = write(&transaction, &changes, &sequences, before, now)?;
         self.since_removal += 1;
         let removes = published > self.removed && self.since_removal >= REMOVAL_INTERVAL;
         if removes {
@@ -138,21 +138,20 @@ impl Committer for Writer {
     }
 }
 
-/// Writes `changes`, which belong to `outcomes`. `sequences` are those of the accounts that existed before. Returns the last
-/// sequences after the transaction.
+/// Writes `changes`. `sequences` are those of the accounts that existed before. Returns the last sequences after the transaction.
 fn write(
     transaction: &Transaction<'_>,
-    (outcomes, changes): (&[Outcome], &Changes),
+    changes: &Changes,
     sequences: &HashMap<AccountId, i64>,
     mut counters: Counters,
     now: Timestamp,
 ) -> rusqlite::Result<Counters> {
     // A new account is active and has version 1.
     let mut insert = transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, ?5, ?5)")?;
-    for (sequence, account) in changes.created(outcomes) {
-        counters.last_account_sequence = sequence;
+    for (sequence, account) in &changes.created {
+        counters.last_account_sequence = *sequence;
         insert.execute(params![
-            sequence as i64,
+            *sequence as i64,
             account.id.0.as_bytes(),
             account.beholder_name.as_str(),
             account.country_code.as_str(),

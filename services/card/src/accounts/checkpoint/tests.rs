@@ -17,7 +17,7 @@ fn setup(path: &Path) -> (Checkpoints, CheckpointWriter, Arc<AtomicBool>) {
     view_writer.apply(&AccountEvent { event_type, account_id, status, version: Some(1) });
     let stopping = Arc::new(AtomicBool::new(false));
     let (mut feed, writer) = checkpoints(path.to_owned(), view, Arc::clone(&stopping));
-    feed.take(&[(0, Sample { offset: 0, hash: 7 })]);
+    feed.add_samples(&[(0, Sample { offset: 0, hash: 7 })]);
     (feed, writer, stopping)
 }
 
@@ -39,7 +39,7 @@ fn it_is_written_when_it_is_due_and_something_was_read_and_at_the_end() {
     let there = || read(&path).ok().map(|checkpoint| checkpoint.mark.positions());
     feed.due = Instant::now();
     feed.write_if_due(|| (positions(1), positions(1)));
-    wait_until("it is written", || (*lock(&feed.written) == positions(1)).then_some(()));
+    wait_until("it is written", || (*feed.written.lock() == positions(1)).then_some(()));
     assert_eq!(there(), Some(positions(1)));
     assert!(feed.due > Instant::now() + INTERVAL / 2, "the next one has its time");
 

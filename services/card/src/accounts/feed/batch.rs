@@ -1,4 +1,4 @@
-//! Batches: what one poll of the log brings, decoded, on its way to the view.
+//! A batch: the decoded records of one poll.
 
 use std::time::{Duration, Instant};
 
@@ -9,23 +9,23 @@ use process::SampledLog;
 use crate::accounts::checkpoint::samples::{Sample, Sampler};
 use crate::accounts::quarantine::{Quarantine, QuarantinedRecord};
 
-/// What one poll brought, in the order it came.
+/// The result of one poll.
 pub(super) struct Batch {
-    /// The events that its records told of.
+    /// The decoded events in the order of arrival.
     pub(super) events: Vec<AccountEvent>,
-    /// How many records it had.
+    /// The number of records.
     pub(super) records: usize,
-    /// How many of them told of nothing.
+    /// The number of records that could not be decoded.
     pub(super) poison: usize,
-    /// Those of them that are to be kept.
+    /// Those of them that go to quarantine.
     pub(super) quarantined: Vec<QuarantinedRecord>,
-    /// Its records that were sampled, each with its partition.
+    /// The records that were sampled, each with its partition.
     pub(super) samples: Vec<(u32, Sample)>,
-    /// Where the view stands once this is applied.
+    /// The positions after the batch.
     pub(super) positions: Positions,
-    /// Why some partitions cannot be read, where that lasts.
+    /// Why some partitions cannot be read, if so.
     pub(super) trouble: Option<String>,
-    /// What ended it early. What came before is to be applied all the same.
+    /// The failure that ended the poll. The events before it count.
     pub(super) failure: Option<LogError>,
 }
 
@@ -33,24 +33,24 @@ pub(super) struct Batch {
 pub(super) struct BatchReader<'a> {
     reader: Box<dyn Reader>,
     quarantine: &'a mut Quarantine,
-    /// It begins anew with each reader: that only means a sample more.
+    /// Starts again with each reader, which adds a sample at most.
     sampler: Sampler,
-    /// Up to where the view knows each partition before any of this is read.
+    /// The positions that the view already includes.
     known: Positions,
-    /// How many events the last batch had, which is room enough for most.
+    /// The capacity for the next batch: the number of events in the last one.
     expected: usize,
-    /// Lines of records that went to quarantine: a few a second are logged and the others counted.
+    /// Limits the log lines about records in quarantine.
     lines: SampledLog,
 }
 
 impl<'a> BatchReader<'a> {
-    /// Reads with `reader`, for a view that has what is before `known` already.
+    /// Reads with `reader` for a view that already includes the records before `known`.
     pub(super) fn new(reader: Box<dyn Reader>, known: Positions, quarantine: &'a mut Quarantine) -> Self {
         BatchReader { reader, quarantine, sampler: Sampler::default(), known, expected: 0, lines: SampledLog::new() }
     }
 
-    /// Goes on with `reader`, for a view that is empty.
-    pub(super) fn begin_anew(&mut self, reader: Box<dyn Reader>) {
+    /// Continues with `reader` for an empty view.
+    pub(super) fn restart(&mut self, reader: Box<dyn Reader>) {
         (self.reader, self.sampler, self.known) = (reader, Sampler::default(), Positions::new());
     }
 
@@ -59,35 +59,35 @@ impl<'a> BatchReader<'a> {
         self.reader.positions()
     }
 
-    /// The same, but nowhere ahead of what the log has durably.
+    /// As [`positions`](Self::positions), but not ahead of what the log has stored durably.
     pub(super) fn durable_positions(&self) -> Positions {
         self.reader.durable_positions()
     }
 
-    /// What has come; waits up to `timeout` for it.
+    /// Reads the next batch, and waits up to `timeout` for it.
     pub(super) fn read(&mut self, timeout: Duration) -> Batch {
         let BatchReader { reader, quarantine, sampler, known, lines, .. } = self;
         let mut events = Vec::with_capacity(self.expected);
         let (mut samples, mut poison) = (Vec::new(), 0);
-        // Asked for once, as in `AccountFeed::apply`.
+        // One clock read for the batch, as in `AccountFeed::apply`.
         let now = Instant::now();
         let mut records = 0;
         let polled = reader.poll(timeout, &mut |record| {
             records += 1;
             samples.extend(sampler.sample(record).map(|sample| (record.partition, sample)));
             match AccountEvent::decode(record) {
-                // The order of arrival tells what it is worth, and the view may have later ones of other partitions.
+                // The view includes this event already. Applying it again would undo a later one.
                 Ok(event) if is_by_arrival(&event) && is_known(known, record) => {}
                 Ok(event) => events.push(event),
                 Err(reason) => {
                     poison += 1;
-                    say_quarantined(lines, record, &reason, now);
+                    log_quarantined(lines, record, &reason, now);
                     quarantine.take(record, reason);
                 }
             }
         });
         if records == 0 {
-            say_left_out(lines.flush());
+            log_left_out(lines.flush());
         }
         self.expected = events.len();
         let trouble = reader.trouble();
@@ -100,7 +100,7 @@ impl<'a> BatchReader<'a> {
     }
 }
 
-/// A creation does too, since what has no version follows on it.
+/// Whether the event takes effect in the order of arrival. A creation does, since an event without a version may follow it.
 fn is_by_arrival(event: &AccountEvent) -> bool {
     event.version <= Some(1) && event.status != AccountStatus::Deleted
 }
@@ -109,14 +109,14 @@ fn is_known(known: &Positions, record: RecordRef<'_>) -> bool {
     known.get(&record.partition).is_some_and(|end| record.offset < *end)
 }
 
-fn say_quarantined(lines: &mut SampledLog, record: RecordRef<'_>, reason: &Unintelligible, now: Instant) {
+fn log_quarantined(lines: &mut SampledLog, record: RecordRef<'_>, reason: &Unintelligible, now: Instant) {
     let Some(left_out) = lines.allow(now) else { return };
     let (partition, offset, code) = (record.partition, record.offset, reason.code());
     tracing::warn!(partition, offset, code, %reason, left_out, "a record went to quarantine");
 }
 
-/// Says after a burst what was left out of it.
-fn say_left_out(records: u64) {
+/// Logs after a burst how many lines were left out.
+fn log_left_out(records: u64) {
     if records > 0 {
         tracing::warn!(records, "left out the lines of {records} records that went to quarantine");
     }
@@ -151,7 +151,7 @@ mod tests {
         let mut reader = BatchReader::new(log.reader(&Positions::new()).unwrap(), known, &mut quarantine);
         let batch = reader.read(Duration::from_secs(10));
         assert_eq!((batch.records, batch.events), (2, Vec::new()));
-        reader.begin_anew(log.reader(&Positions::new()).unwrap());
+        reader.restart(log.reader(&Positions::new()).unwrap());
         let (mut writer, view) = crate::accounts::view::account_view();
         reader.read(Duration::from_secs(10)).events.iter().for_each(|event| writer.gather(event));
         writer.settle();

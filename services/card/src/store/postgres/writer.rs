@@ -1,11 +1,12 @@
-//! One instance's writer. A batch is one transaction in two round trips. The first draws sequences and locks what the commands
-//! name: the accounts, then the cards, each in one order everywhere, so no two instances wait for each other. The second
-//! writes all rows by UNNEST and commits, and is sent at once, so an instance that is paused or killed between two statements
-//! holds no lock of the whole. A batch of new cards only, which is most of them under load, is one round trip: the server
-//! tells which accounts are closed. Either way the rows of accounts that had none are there before any row is locked.
+//! The writer of one instance. It commits each batch of commands in one transaction.
 //!
-//! **Closed accounts.** Whoever makes a card or closes an account has the account's row locked until its commit. So a card
-//! is made before the closing, which then deletes it, or after it, and is refused (ARCHITECTURE.md C4).
+//! A batch takes two round trips. The first draws sequences and locks the named accounts, then the named cards, sorted in all
+//! instances, so no two wait for each other. The second writes all rows by UNNEST and commits; it is sent at once, so an instance
+//! that is paused or killed does not keep locks. A batch that only creates cards is one round trip: the server finds the closed
+//! accounts. Both add the rows of unknown accounts before they lock any.
+//!
+//! **Closed accounts.** Creating a card and closing an account lock the account's row until the commit. So a card is created before
+//! the closing, which deletes it, or after the closing, and is refused (ARCHITECTURE.md C4).
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -19,7 +20,6 @@ use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
 use crate::accounts::quarantine;
-use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::decide::{Batch, Changes, Command, Named, Outcome};
 use crate::http::error::CardError;
@@ -41,7 +41,7 @@ impl Committer for Writer {
     type Command = Command;
     type Outcome = Outcome;
 
-    /// It always asks the server, which tells whether that is there.
+    /// An empty batch asks the server too, which shows whether it answers.
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let Writer { session, numbering, clock, ids } = self;
         commit_isolated(commands, |commands| {
@@ -96,26 +96,26 @@ impl WriteSession {
         );
         let prepare = async |sql: &str| client.prepare(sql).await;
         Ok(WriteSession {
-            // What the row of the answer does not ask for is run last, and so is the one row of the ledger.
+            // PostgreSQL runs what the answer does not select last: the update of the one row of the ledger.
             create: prepare(
-                "WITH held AS (
+                "WITH locked AS (
                      INSERT INTO card.card_accounts
                      SELECT account_id, cards, false FROM unnest($1::uuid[], $2::bigint[]) AS new (account_id, cards)
                      ON CONFLICT (account_id) DO UPDATE SET cards = card_accounts.cards + excluded.cards
                      WHERE NOT card_accounts.closed
                      RETURNING account_id
-                 ), made AS (
+                 ), created AS (
                      INSERT INTO card.cards
                      SELECT nextval('card.card_sequence'), id, country, account_id, false, $6::bigint
                      FROM (
                          SELECT * FROM unnest($3::uuid[], $4::text[], $5::uuid[]) AS new (id, country, account_id)
-                         WHERE account_id IN (SELECT account_id FROM held) ORDER BY id
+                         WHERE account_id IN (SELECT account_id FROM locked) ORDER BY id
                      ) AS ordered
                      RETURNING id, sequence
                  ), counted AS (
-                     UPDATE card.ledger SET cards = cards + (SELECT count(*) FROM made)
+                     UPDATE card.ledger SET cards = cards + (SELECT count(*) FROM created)
                  )
-                 SELECT coalesce(array_agg(id), '{}'), coalesce(array_agg(sequence), '{}') FROM made",
+                 SELECT coalesce(array_agg(id), '{}'), coalesce(array_agg(sequence), '{}') FROM created",
             )
             .await?,
             draw: prepare("SELECT nextval('card.card_sequence') FROM generate_series(1, $1::bigint)").await?,
@@ -167,8 +167,8 @@ impl WriteSession {
         let closing: Vec<Uuid> = named.closing.iter().map(|id| id.0).collect();
         let cards: Vec<Uuid> = named.cards.iter().copied().collect();
         let creations = named.creations as i64;
-        // Futures that are polled together go out together: this is one round trip. They are polled in the order of the
-        // statements, so the error is that of the statement that failed, and not of one behind it.
+        // The statements are sent together, in one round trip. `biased` polls them in their order, so the error is that of the
+        // first statement that failed.
         let ((), drawn, _, accounts, cards) = tokio::try_join!(
             biased;
             self.client.batch_execute(BEGIN),
@@ -182,16 +182,16 @@ impl WriteSession {
         batch.cards = cards.iter().map(|row| (row.get(0), row.get(1))).collect();
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        self.write(&outcomes, &changes, now).await?;
+        self.write(&changes, now).await?;
         Ok(outcomes)
     }
 
-    /// A batch of new cards only. The server draws their sequences, and makes none for an account that is closed: the numbers are
-    /// filled in behind it, and the refusals.
+    /// Commits a batch that only creates cards. The server draws the sequences and skips closed accounts; card numbers and refusals are
+    /// filled in afterwards.
     async fn create(&self, batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
         let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
         let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
-        let Columns { ids, countries, accounts } = Columns::of(changes.created(&outcomes).map(|(_, card)| card));
+        let Columns { ids, countries, accounts } = Columns::of(&changes);
         let counted: Vec<Uuid> = changes.counts.keys().map(|id| id.0).collect();
         let counts: Vec<i64> = changes.counts.values().copied().collect();
         let parameters: [Parameter<'_>; 6] = [&counted, &counts, &ids, &countries, &accounts, &now];
@@ -203,8 +203,8 @@ impl WriteSession {
             self.client.query_one(&self.create, &parameters),
             self.client.batch_execute("COMMIT"),
         )?;
-        let (made, drawn) = (row.get::<_, Vec<Uuid>>(0), row.get::<_, Vec<i64>>(1));
-        let sequences: HashMap<Uuid, i64> = made.into_iter().zip(drawn).collect();
+        let (created, drawn) = (row.get::<_, Vec<Uuid>>(0), row.get::<_, Vec<i64>>(1));
+        let sequences: HashMap<Uuid, i64> = created.into_iter().zip(drawn).collect();
         for outcome in &mut outcomes {
             if let Ok(Some(card)) = outcome {
                 match sequences.get(&card.id) {
@@ -216,14 +216,12 @@ impl WriteSession {
         Ok(outcomes)
     }
 
-    /// Writes and commits in one round trip. If a statement fails, those behind it do too, and the server makes a rollback
-    /// of the commit.
-    async fn write(&self, outcomes: &[Outcome], changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
-        let created = || changes.created(outcomes);
-        let sequences: Vec<i64> = created().map(|(sequence, _)| sequence as i64).collect();
-        let Columns { ids, countries, accounts } = Columns::of(created().map(|(_, card)| card));
-        let times: Vec<i64> = created().map(|(_, card)| card.creation_timestamp.as_microsecond()).collect();
+    /// Writes and commits in one round trip. If a statement fails, the following ones fail too, and the commit becomes a rollback.
+    async fn write(&self, changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
+        let Columns { ids, countries, accounts } = Columns::of(changes);
         let Changes { created, counts, deleted, closed, quarantined } = changes;
+        let sequences: Vec<i64> = created.iter().map(|(sequence, _)| *sequence as i64).collect();
+        let times: Vec<i64> = created.iter().map(|(_, card)| card.creation_timestamp.as_microsecond()).collect();
         let counted: Vec<Uuid> = counts.keys().map(|id| id.0).collect();
         let counts: Vec<i64> = counts.values().copied().collect();
         let closed: Vec<Uuid> = closed.iter().map(|id| id.0).collect();
@@ -238,11 +236,11 @@ impl WriteSession {
         let headers: Vec<&str> = quarantined.iter().map(|record| record.headers.as_str()).collect();
         let seen = vec![now.as_microsecond(); quarantined.len()];
 
-        let made = !created.is_empty();
+        let has_cards = !created.is_empty();
         tokio::try_join!(
             biased;
-            self.query_if(made, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
-            self.query_if(made, &self.count, [&counted, &counts]),
+            self.query_if(has_cards, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
+            self.query_if(has_cards, &self.count, [&counted, &counts]),
             self.query_if(!deleted.is_empty(), &self.delete, [deleted]),
             self.query_if(!closed.is_empty(), &self.close, [&closed]),
             self.query_if(!closed.is_empty(), &self.delete_closed, [&closed]),
@@ -251,13 +249,13 @@ impl WriteSession {
                 &self.quarantine,
                 [&partitions, &offsets, &reasons, &details, &keys, &values, &headers, &seen],
             ),
-            self.query_if(made, &self.total, [&total]),
+            self.query_if(has_cards, &self.total, [&total]),
             self.client.batch_execute("COMMIT"),
         )?;
         Ok(())
     }
 
-    /// The rows of `statement`, or none without asking the server, where there is nothing to ask.
+    /// The rows of `statement` if it is `wanted`; otherwise none, without a request.
     async fn query_if<const N: usize>(
         &self,
         wanted: bool,
@@ -271,8 +269,7 @@ impl WriteSession {
     }
 }
 
-/// Cards by column, for UNNEST.
-#[derive(Default)]
+/// The new cards by column, for UNNEST.
 struct Columns<'a> {
     ids: Vec<Uuid>,
     countries: Vec<&'a str>,
@@ -280,13 +277,12 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(cards: impl Iterator<Item = &'a Card>) -> Self {
-        let mut columns = Columns::default();
-        for card in cards {
-            columns.ids.push(card.id);
-            columns.countries.push(card.country.as_str());
-            columns.accounts.push(card.account_id.0);
+    fn of(changes: &'a Changes) -> Self {
+        let cards = || changes.created.iter().map(|(_, card)| card);
+        Columns {
+            ids: cards().map(|card| card.id).collect(),
+            countries: cards().map(|card| card.country.as_str()).collect(),
+            accounts: cards().map(|card| card.account_id.0).collect(),
         }
-        columns
     }
 }

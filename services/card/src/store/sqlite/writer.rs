@@ -1,4 +1,4 @@
-//! The one writer: a batch of commands, one transaction.
+//! The writer: commits each batch of commands in one transaction. Another thread syncs it before the requests are answered.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -22,7 +22,7 @@ pub(super) struct Writer {
     numbering: CardNumbering,
     clock: Clock,
     ids: TimeOrderedIds,
-    /// As of the last commit.
+    /// The sequence of the last card, as of the last commit.
     last_sequence: u64,
 }
 
@@ -51,12 +51,11 @@ impl Committer for Writer {
         let cards = cards_to_delete(&transaction, &self.numbering, &named)?;
         let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
         let (outcomes, changes) = batch.decide(commands, self.last_sequence + 1..);
-        // Only refusals, or closing what is closed: nothing that would be worth a sync, unless it is to tell
-        // whether the database takes transactions again.
+        // A batch without changes needs no sync, unless it has to show whether the database accepts transactions again.
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        write(&transaction, &self.numbering, (&outcomes, &changes), now)?;
+        write(&transaction, &self.numbering, &changes, now)?;
         self.durability.commit(transaction)?;
         if let Some((sequence, _)) = changes.created.last() {
             self.last_sequence = *sequence;
@@ -93,23 +92,22 @@ fn cards_to_delete(
     Ok(cards)
 }
 
-/// Writes `changes`, which came with `outcomes`.
 fn write(
     transaction: &Transaction<'_>,
     numbering: &CardNumbering,
-    (outcomes, changes): (&[Outcome], &Changes),
+    changes: &Changes,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    for (sequence, card) in changes.created(outcomes) {
+    for (sequence, card) in &changes.created {
         transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?)")?.execute(params![
-            sequence as i64,
+            *sequence as i64,
             card.id.as_bytes(),
             card.country.as_str(),
             card.account_id.0.as_bytes(),
             card.creation_timestamp.as_microsecond(),
         ])?;
         let mut own = transaction.prepare_cached("INSERT INTO cards_by_account VALUES (?, ?, NULL, NULL)")?;
-        own.execute(params![card.account_id.0.as_bytes(), sequence as i64])?;
+        own.execute(params![card.account_id.0.as_bytes(), *sequence as i64])?;
     }
     for (account_id, count) in &changes.counts {
         let mut statement = transaction.prepare_cached(
@@ -138,13 +136,13 @@ fn write(
     Ok(())
 }
 
-/// Keeps `records`, as far as there is room.
+/// Stores `records` in quarantine, up to [`quarantine::MAX_RECORDS`] in all.
 fn quarantine(connection: &Connection, records: &[QuarantinedRecord], now: Timestamp) -> rusqlite::Result<()> {
     if records.is_empty() {
         return Ok(());
     }
-    let kept: i64 = connection.query_row("SELECT count(*) FROM quarantine", [], |row| row.get(0))?;
-    let room = quarantine::MAX_RECORDS.saturating_sub(kept as usize);
+    let stored: i64 = connection.query_row("SELECT count(*) FROM quarantine", [], |row| row.get(0))?;
+    let room = quarantine::MAX_RECORDS.saturating_sub(stored as usize);
     let mut statement = connection.prepare_cached(
         "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO UPDATE SET (reason, detail, key, value, headers, seen_at)

@@ -5,7 +5,7 @@ use event_log::{HeaderList, Record};
 use super::*;
 
 fn record(number: u64) -> Record {
-    let headers = HeaderList::from_iter([(NAMING_HEADERS[1], number.to_string())]);
+    let headers = HeaderList::from_iter([(IDENTIFYING_HEADERS[1], number.to_string())]);
     Record { key: Some(b"key".to_vec()), value: Some(b"value".to_vec()), headers, ..Record::default() }
 }
 
@@ -16,7 +16,7 @@ fn take(samples: &mut Samples, offsets: impl IntoIterator<Item = u64>, other: u6
         let record = record(offset + other);
         let (key, value, headers) = (record.key.as_deref(), record.value.as_deref(), record.headers.as_headers());
         if let Some(sample) = sampler.sample(RecordRef { partition: 0, offset, key, value, headers }) {
-            samples.take(0, sample);
+            samples.add(0, sample);
         }
     }
 }
@@ -141,7 +141,7 @@ fn nothing_is_kept_of_a_log_that_was_made_anew_under_the_reader() {
 #[test]
 fn what_stands_in_a_record_and_where_makes_its_hash() {
     let hash = |key: Option<&[u8]>, value: Option<&[u8]>, id: Option<&str>| {
-        let headers: HeaderList = id.map(|id| (NAMING_HEADERS[0], id)).into_iter().collect();
+        let headers: HeaderList = id.map(|id| (IDENTIFYING_HEADERS[0], id)).into_iter().collect();
         super::hash(RecordRef { partition: 0, offset: 0, key, value, headers: headers.as_headers() })
     };
     let hashes = [
