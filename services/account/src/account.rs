@@ -11,21 +11,21 @@ use crate::http::error::AccountError;
 /// An account, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Account {
-    /// Its id.
+    /// The id.
     pub id: AccountId,
-    /// `ACC-` and eight or more digits, unique for ever.
+    /// `ACC-` and eight or more digits. Unique.
     pub account_number: String,
     /// The name of its owner.
     pub beholder_name: BeholderName,
     /// The country of the account.
     pub country_code: CountryCode,
-    /// Whether it may have cards.
+    /// The status. Only active accounts get new cards.
     pub status: AccountStatus,
     /// 1 after the creation, and 1 more after each change.
     pub version: Version,
-    /// When it was created.
+    /// The time of creation.
     pub created_at: Timestamp,
-    /// When it was changed last.
+    /// The time of the last change.
     pub updated_at: Timestamp,
 }
 

@@ -2,10 +2,10 @@
 
 use numbering::{MAX_DIGITS, Numbering};
 
-/// What stands before the digits of an account number, as in the seed.
+/// The prefix of an account number, as in the seed.
 const NUMBER_PREFIX: &str = "ACC-";
 
-/// Account numbers from sequences and back.
+/// Converts sequences to account numbers and back.
 #[derive(Clone)]
 pub(crate) struct AccountNumbering(pub(crate) Numbering);
 

@@ -1,8 +1,7 @@
 //! The name of an account's holder.
 //!
-//! A name is shown to people beside other names. So at least one of its characters is visible, and none of them changes how the
-//! text around it is shown (control and bidi-control characters) or is no character at all. Everything else that a
-//! script needs is kept, such as the joiners of Indic scripts, variation selectors and tags.
+//! Names are displayed next to other text. So a name needs a visible character, and may not contain control characters,
+//! bidirectional controls or noncharacters. All other characters are allowed, such as joiners, variation selectors and tags.
 
 use std::str::FromStr;
 
@@ -14,26 +13,25 @@ use crate::http::error::AccountError;
 /// The longest name, in characters (docs/api.md).
 const MAX_CHARS: usize = 200;
 
-/// Characters that look like nothing, though their category is that of a letter or a symbol: the Hangul fillers, which
-/// DerivedCoreProperties.txt of Unicode 17 has as Default_Ignorable_Code_Point (all others of that property are marks, format
-/// characters or unassigned), the blank Braille pattern, the null note head and the blank Egyptian hieroglyphs.
+/// Invisible characters whose category is that of a letter or a symbol: the Hangul fillers, which have the Unicode property
+/// Default_Ignorable_Code_Point, the blank Braille pattern, the null note head and the blank Egyptian hieroglyphs.
 const BLANKS: [char; 8] =
     ['\u{115F}', '\u{1160}', '\u{3164}', '\u{FFA0}', '\u{2800}', '\u{1D159}', '\u{13441}', '\u{13442}'];
 
-/// A name of 1 to 200 characters with no white space at the ends.
+/// A name of 1 to 200 characters without white space at its ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BeholderName(String);
 
-/// Which rule a name breaks; the text follows `beholder_name`.
+/// The rule that a name breaks. The text follows `beholder_name`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBeholderName {
-    /// It is too long.
+    /// The name is too long.
     #[error("must have at most {MAX_CHARS} characters")]
     TooLong,
-    /// It looks like nothing.
+    /// The name has no visible character.
     #[error("must have a visible character")]
     Invisible,
-    /// It has a character that no name may have.
+    /// The name has a forbidden character.
     #[error("must not have control characters, bidirectional controls or noncharacters: it has U+{0:04X}")]
     Forbidden(u32),
 }
@@ -65,7 +63,7 @@ impl BeholderName {
         &self.0
     }
 
-    /// A name as the database gives it back. It is not checked: an older version may have taken what this one refuses.
+    /// A name from the database. It is not checked, because older versions may have had other rules.
     pub(crate) fn stored(name: String) -> Self {
         BeholderName(name)
     }
@@ -79,7 +77,7 @@ fn is_forbidden(char: char) -> bool {
     char.is_control() || is_bidi_control || is_noncharacter
 }
 
-/// Whether `char` can be seen by itself: no space, mark, format or default-ignorable character.
+/// Whether `char` is visible by itself: not a space, mark, format or default-ignorable character.
 fn is_visible(char: char) -> bool {
     use GeneralCategory as Is;
     let is_ignorable_unassigned = matches!(char, '\u{2065}' | '\u{FFF0}'..='\u{FFF8}' | '\u{E0000}'..='\u{E0FFF}');

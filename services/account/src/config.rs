@@ -1,4 +1,4 @@
-//! The settings of the account service that are its own, in whichever binary it runs.
+//! The configuration of the account service.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,14 +7,14 @@ use clock::Clock;
 use http_server::HttpConfig;
 use postgres::DatabaseUrl;
 
-/// What [`run`](crate::run) needs to know.
+/// The configuration of [`run`](crate::run).
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where its rows are.
+    /// The database.
     pub database: DatabaseUrl,
-    /// How it answers HTTP.
+    /// The HTTP settings.
     pub http: HttpConfig,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
     /// The relay sets this flag once the event log has every event that the outbox held at the start.
     pub backlog_published: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! The account service: keeps accounts, and tells of every creation and every change of status with an event.
+//! The account service: stores accounts, and publishes an event for each creation and each change of status.
 //!
 //! `POST /account` passes `http/router` → `http/create_account` → [`store`] → `decide`, which decides row and event; the store commits
 //! both in one transaction, and the request is answered. `outbox/relay` then publishes the event. No handler has access to the
@@ -37,17 +37,17 @@ pub const NAME: &str = "account-service";
 /// What `GET /` links to.
 const LINKS: [(&str, &str); 2] = [("health", "/health"), ("readyz", "/readyz")];
 
-/// The command that shows a person the service at work, for banners.
+/// An example command for the banner.
 pub fn first_curl(address: std::net::SocketAddr) -> String {
     let body = r#"{"beholder_name":"John Doe","country_code":"US"}"#;
     format!("curl -X POST http://{address}/account -H 'Content-Type: application/json' -d '{body}'")
 }
 
-/// How long the end waits for the relay to hand over what is committed. What it does not manage stays in the outbox.
+/// How long a stop waits for the relay to publish the last events. Unpublished events stay in the outbox.
 const RELAY_DRAIN: Duration = Duration::from_secs(5);
 
-/// Serves on `listener` until `shutdown` is cancelled, then answers what it has accepted, commits it, publishes it as far
-/// as the log takes it, and returns.
+/// Serves on `listener` until `shutdown` is cancelled, then answers the requests in flight, publishes their events if the log is
+/// there, and returns.
 pub async fn run(
     config: Config,
     listener: TcpListener,
@@ -85,7 +85,7 @@ pub async fn run(
     let fail_stop = store.fail_stop();
     tokio::select! {
         () = http_server::serve(listener, router, config.http.limits, shutdown) => {}
-        // Nothing is stopped in order: the restart recovers.
+        // Fail-stop: the restart recovers.
         failure = fail_stop.failed() => return Err(failure.into()),
     }
 
@@ -94,7 +94,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Ends the writer, then the relay, so that what the writer commits last is still published. Closes the database last.
+/// Ends the writer, then the relay, which publishes the last commits. Closes the database last.
 async fn stop(
     store: Arc<Store>,
     writer_thread: JoinHandle<()>,
@@ -103,7 +103,7 @@ async fn stop(
     signal: OutboxSignal,
 ) -> anyhow::Result<()> {
     store.stop();
-    // A writer that panicked has nothing more to commit.
+    // A panic was logged already.
     let _ = tokio::task::spawn_blocking(move || writer_thread.join()).await;
     let ending = tokio::task::spawn_blocking(move || {
         relay_stopping.store(true, Ordering::Release);
@@ -124,7 +124,7 @@ struct AccountReadiness {
 }
 
 impl Readiness for AccountReadiness {
-    /// Ready even while the event log is away: accounts are kept, and events wait (ARCHITECTURE.md A2).
+    /// The service is ready even while the event log is away: events wait in the outbox (ARCHITECTURE.md A2).
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
         report.reasons.extend(self.store.failures().map(|cause| process::public_cause(&cause)));

@@ -1,8 +1,7 @@
-//! The account database: what handlers ask of it. Writing goes through one writer an instance, which commits in groups;
-//! reading has connections of its own and sees each commit as soon as it is answered.
+//! The account database, as handlers use it. One writer an instance commits commands in groups. Reads use other connections
+//! and see each commit that was answered.
 //!
-//! There are two: a SQLite file ([`sqlite`]), and PostgreSQL ([`postgres`]), which instances share. What they write is
-//! decided by the same code (`ledger`).
+//! The database is a SQLite file ([`sqlite`]) or PostgreSQL ([`postgres`]), which instances share. `decide` decides what both write.
 
 pub(crate) mod postgres;
 
@@ -37,7 +36,7 @@ enum Reader {
     Postgres(postgres::Reader),
 }
 
-/// What else opening the database gives: for the relay, and for the end.
+/// An open database: the store, the thread to join at the end, and the outbox for the relay.
 pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) writer_thread: JoinHandle<()>,
@@ -48,9 +47,9 @@ pub(crate) struct Opened {
 /// Which page of which accounts.
 #[derive(Debug, Clone, Copy)]
 pub struct PageRequest {
-    /// Accounts on it, at most.
+    /// The most accounts on the page.
     pub limit: usize,
-    /// The account that it begins behind.
+    /// The last account of the page before.
     pub after: Option<AccountId>,
     /// Only accounts of this status.
     pub status: Option<AccountStatus>,
@@ -114,7 +113,7 @@ impl Store {
         page.ok_or(AccountError::InvalidAfter)
     }
 
-    /// What keeps the database from being written or read now.
+    /// Why the database cannot be written or read now.
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
         let reads = match &self.reader {
             Reader::Sqlite(reader) => reader.pool().failure(),
@@ -123,7 +122,7 @@ impl Store {
         self.writer.failure().into_iter().chain(reads)
     }
 
-    /// Why some reads fail, while others work.
+    /// Why some reads fail while others succeed.
     pub(crate) fn warning(&self) -> Option<String> {
         let cause = match &self.reader {
             Reader::Sqlite(reader) => reader.pool().warning(),
@@ -132,7 +131,7 @@ impl Store {
         cause.map(|cause| format!("some reads fail: {cause}"))
     }
 
-    /// What ends the process when the storage of the database fails. A server sees to its own.
+    /// Ends the process when the storage of the SQLite file fails. A PostgreSQL server handles its own storage.
     pub(crate) fn fail_stop(&self) -> FailStop {
         match &self.reader {
             Reader::Sqlite(reader) => reader.pool().fail_stop().clone(),
@@ -140,7 +139,7 @@ impl Store {
         }
     }
 
-    /// Closes the database once its writer has ended. For a thread that may block.
+    /// Closes the database. Call it after the writer thread has ended. Blocks.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         match &self.reader {
             Reader::Sqlite(reader) => reader.pool().close(),
@@ -148,7 +147,7 @@ impl Store {
         }
     }
 
-    /// Ends the writer thread once everything accepted so far is durable.
+    /// Ends the writer thread after it has committed all accepted commands.
     pub(crate) fn stop(&self) {
         self.writer.stop()
     }

@@ -1,5 +1,5 @@
-//! What this instance knows of accounts: the feed from the event log, the view in memory and its checkpoint on disk, how current the
-//! view is, and the records that could not be decoded.
+//! The account view of this instance: the feed that applies the event log, the view in memory, its checkpoint on disk, its status, and
+//! the quarantine.
 
 pub(crate) mod checkpoint;
 pub(crate) mod feed;

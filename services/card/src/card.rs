@@ -1,4 +1,4 @@
-//! What a card is.
+//! A card, and the rule for creating one.
 
 use account_events::{AccountId, AccountStatus};
 use country_code::CountryCode;
@@ -12,21 +12,21 @@ use crate::http::error::CardError;
 /// A card, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Card {
-    /// Its id.
+    /// The id.
     pub id: Uuid,
-    /// The country, `-` and eight or more hexadecimal digits, unique for ever.
+    /// The country, `-` and eight or more hexadecimal digits. Unique.
     pub card_number: String,
-    /// The country it was made for.
+    /// The country of the card.
     pub country: CountryCode,
-    /// The account it belongs to.
+    /// The account of the card.
     pub account_id: AccountId,
-    /// Whether it is of no more use: deleted itself, or closed with its account.
+    /// Whether the card was deleted, alone or with its account.
     pub deleted: bool,
-    /// When it was made.
+    /// The time of creation.
     pub creation_timestamp: Timestamp,
 }
 
-/// Whether an account may have a new card, by what the view knows of it.
+/// Checks whether an account with this state in the view may have a new card.
 pub fn may_have_card(account: Option<AccountState>) -> Result<(), CardError> {
     match account.map(|account| account.status) {
         Some(AccountStatus::Active) => Ok(()),

@@ -3,7 +3,7 @@
 use country_code::CountryCode;
 use numbering::{MAX_DIGITS, Numbering};
 
-/// Card numbers from countries and sequences, and back.
+/// Converts countries and sequences to card numbers and back.
 #[derive(Clone)]
 pub(crate) struct CardNumbering(pub(crate) Numbering);
 

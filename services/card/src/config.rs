@@ -1,4 +1,4 @@
-//! The settings of the card service that are its own, in whichever binary it runs.
+//! The configuration of the card service.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use clock::Clock;
 use http_server::HttpConfig;
 use postgres::DatabaseUrl;
 
-/// What [`run`](crate::run) needs to know.
+/// The configuration of [`run`](crate::run).
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where its rows are.
+    /// The database.
     pub database: DatabaseUrl,
-    /// The folder for the checkpoint of the account view, if the database is no file beside which it can be.
+    /// The directory of the checkpoint of the account view, if the database is not a file.
     pub data_dir: PathBuf,
-    /// The group whose members share the card closer's work.
+    /// The consumer group of the card closers.
     pub group: String,
-    /// How old the view may be for making cards; any age if `None`.
+    /// The maximum age of the view for creating cards; unlimited if `None`.
     pub view_max_age: Option<Duration>,
     /// Set once the event log has the events that the account service's outbox held at the start. The view is not ready before it
-    /// holds them. `None` where the account service is another process.
+    /// has applied them. `None` if the account service is another process.
     pub backlog_published: Option<Arc<AtomicBool>>,
-    /// How it answers HTTP.
+    /// The HTTP settings.
     pub http: HttpConfig,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
 }

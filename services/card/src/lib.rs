@@ -39,13 +39,13 @@ pub const NAME: &str = "card-service";
 /// What `GET /` links to.
 const LINKS: [(&str, &str); 2] = [("health", "/health"), ("readyz", "/readyz")];
 
-/// The group of the card closers where none is configured, as in the seed.
+/// The default consumer group of the card closers, as in the seed.
 pub const DEFAULT_GROUP: &str = "card-service";
 
 /// How long a stop waits for the threads that read the event log. Records they have not committed are read again at the next start.
 const LOOPS_DRAIN: Duration = Duration::from_secs(5);
 
-/// Serves on `listener` until `shutdown` is cancelled, then answers what it has accepted, commits it, and returns.
+/// Serves on `listener` until `shutdown` is cancelled, then answers the requests in flight, and returns.
 pub async fn run(
     config: Config,
     listener: TcpListener,
@@ -100,7 +100,7 @@ pub async fn run(
     let fail_stop = store.fail_stop();
     tokio::select! {
         () = http_server::serve(listener, router, config.http.limits, shutdown) => {}
-        // Nothing is stopped in order: the restart recovers.
+        // Fail-stop: the restart recovers.
         failure = fail_stop.failed() => return Err(failure.into()),
     }
 

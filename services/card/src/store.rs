@@ -1,8 +1,7 @@
-//! The card database: what handlers and loops ask of it. Writing goes through one writer an instance, which commits in
-//! groups; reading has connections of its own and sees each commit as soon as it is answered.
+//! The card database, as handlers and background threads use it. One writer an instance commits commands in groups. Reads use other connections
+//! and see each commit that was answered.
 //!
-//! There are two: a SQLite file ([`sqlite`]), and PostgreSQL ([`postgres`]), which instances share. What they write is
-//! decided by the same code (`ledger`).
+//! The database is a SQLite file ([`sqlite`]) or PostgreSQL ([`postgres`]), which instances share. `decide` decides what both write.
 
 mod postgres;
 mod sqlite;
@@ -42,9 +41,9 @@ enum Reader {
 /// Which page of which cards.
 #[derive(Debug, Clone, Copy)]
 pub struct PageRequest {
-    /// Cards on it, at most.
+    /// The most cards on the page.
     pub limit: usize,
-    /// The card that it begins behind.
+    /// The last card of the page before.
     pub after: Option<Uuid>,
     /// Only cards of this account.
     pub account_id: Option<AccountId>,
@@ -59,7 +58,7 @@ impl Store {
         }
     }
 
-    /// Makes a card, unless the database knows the account to be deleted.
+    /// Creates a card, unless the account is closed in the database.
     pub async fn create(&self, country: CountryCode, account_id: AccountId) -> Result<Card, CardError> {
         self.writer.submit(Command::Create { country, account_id }).await??.ok_or(CardError::NotFound)
     }
@@ -69,12 +68,12 @@ impl Store {
         self.writer.submit(Command::Delete { id }).await?.map(|_| ())
     }
 
-    /// Deletes all cards of `accounts`, and lets them have no more. Durable when it returns; for a thread that may block.
+    /// Closes `accounts`: deletes all their cards and refuses new ones. Durable when it returns. Blocks.
     pub(crate) fn close_accounts(&self, accounts: Vec<AccountId>) -> Result<(), CardError> {
         self.writer.submit_blocking(Command::CloseAccounts(accounts))?.map(|_| ())
     }
 
-    /// Keeps records for a person to look at; for a thread that may block.
+    /// Stores records in quarantine. Blocks.
     pub(crate) fn quarantine(&self, records: Vec<QuarantinedRecord>) -> Result<(), CardError> {
         self.writer.submit_blocking(Command::Quarantine(records))?.map(|_| ())
     }
@@ -107,7 +106,7 @@ impl Store {
         page.ok_or(CardError::InvalidAfter)
     }
 
-    /// What keeps the database from being written or read now.
+    /// Why the database cannot be written or read now.
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
         let reads = match &*self.reader {
             Reader::Sqlite(reader) => reader.pool().failure(),
@@ -116,7 +115,7 @@ impl Store {
         self.writer.failure().into_iter().chain(reads)
     }
 
-    /// Why some reads fail, while others work.
+    /// Why some reads fail while others succeed.
     pub(crate) fn warning(&self) -> Option<String> {
         let cause = match &*self.reader {
             Reader::Sqlite(reader) => reader.pool().warning(),
@@ -125,7 +124,7 @@ impl Store {
         cause.map(|cause| format!("some reads fail: {cause}"))
     }
 
-    /// What ends the process when the storage of the database fails. A server sees to its own.
+    /// Ends the process when the storage of the SQLite file fails. A PostgreSQL server handles its own storage.
     pub(crate) fn fail_stop(&self) -> FailStop {
         match &*self.reader {
             Reader::Sqlite(reader) => reader.pool().fail_stop().clone(),
@@ -133,7 +132,7 @@ impl Store {
         }
     }
 
-    /// Closes the database once its writer has ended. For a thread that may block.
+    /// Closes the database. Call it after the writer thread has ended. Blocks.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         match &*self.reader {
             Reader::Sqlite(reader) => reader.pool().close(),
@@ -141,7 +140,7 @@ impl Store {
         }
     }
 
-    /// Ends the writer thread once everything accepted so far is durable.
+    /// Ends the writer thread after it has committed all accepted commands.
     pub(crate) fn stop(&self) {
         self.writer.stop()
     }

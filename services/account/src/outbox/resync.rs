@@ -1,8 +1,7 @@
-//! A request that the event log be told the state of every account, made from outside of the running service.
+//! Requests a resync, that is, the publication of every account's state, from outside of the running service.
 //!
-//! It is a row in the account database, so nothing but that needs to be reached, and nothing gets in the way of what runs:
-//! whichever instance publishes finds it there, and so does the next one that starts if none runs. How it is met is the
-//! relay's business ([`crate::outbox::relay`]).
+//! The request is a row in the account database. The instance that publishes finds it there, or the next one that starts. The
+//! relay ([`crate::outbox::relay`]) meets it.
 
 use ::postgres::{DatabaseUrl, Postgres};
 use group_commit::StoreError;
@@ -12,7 +11,7 @@ use sqlite_file::{SqliteFile, UseProbe};
 use crate::outbox::ResyncRequest;
 use crate::store::{postgres, sqlite};
 
-/// A request that stands until it is met.
+/// A resync request, which stays open until it is met.
 pub struct Resync {
     database: Database,
     request: ResyncRequest,
@@ -23,19 +22,19 @@ enum Database {
     Postgres(Postgres),
 }
 
-/// How far it is.
+/// The progress of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// The log has the state of every account as of some moment after the request.
+    /// The log has the state of every account after the request.
     Done,
-    /// An instance publishes, and will get there.
+    /// An instance publishes and will meet the request.
     Waiting,
-    /// No instance publishes now. The next one will meet the request.
+    /// No instance publishes now. The next one meets the request.
     Standing,
 }
 
 impl Resync {
-    /// Makes a request in the account database at `url`, which must be there and of this version. It may be in use.
+    /// Adds a request to the account database at `url`, which must exist with the schema of this version. It may be in use.
     pub async fn request(url: &DatabaseUrl) -> anyhow::Result<Self> {
         Ok(match url {
             DatabaseUrl::Sqlite(path) => {
@@ -51,7 +50,7 @@ impl Resync {
         })
     }
 
-    /// How far it is now.
+    /// The progress now.
     pub async fn progress(&self) -> Result<Progress, StoreError> {
         let (requests, publishing) = match &self.database {
             Database::Sqlite(connection, probe) => (sqlite::outbox::resync_requests(connection)?, probe.is_in_use()),

@@ -1,4 +1,4 @@
-//! The cards in PostgreSQL, shared by the instances of the service.
+//! The card database in PostgreSQL, shared by the instances of the service.
 
 mod writer;
 
@@ -92,7 +92,7 @@ impl Reader {
                 Some(_) => "SELECT cards FROM card.card_accounts WHERE account_id = $1",
             };
             let (statement, total) = (client.prepare_cached(&sql).await?, client.prepare_cached(total).await?);
-            // One more than asked for tells whether there are more.
+            // One more than requested shows whether more follow.
             let (limit, account) = (request.limit as i64 + 1, request.account_id.map(|id| id.0));
             let parameters: [Parameter<'_>; 3] = [&before, &limit, &account];
             let of_account: [Parameter<'_>; 1] = [&account];

@@ -1,4 +1,4 @@
-//! The cards in a SQLite file, for one instance. Its writer alone numbers cards, in the order of commit.
+//! The card database in a SQLite file, used by one instance. One writer numbers cards in the order of commit.
 
 mod reader;
 #[cfg(test)]
@@ -34,7 +34,7 @@ const SCHEMA: Schema = Schema {
 /// The columns of [`card_from_row`].
 const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
 
-/// The sequence of the last card, and so the number of all: a sequence that is drawn is a card's.
+/// The sequence of the last card, which is also the number of cards: sequences have no gaps.
 const LAST_CARD: &str = "SELECT coalesce(max(sequence), 0) FROM cards";
 
 pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>), OpenError> {
@@ -54,7 +54,7 @@ pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>),
     Ok((Store { writer, reader: Arc::new(super::Reader::Sqlite(reader)), numbering }, writer_thread))
 }
 
-/// The card with this id, and its sequence, which is a permutation of a part of the id.
+/// The card with this id, and its sequence. The id contains a permutation of the sequence, so no index is needed.
 fn card_by_id(connection: &Connection, numbering: &CardNumbering, id: Uuid) -> rusqlite::Result<Option<(i64, Card)>> {
     let sql = format!("SELECT {COLUMNS} FROM cards WHERE sequence = ?1 AND id = ?2");
     let row = |row: &Row<'_>| Ok((row.get(0)?, card_from_row(row, numbering)?));

@@ -1,4 +1,4 @@
-//! Look-ups and pages, on connections of their own.
+//! Reads single cards and pages on the connections of a pool.
 
 use group_commit::StoreError;
 use http_server::Page;
@@ -71,7 +71,7 @@ pub(super) fn page(
     };
     let mut statement = connection.prepare_cached(&sql)?;
     let account = request.account_id.map(|id| id.0.into_bytes());
-    // One more than asked for tells whether there are more.
+    // One more than requested shows whether more follow.
     let parameters = params![before, request.limit as i64 + 1, account];
     let rows = statement.query_map(parameters, |row| card_from_row(row, numbering))?;
     let cards = rows.collect::<rusqlite::Result<Vec<_>>>()?;
