@@ -1,4 +1,4 @@
-//! When the checkpoint of the view is written and loaded. [`format`] defines the file (docs/decisions/0008).
+//! When the checkpoint of the view is written and loaded. [`format`](mod@format) defines the file (docs/decisions/0008).
 //!
 //! The feed orders a checkpoint at intervals and at the end, and [`CheckpointWriter`] writes it on a thread of its own. A start
 //! loads the file and reads the log from the samples on. Once the samples show that the log is the same, the view counts, and the
