@@ -252,7 +252,11 @@ impl Instance {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.all().for_each(|instance| eprintln!("{}: {:#?}", instance.folder.display(), instance.complaints()));
+            for instance in self.all() {
+                let state = instance.http().and_then(|http| http.try_send("GET", "/readyz", &[], Vec::new()).ok());
+                let (state, complaints) = (state.map(|answer| answer.raw), instance.complaints());
+                eprintln!("{}: {state:?} {complaints:#?}", instance.folder.display());
+            }
         }
     }
 }
