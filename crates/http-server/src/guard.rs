@@ -1,4 +1,5 @@
-//! The checks of a request before the router: its `Host` (RFC 9112, 3.2), and the origin of a web page that writes.
+//! The checks of a request before the router: the limit on connections, its `Host` (RFC 9112, 3.2), and the origin of a web page that
+//! writes.
 //!
 //! A page on the internet can send requests to a service on the visitor's own machine. The browser withholds the response,
 //! but not the write. `Sec-Fetch-Site` and `Origin` reveal such a page. A page can also point a name of its own at
@@ -45,7 +46,7 @@ impl FromStr for AllowedHosts {
 /// The checks of one service.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// The names that a `Host` may have; any name if `None`.
+    /// The names that a `Host` may have besides IP addresses and `localhost`; any name if `None`.
     pub(crate) hosts: Option<AllowedHosts>,
     pub(crate) cors: Option<CorsOrigin>,
 }

@@ -86,7 +86,7 @@ impl Numbering {
         self.permute(sequence, ids::RANDOM, ID_LENGTH)
     }
 
-    /// The first and the last number with `length` digits, which are also their sequences. Only the shortest numbers may begin
+    /// The first and the last number with `length` digits. Their sequences are the same range, in another order. Only the shortest numbers may begin
     /// with zeros, so no number has two spellings.
     fn range(&self, length: u32) -> (u64, u64) {
         let radix = u64::from(self.radix);

@@ -1,4 +1,4 @@
-//! An account, and the rules for its changes. Pure: no database, no clock, no HTTP.
+//! An account, and the rules for its changes. No database, no clock, no request or response.
 
 use account_events::{AccountId, AccountStatus, Version};
 use country_code::CountryCode;
@@ -15,7 +15,7 @@ pub struct Account {
     pub id: AccountId,
     /// `ACC-` and eight or more digits. Unique.
     pub account_number: String,
-    /// The name of its owner.
+    /// The name of the account holder.
     pub beholder_name: BeholderName,
     /// The country of the account.
     pub country_code: CountryCode,
@@ -41,7 +41,7 @@ pub enum Change {
         /// The new status. `DELETED` is final.
         status: Option<AccountStatus>,
     },
-    /// The status `DELETED`.
+    /// Sets the status `DELETED`.
     Delete,
 }
 

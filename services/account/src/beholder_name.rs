@@ -22,7 +22,7 @@ const BLANKS: [char; 8] =
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BeholderName(String);
 
-/// The rule that a name breaks. The text follows `beholder_name`.
+/// The rule that a name breaks. Its message is put after the word `beholder_name`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidBeholderName {
     /// The name is too long.

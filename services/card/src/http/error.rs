@@ -63,7 +63,7 @@ impl From<CardError> for ApiError {
     fn from(error: CardError) -> Self {
         let text = error.to_string();
         let invalid = |code, field: &'static str, text| ApiError::invalid(field, code, text);
-        // A database's queue empties, and a server restarts, in about a second.
+        // `Retry-After` in seconds: by then the queue has room, or the database has restarted.
         let unavailable = |code, text| ApiError::unavailable(code, text, 1);
         match error {
             CardError::MissingCountry => invalid("missing_country", "country", text),

@@ -1,4 +1,4 @@
-//! The parts that several endpoints share.
+//! What several handlers share: their state, `?id=`, and how an id is parsed.
 
 use std::sync::Arc;
 

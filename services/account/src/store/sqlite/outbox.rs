@@ -1,4 +1,4 @@
-//! The outbox in the SQLite file, which only this instance publishes.
+//! The relay's side of the outbox in the SQLite file. The writer adds and removes events. Only this instance publishes them.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl PublishedPosition {
 }
 
 impl SqliteOutbox {
-    /// `connection` reads the outbox, and writes only resync requests.
+    /// `connection` reads the outbox, and writes only resync requests and that they are done.
     pub(super) fn new(
         connection: SharedConnection,
         durability: Durability,
@@ -118,7 +118,7 @@ impl Outbox for SqliteOutbox {
         Ok(self.connection.run(|connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)))? as u64)
     }
 
-    /// The writer removes the events with a later transaction.
+    /// Notes the position. The writer removes the events with its next transaction.
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError> {
         self.published.advance(position);
         Ok(())
@@ -210,7 +210,7 @@ pub(super) fn remove_published(connection: &Connection, position: u64) -> rusqli
 
 /// Adds a resync request.
 pub(crate) fn request_resync(connection: &Connection) -> rusqlite::Result<ResyncRequest> {
-    // Only the commit shows whether the request was written.
+    // The number counts only once the commit has succeeded.
     let transaction = connection.unchecked_transaction()?;
     transaction.execute("UPDATE ledger SET resync_requested = resync_requested + 1", [])?;
     let request = resync_requests(&transaction)?.requested;
@@ -218,7 +218,7 @@ pub(crate) fn request_resync(connection: &Connection) -> rusqlite::Result<Resync
     Ok(ResyncRequest(request))
 }
 
-/// The numbers of resync requests.
+/// How many resyncs were requested, and how many are done.
 pub(crate) fn resync_requests(connection: &Connection) -> rusqlite::Result<ResyncRequests> {
     let mut statement = connection.prepare_cached("SELECT resync_requested, resync_done FROM ledger")?;
     statement.query_row([], |row| Ok(ResyncRequests { requested: row.get(0)?, done: row.get(1)? }))

@@ -41,7 +41,7 @@ impl Reader {
         card.await
     }
 
-    /// `None` if `after` is no card.
+    /// A page, newest first. `None` if no card has the id `after`.
     pub(in crate::store) async fn page(&self, request: PageRequest) -> Result<Option<Page<Card>>, StoreError> {
         let numbering = self.numbering.clone();
         self.pool.read(move |connection| page(connection, &numbering, request)).await

@@ -51,7 +51,7 @@ impl Committer for Writer {
         let cards = cards_to_delete(&transaction, &self.numbering, &named)?;
         let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
         let (outcomes, changes) = batch.decide(commands, self.last_sequence + 1..);
-        // A batch without changes needs no sync, unless it has to show whether the database accepts transactions again.
+        // A batch without changes is not committed. After a failure it is, with a probe, to see whether the database works again.
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
@@ -136,7 +136,7 @@ fn write(
     Ok(())
 }
 
-/// Stores `records` in quarantine, up to [`quarantine::MAX_RECORDS`] in all.
+/// Stores `records` in quarantine, up to [`quarantine::MAX_RECORDS`] in all. A different record at a stored offset replaces it.
 fn quarantine(connection: &Connection, records: &[QuarantinedRecord], now: Timestamp) -> rusqlite::Result<()> {
     if records.is_empty() {
         return Ok(());
