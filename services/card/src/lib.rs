@@ -105,6 +105,10 @@ pub async fn run(
     }
 
     stop(store, writer_thread, loops, stopping).await?;
+    // A storage that failed during the stop leaves its write-ahead log for the restart, and is no clean stop.
+    if fail_stop.has_failed() {
+        return Err(fail_stop.failed().await.into());
+    }
     tracing::info!(service = NAME, "stopped");
     Ok(())
 }

@@ -67,7 +67,13 @@ impl Troubles {
         let (now, is_unreadable) = (Instant::now(), Troubles::is_unreadable(error));
         let claimed = error.offset.map_or(0, |offset| offset + 1);
         match self.partitions.get_mut(&partition) {
-            Some(trouble) if error.offset.is_none_or(|offset| offset <= trouble.sought) && !trouble.is_over() => {
+            // A temporary error beside an unreadable batch says nothing about the batch at the position.
+            Some(trouble) if trouble.is_unreadable && !is_unreadable && !trouble.is_over() => trouble.last = now,
+            Some(trouble)
+                if trouble.is_unreadable == is_unreadable
+                    && error.offset.is_none_or(|offset| offset <= trouble.sought)
+                    && !trouble.is_over() =>
+            {
                 (trouble.last, trouble.claimed, trouble.is_current) = (now, claimed, true);
             }
             _ => {
@@ -148,4 +154,38 @@ fn report_skipped(partition: u32, trouble: &mut Trouble) -> Option<PassedOver> {
     let (offset, reason) = (trouble.start, trouble.reason.clone());
     tracing::warn!(partition, offset, reason, "passing over a batch that cannot be decoded");
     Some(PassedOver { partition, offset, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::KafkaError;
+
+    use super::*;
+
+    fn error(code: RDKafkaErrorCode) -> ReadError {
+        ReadError {
+            error: KafkaError::MessageConsumption(code),
+            partition: Some(0),
+            offset: Some(5),
+            text: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_unreadable_batch_is_noticed_behind_another_error() {
+        let mut troubles = Troubles::default();
+        troubles.record_error(0, 5, &error(RDKafkaErrorCode::UnknownTopicOrPartition));
+        troubles.record_error(0, 5, &error(RDKafkaErrorCode::BadMessage));
+        assert!(troubles.partitions[&0].is_unreadable, "else the batch is never skipped");
+    }
+
+    #[test]
+    fn a_temporary_error_skips_no_record() {
+        let mut troubles = Troubles::default();
+        troubles.record_error(0, 5, &error(RDKafkaErrorCode::BadMessage));
+        // As after a seek: the next batch may be whole.
+        troubles.partitions.get_mut(&0).unwrap().is_current = false;
+        troubles.record_error(0, 5, &error(RDKafkaErrorCode::UnknownTopicOrPartition));
+        assert!(!troubles.partitions[&0].is_current, "the reader would seek past what it has not tried to read");
+    }
 }

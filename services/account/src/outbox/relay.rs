@@ -200,13 +200,16 @@ impl Relay {
                     }
                     None => {
                         self.outbox.tidy()?;
-                        publisher.check()?;
                         self.signal.wait(FALLBACK_POLL);
                     }
                 },
             }
             if self.record_committed(publisher) {
                 *pause = FIRST_PAUSE;
+                // Also under load, between two transactions.
+                if !stopping {
+                    publisher.check()?;
+                }
             }
         }
     }

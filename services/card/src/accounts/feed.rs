@@ -237,6 +237,11 @@ impl AccountFeed {
     /// written meanwhile, so a restart reads them again.
     fn store_quarantined(&mut self, records: Vec<QuarantinedRecord>) {
         let waited = !self.unstored.is_empty();
+        // A log that is read again brings the same records again, and one command may name a record once.
+        let is_read_again = |unstored: &QuarantinedRecord| {
+            records.iter().any(|record| (record.partition, record.offset) == (unstored.partition, unstored.offset))
+        };
+        self.unstored.retain(|unstored| !is_read_again(unstored));
         self.unstored.extend(records);
         if let Err(error) = quarantine::store_all(&mut self.unstored, &self.store)
             && !waited
