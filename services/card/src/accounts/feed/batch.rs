@@ -35,7 +35,8 @@ pub(super) struct BatchReader<'a> {
     quarantine: &'a mut Quarantine,
     /// Starts again with each reader, which adds a sample at most.
     sampler: Sampler,
-    /// The positions that the view already includes.
+    /// The positions that the view already includes, of the partitions that have not been read up to there. Past them a lower
+    /// offset is that of another record: the topic was deleted and created anew.
     known: Positions,
     /// The capacity for the next batch: the number of events in the last one.
     expected: usize,
@@ -96,6 +97,7 @@ impl<'a> BatchReader<'a> {
             quarantine.take_passed_over(batch);
         }
         let (quarantined, positions) = (self.quarantine.taken(), self.reader.positions());
+        self.known.retain(|partition, end| positions.get(partition).is_none_or(|reached| reached < end));
         Batch { events, records, poison, quarantined, samples, positions, trouble, failure: polled.err() }
     }
 }
@@ -156,6 +158,26 @@ mod tests {
         reader.read(Duration::from_secs(10)).events.iter().for_each(|event| writer.gather(event));
         writer.settle();
         assert_eq!(view.count(AccountStatus::Blocked), 1);
+    }
+
+    #[test]
+    fn a_creation_in_a_topic_that_was_created_anew_is_applied_whatever_its_offset() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = |name: &str, records: &[Record]| {
+            let settings = EmbeddedSettings { partition_count: 1, ..EmbeddedSettings::at(folder.path().join(name)) };
+            let log = EmbeddedLog::open(settings).unwrap();
+            log.publisher("test").unwrap().publish(records, 1).unwrap();
+            log
+        };
+        let old = log("old.db", &[record("ACTIVE", Some("1")), record("BLOCKED", Some("2"))]);
+        let new = log("new.db", &[record("ACTIVE", Some("1"))]);
+        let mut quarantine = Quarantine::default();
+        let known = Positions::from([(0, 2)]);
+        let mut reader = BatchReader::new(old.reader(&Positions::new()).unwrap(), known, &mut quarantine);
+        assert_eq!(reader.read(Duration::from_secs(10)).events.len(), 1);
+        // A reader of Kafka continues by itself in a topic that was created anew.
+        reader.reader = new.reader(&Positions::new()).unwrap();
+        assert_eq!(reader.read(Duration::from_secs(10)).events.len(), 1);
     }
 
     #[test]
