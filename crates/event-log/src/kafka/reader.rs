@@ -6,6 +6,7 @@
 //! asks librdkafka for its position once a poll has taken everything. An error moves that position too, so it is ignored for a
 //! partition that cannot be read ([`Troubles`]).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -133,20 +134,33 @@ impl KafkaReader {
     /// Takes up to `limit` records, and waits up to `wait` until there are that many. librdkafka retries after a temporary error.
     fn take(&mut self, wait: Duration, limit: usize, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
         let KafkaReader { consumer, next, troubles, .. } = self;
-        let mut count = 0;
+        let (mut count, mut moved_back) = (0, BTreeSet::new());
         take(consumer, wait, limit, |taken| match taken {
             Ok(record) => {
                 count += 1;
                 troubles.record_read(record.partition, record.offset);
                 apply(record);
                 if let Some(next) = next.get_mut(record.partition as usize) {
+                    if record.offset < *next {
+                        moved_back.insert(record.partition);
+                    }
                     *next = record.offset + 1;
                 }
                 Ok(())
             }
             Err(error) => record_error(consumer, troubles, next, &error),
         })?;
+        moved_back.into_iter().try_for_each(|partition| self.reset_position(partition))?;
         Ok(count)
+    }
+
+    /// Has librdkafka forget its position in a partition of a topic that was deleted and created anew. It reads the new topic from
+    /// the start, but reports the position that it had in the old one until it is past that.
+    fn reset_position(&mut self, partition: u32) -> Result<(), LogError> {
+        let next = Offset::Offset(self.next[partition as usize] as i64);
+        self.consumer
+            .seek(&self.topic, partition as i32, next, SEEK_TIMEOUT)
+            .map_err(|error| log_error("seeking in a topic that was created anew", &error))
     }
 
     /// Seeks past batches that cannot be decoded.

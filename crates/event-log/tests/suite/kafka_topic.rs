@@ -194,3 +194,26 @@ fn records_deleted_from_the_start_of_a_compacted_topic_are_noticed_once() {
     publisher.publish(&records, 11).unwrap();
     assert!(!publisher.may_lose_records() && !open().may_lose_records());
 }
+
+#[test]
+fn a_reader_continues_in_a_topic_that_was_created_anew_and_reports_its_positions_there() {
+    let Some((log, settings, name)) = real() else { return };
+    log.prepare().unwrap();
+    let mut reader = log.reader(&Positions::new()).unwrap();
+    let mut read_to_the_end = || {
+        until("it stands at the end", || {
+            reader.poll(Duration::from_millis(20), &mut |_| {}).unwrap();
+            (reader.positions() == log.end_offsets(PATIENCE).ok()?).then_some(())
+        });
+    };
+    publish(log.as_ref(), &name, &[record("a", 1), record("a", 1), record("a", 1)], 1);
+    read_to_the_end();
+    let deleted = administer(&settings, async |admin| admin.delete_topics(&[&name], &options()).await);
+    assert!(deleted.unwrap().iter().all(Result::is_ok));
+    until("it is gone", || log.end_offsets(PATIENCE).err());
+    until("it is created anew", || log.prepare().ok());
+    publish(log.as_ref(), &name, &[record("a", 1)], 2);
+    read_to_the_end();
+    publish(log.as_ref(), &name, &[record("a", 1)], 3);
+    read_to_the_end();
+}
