@@ -38,6 +38,10 @@ const BACKLOG_POLL: Duration = Duration::from_millis(5);
 /// How long the log may take to return its start or end offsets.
 const OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// After how long a stalled partition a new reader is opened: a client may not recover after its topic was re-created with fewer
+/// partitions and its broker restarted.
+const REOPEN_AFTER: Duration = Duration::from_secs(10);
+
 /// How often the age of the view is measured: several times in the smallest permitted maximum age of one second.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -133,6 +137,7 @@ impl AccountFeed {
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
         *positions = reader.positions();
         self.status.read(0, 0, positions.clone());
+        let opened = Instant::now();
         while let Some(rebuild) = rebuild.as_mut().filter(|_| self.status.is_catching_up() && !stopping(&self.stopping))
         {
             if self.rebuild(&mut reader, rebuild, positions, &mut lines)?.is_break() {
@@ -146,6 +151,9 @@ impl AccountFeed {
                 self.checkpoints.write_if_due(|| (reader.positions(), reader.durable_positions()));
             }
             self.apply(reader.read(POLL), positions, &mut lines)?;
+            if opened.elapsed() >= REOPEN_AFTER && self.status.stalled_for() >= Some(REOPEN_AFTER) {
+                return Err(LogError::Unavailable("a partition brings nothing, opening a new reader".to_owned()).into());
+            }
         }
         if !self.status.is_catching_up() && self.unstored.is_empty() {
             self.checkpoints.write_last((reader.positions(), reader.durable_positions()));

@@ -125,6 +125,14 @@ impl ViewStatus {
         self.caught_up.store(true, Ordering::Release);
     }
 
+    /// How long a partition has been stalled, the longest; `None` if none is, or if an error is the known cause.
+    pub(crate) fn stalled_for(&self) -> Option<Duration> {
+        let progress = self.lock();
+        let unread = progress.partitions.values().filter(|partition| partition.lag > 0);
+        let longest = unread.map(|partition| partition.moved_at.elapsed()).max()?;
+        (progress.trouble.is_none() && progress.stalled.is_some()).then_some(longest)
+    }
+
     /// Compares the positions with the end offsets of each partition at the time `at`. Returns a change in the stalled partitions.
     pub(crate) fn compare(&self, ends: &Positions, at: Instant) -> Option<Stall> {
         let mut progress = self.lock();

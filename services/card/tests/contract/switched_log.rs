@@ -1,6 +1,6 @@
 //! An event log that a test holds back or takes away. Whatever it lets through is that of the log under it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +17,9 @@ pub(crate) const AWAY: &str = "the event log is unavailable: the test took it aw
 pub(crate) struct Switches {
     away: Arc<AtomicBool>,
     feed_held: Arc<AtomicBool>,
+    /// How many readers of all partitions have been opened, and how many of them, the first ones, bring nothing any more.
+    opened: Arc<AtomicU64>,
+    stuck: Arc<AtomicU64>,
     /// Batches that the feed is still to be told of as passed over.
     passed_over: Arc<Mutex<Vec<PassedOver>>>,
     /// Where the log begins: records before that are as if deleted.
@@ -35,6 +38,11 @@ impl Switches {
     pub(crate) fn hold_feed(&self, held: bool) {
         self.feed_held.store(held, Ordering::SeqCst);
         drop(self.feed_polls.lock().expect("no panic while it is held"));
+    }
+
+    /// Has the readers of all partitions that are open now bring nothing any more.
+    pub(crate) fn stick_open_readers(&self) {
+        self.stuck.store(self.opened.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
     /// Has the feed told that a batch was passed over.
@@ -87,12 +95,17 @@ impl EventLog for SwitchedLog {
             let position = from.entry(partition).or_insert(0);
             *position = start.max(*position);
         }
-        Ok(Box::new(Switched { reader: self.log.reader(&from)?, switches: self.switches.clone() }))
+        let number = self.switches.opened.fetch_add(1, Ordering::SeqCst) + 1;
+        Ok(Box::new(Switched { reader: self.log.reader(&from)?, switches: self.switches.clone(), number }))
     }
 
     fn group_reader(&self, group: &str) -> Result<Box<dyn GroupReader>, LogError> {
         self.switches.check()?;
-        Ok(Box::new(Switched { reader: self.log.group_reader(group)?, switches: self.switches.clone() }))
+        Ok(Box::new(Switched {
+            reader: self.log.group_reader(group)?,
+            switches: self.switches.clone(),
+            number: u64::MAX,
+        }))
     }
 
     fn start_offsets(&self, _timeout: Duration) -> Result<Positions, LogError> {
@@ -113,13 +126,15 @@ impl EventLog for SwitchedLog {
 struct Switched<R: ?Sized> {
     switches: Switches,
     reader: Box<R>,
+    /// Which of the readers of all partitions it is.
+    number: u64,
 }
 
 impl Reader for Switched<dyn Reader> {
     fn poll(&mut self, timeout: Duration, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
         self.switches.check()?;
         let polling = self.switches.feed_polls.lock().expect("no panic while it is held");
-        if self.switches.feed_held.load(Ordering::SeqCst) {
+        if self.switches.feed_held.load(Ordering::SeqCst) || self.number <= self.switches.stuck.load(Ordering::SeqCst) {
             drop(polling);
             std::thread::park_timeout(PACE);
             return Ok(0);

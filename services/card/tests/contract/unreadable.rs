@@ -22,6 +22,17 @@ fn a_log_that_brings_nothing_though_it_has_more_is_a_failure_and_cards_go_on() {
 }
 
 #[test]
+fn a_reader_that_brings_nothing_any_more_is_replaced() {
+    let service = TestService::start();
+    service.account();
+    service.switches.stick_open_readers();
+    let new = new_id();
+    service.publish(&[created(&new)]);
+    wait_until("a new reader brings it", || (service.post_card("US", &new).status == 201).then_some(()));
+    wait_until("no failure is left", || service.view()["failure"].is_null().then_some(()));
+}
+
+#[test]
 fn a_batch_that_was_passed_over_is_in_quarantine() {
     let mut service = TestService::start();
     service.switches.pass_over(PassedOver { partition: 2, offset: 41, reason: "the test damaged it".to_owned() });
