@@ -16,8 +16,8 @@ use crate::servers::Servers;
 /// Threads that write at the same time.
 const WRITERS: usize = 8;
 
-/// How many times as many before the first trouble: a broker that has only just started has most of its code still to compile, and what a bound
-/// is set for is one that runs.
+/// How many times [`ACKNOWLEDGED`] requests warm up the broker before the first trouble. A broker that has just started still compiles
+/// most of its code, and the bounds are for one that runs.
 const WARM_UPS: usize = 20;
 
 /// Within what publishing moves to the other instance: the bound that was set.

@@ -120,7 +120,7 @@ fn partitions_that_are_added_are_read_within_seconds() {
 fn a_batch_that_is_larger_than_the_topic_allows_is_published_in_smaller_ones() {
     let Some((log, settings, name)) = real() else { return };
     let records: Vec<_> = (0..500).map(|n| record(&format!("key {n}"), 300)).collect();
-    // Nobody has told this log of the limit. The next one is told when it looks at the topic.
+    // This log has not read the limit yet. The next log reads it from the topic's settings.
     limit(&settings, "16384");
     publish(log.as_ref(), &name, &records, 1);
     let log = RealKafka::reopened(&settings);

@@ -143,7 +143,7 @@ impl Tables {
     }
 
     /// As [`Tables::check_compacted`], where an account has events in several partitions, because some were added, or not
-    /// all its events, because the topic was made anew: the newest of the last records is the table's.
+    /// all its events, because the topic was created again: the newest of the last records is the table's.
     pub(crate) fn check_newest(&self, events: &[Seen]) {
         let mut newest = BTreeMap::new();
         for (id, last) in last_records(events).into_iter().map(|((_, id), last)| (id, last)) {
