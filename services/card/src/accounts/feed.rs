@@ -4,9 +4,9 @@
 //! While the log is away the view stays as it is, and the feed continues at its positions (C5). Records that cannot be decoded go
 //! to quarantine.
 //!
-//! The feed also closes deleted accounts in the card database (C4). The card closer alone is not enough: after a member of its
-//! group dies nobody has that member's partitions for a while; with a database for each instance a member closes only its share;
-//! and the group's position is ahead of a database that was restored to an older copy. Closing an account twice changes nothing.
+//! The feed also closes deleted accounts in the card database (C4). The card closer alone is not enough. After a member of its
+//! group dies, its partitions are unassigned for a while. With a database for each instance, a member closes only its share. The group's
+//! position may be ahead of a database that was restored. Closing an account twice changes nothing.
 
 mod batch;
 mod lines;
