@@ -10,6 +10,7 @@ CREATE TABLE account.accounts (
     country_code  text        NOT NULL,
     status        text        NOT NULL,
     version       bigint      NOT NULL,
+    event_version bigint      NOT NULL, -- of the latest event; a change of name or country makes none
     created_at    bigint      NOT NULL, -- microseconds since 1970-01-01 UTC
     updated_at    bigint      NOT NULL
 );

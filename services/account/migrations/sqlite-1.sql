@@ -7,6 +7,7 @@ CREATE TABLE accounts (
     country_code  TEXT    NOT NULL,
     status        TEXT    NOT NULL,
     version       INTEGER NOT NULL,
+    event_version INTEGER NOT NULL,    -- of the latest event; a change of name or country makes none
     created_at    INTEGER NOT NULL,
     updated_at    INTEGER NOT NULL
 ) STRICT;

@@ -23,6 +23,9 @@ pub struct Account {
     pub status: AccountStatus,
     /// 1 after the creation, and 1 more after each change.
     pub version: Version,
+    /// The version of the latest event. At most `version`: a change of name or country makes no event.
+    #[serde(skip)]
+    pub event_version: Version,
     /// The time of creation.
     pub created_at: Timestamp,
     /// The time of the last change.
@@ -107,6 +110,9 @@ impl Account {
         }
         if account != *self {
             account.version += 1;
+            if account.status != self.status {
+                account.event_version = account.version;
+            }
             account.updated_at = now;
         }
         Ok(account)
@@ -125,6 +131,7 @@ mod tests {
             country_code: "US".parse().unwrap(),
             status: AccountStatus::Active,
             version: 3,
+            event_version: 1,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
         }
@@ -146,6 +153,7 @@ mod tests {
     fn a_change_raises_the_version_by_one_and_a_repeat_does_not() {
         let renamed = account().changed(update(Some("Jane Doe"), None), &NONE, NOW).unwrap();
         assert_eq!((renamed.version, renamed.updated_at, renamed.created_at), (4, NOW, Timestamp::UNIX_EPOCH));
+        assert_eq!(renamed.event_version, 1, "no event");
         let again = renamed.changed(update(Some("Jane Doe"), Some(AccountStatus::Active)), &NONE, NOW);
         assert_eq!(again.unwrap(), renamed);
     }
@@ -153,7 +161,7 @@ mod tests {
     #[test]
     fn deleted_is_final_whatever_the_condition() {
         let deleted = account().changed(Change::Delete, &NONE, NOW).unwrap();
-        assert_eq!((deleted.status, deleted.version), (AccountStatus::Deleted, 4));
+        assert_eq!((deleted.status, deleted.version, deleted.event_version), (AccountStatus::Deleted, 4, 4));
         for condition in [&NONE, &if_match(99)] {
             let update = deleted.changed(update(None, Some(AccountStatus::Active)), condition, NOW);
             assert!(matches!(update, Err(AccountError::CannotUpdateDeleted)));

@@ -75,7 +75,7 @@ impl OutboxEvent {
     /// account. `page_id`, a random number for each page, makes repeated records differ.
     pub(crate) fn of_state(account: &Account, page_id: u64) -> Self {
         let trace = TraceParent { trace_id: account.id.0.as_u128().max(1), parent_id: page_id, flags: 0 };
-        Self::new(account.id, account.version, account.status, account.updated_at, trace)
+        Self::new(account.id, account.event_version, account.status, account.updated_at, trace)
     }
 
     /// The event of an account's change to this version and status.
@@ -200,6 +200,7 @@ impl Batch<'_> {
             country_code,
             status: AccountStatus::Active,
             version: 1,
+            event_version: 1,
             created_at: self.now,
             updated_at: self.now,
         }

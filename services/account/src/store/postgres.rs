@@ -25,7 +25,8 @@ pub(crate) const SCHEMA: PostgresSchema =
     PostgresSchema { name: "account", migrations: &[include_str!("../../migrations/postgres-1.sql")] };
 
 /// The columns of [`account_from_row`].
-const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";
+const COLUMNS: &str =
+    "sequence, id, beholder_name, country_code, status, version, event_version, created_at, updated_at";
 
 pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Result<Opened, OpenError> {
     let database = Postgres::open(url, &SCHEMA).await?;
@@ -117,8 +118,9 @@ fn account_from_row(row: &Row, numbering: &AccountNumbering) -> Result<Account, 
         country_code: parsed(row.get(3), |text| text.parse().ok())?,
         status: parsed(row.get(4), AccountStatus::parse)?,
         version: version(row.get(5))?,
-        created_at: timestamp(row.get(6))?,
-        updated_at: timestamp(row.get(7))?,
+        event_version: version(row.get(6))?,
+        created_at: timestamp(row.get(7))?,
+        updated_at: timestamp(row.get(8))?,
     })
 }
 

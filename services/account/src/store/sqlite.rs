@@ -33,7 +33,8 @@ pub(crate) const SCHEMA: Schema = Schema {
 };
 
 /// The columns of [`account_from_row`].
-const COLUMNS: &str = "sequence, id, beholder_name, country_code, status, version, created_at, updated_at";
+const COLUMNS: &str =
+    "sequence, id, beholder_name, country_code, status, version, event_version, created_at, updated_at";
 
 /// The sequence of the last committed event, which may have left the outbox.
 const LAST_EVENT: &str =
@@ -86,8 +87,9 @@ fn account_from_row(row: &Row<'_>, numbering: &AccountNumbering) -> rusqlite::Re
         country_code: parsed(row, 3, |text| text.parse().ok())?,
         status: parsed(row, 4, AccountStatus::parse)?,
         version: row.get(5)?,
-        created_at: timestamp(row, 6)?,
-        updated_at: timestamp(row, 7)?,
+        event_version: row.get(6)?,
+        created_at: timestamp(row, 7)?,
+        updated_at: timestamp(row, 8)?,
     })
 }
 

@@ -18,7 +18,7 @@ const AHEAD_MICROS: i64 = 60_000_000;
 const WRITE: &str = "
     WITH created AS (
         INSERT INTO account.accounts
-        VALUES (nextval('account.account_sequence'), $1, 'John Doe', 'US', 'ACTIVE', 1, $2, $2)
+        VALUES (nextval('account.account_sequence'), $1, 'John Doe', 'US', 'ACTIVE', 1, 1, $2, $2)
     ), head AS (
         UPDATE account.ledger
         SET active = active + 1, last_outbox_sequence = greatest(last_outbox_sequence, $2) + 1

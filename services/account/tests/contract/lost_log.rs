@@ -47,7 +47,7 @@ fn an_empty_log_is_told_the_state_of_every_account_and_nothing_old_behind_it() {
     };
     assert_eq!(state(&ids[0]), (3, "\"ACTIVE\"}".to_owned()));
     assert_eq!(state(&ids[1]), (2, "\"DELETED\"}".to_owned()));
-    assert_eq!(state(&ids[2]), (2, "\"ACTIVE\"}".to_owned()));
+    assert_eq!(state(&ids[2]), (1, "\"ACTIVE\"}".to_owned()), "a change of name is no event");
     assert_eq!(state(&ids[3]), (3, "\"ACTIVE\"}".to_owned()));
     assert_eq!(state(&while_away), (1, "\"ACTIVE\"}".to_owned()));
 

@@ -191,7 +191,7 @@ impl Outbox for PostgresOutbox {
         let number = |column| rows.last().map_or(0, |row: &Row| row.get::<_, i64>(column) as u64);
         Ok(AccountPage {
             last: number(0),
-            head: number(8),
+            head: number(9),
             records: rows.iter().map(record).collect::<Result<_, StoreError>>()?,
         })
     }

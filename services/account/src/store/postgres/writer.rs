@@ -112,15 +112,17 @@ impl WriteSession {
         let insert = client
             .prepare(
                 "INSERT INTO account.accounts SELECT * FROM unnest(
-                     $1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[])",
+                     $1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[],
+                     $7::bigint[], $8::bigint[], $9::bigint[])",
             )
             .await?;
         let update = client
             .prepare(
                 "UPDATE account.accounts SET beholder_name = new.beholder_name, country_code = new.country_code,
-                     status = new.status, version = new.version, updated_at = new.updated_at
-                 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
-                     AS new (id, beholder_name, country_code, status, version, updated_at)
+                     status = new.status, version = new.version, event_version = new.event_version,
+                     updated_at = new.updated_at
+                 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[])
+                     AS new (id, beholder_name, country_code, status, version, event_version, updated_at)
                  WHERE accounts.id = new.id",
             )
             .await?;
@@ -131,7 +133,8 @@ impl WriteSession {
         let create = format!(
             "WITH created AS (
                  INSERT INTO account.accounts SELECT nextval('account.account_sequence'), new.* FROM unnest(
-                     $12::uuid[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[], $18::bigint[]) AS new
+                     $12::uuid[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[],
+                     $18::bigint[], $19::bigint[]) AS new
                  RETURNING id, sequence
              ), {HEAD}, inserted AS ({INSERT_EVENTS})
              SELECT array_agg(id), array_agg(sequence), (SELECT previous FROM head), (SELECT last FROM head), {SYNCED}
@@ -186,7 +189,7 @@ impl WriteSession {
         let c = Columns::of(changes.created.iter().map(|(_, account)| account));
         let e = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
-        let parameters: [Parameter<'_>; 18] = [
+        let parameters: [Parameter<'_>; 19] = [
             active,
             blocked,
             deleted,
@@ -203,6 +206,7 @@ impl WriteSession {
             &c.countries,
             &c.statuses,
             &c.versions,
+            &c.event_versions,
             &c.created,
             &c.updated,
         ];
@@ -234,13 +238,16 @@ impl WriteSession {
                 !sequences.is_empty(),
                 &self.client,
                 &self.insert,
-                [&sequences, &c.ids, &c.names, &c.countries, &c.statuses, &c.versions, &c.created, &c.updated],
+                [
+                    &sequences, &c.ids, &c.names, &c.countries, &c.statuses, &c.versions, &c.event_versions, &c.created,
+                    &c.updated,
+                ],
             ),
             query_if(
                 !u.ids.is_empty(),
                 &self.client,
                 &self.update,
-                [&u.ids, &u.names, &u.countries, &u.statuses, &u.versions, &u.updated],
+                [&u.ids, &u.names, &u.countries, &u.statuses, &u.versions, &u.event_versions, &u.updated],
             ),
             query_if(
                 !e.ids.is_empty(),
@@ -283,6 +290,7 @@ struct Columns<'a> {
     countries: Vec<&'a str>,
     statuses: Vec<&'a str>,
     versions: Vec<i64>,
+    event_versions: Vec<i64>,
     created: Vec<i64>,
     updated: Vec<i64>,
 }
@@ -295,6 +303,7 @@ impl<'a> Columns<'a> {
             countries: accounts.clone().map(|account| account.country_code.as_str()).collect(),
             statuses: accounts.clone().map(|account| account.status.as_str()).collect(),
             versions: accounts.clone().map(|account| i64::from(account.version)).collect(),
+            event_versions: accounts.clone().map(|account| i64::from(account.event_version)).collect(),
             created: accounts.clone().map(|account| account.created_at.as_microsecond()).collect(),
             updated: accounts.map(|account| account.updated_at.as_microsecond()).collect(),
         }

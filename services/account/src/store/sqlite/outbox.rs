@@ -149,7 +149,7 @@ impl Outbox for SqliteOutbox {
             let (mut page, page_id) = (AccountPage::default(), new_page_id());
             while let Some(row) = rows.next()? {
                 page.last = row.get::<_, i64>(0)? as u64;
-                page.head = row.get::<_, i64>(8)? as u64;
+                page.head = row.get::<_, i64>(9)? as u64;
                 page.records.push(OutboxEvent::of_state(&account_from_row(row, &self.numbering)?, page_id).record());
             }
             Ok(page)

@@ -147,7 +147,8 @@ fn write(
     now: Timestamp,
 ) -> rusqlite::Result<Counters> {
     // A new account is active and has version 1.
-    let mut insert = transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, ?5, ?5)")?;
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, 1, ?5, ?5)")?;
     for (sequence, account) in &changes.created {
         counters.last_account_sequence = *sequence;
         insert.execute(params![
@@ -161,13 +162,15 @@ fn write(
     for account in &changes.updated {
         let Some(sequence) = sequences.get(&account.id) else { continue };
         let mut update = transaction.prepare_cached(
-            "UPDATE accounts SET beholder_name = ?, country_code = ?, status = ?, version = ?, updated_at = ? WHERE sequence = ?",
+            "UPDATE accounts SET beholder_name = ?, country_code = ?, status = ?, version = ?, event_version = ?, updated_at = ?
+             WHERE sequence = ?",
         )?;
         update.execute(params![
             account.beholder_name.as_str(),
             account.country_code.as_str(),
             account.status.as_str(),
             account.version,
+            account.event_version,
             account.updated_at.as_microsecond(),
             sequence,
         ])?;
