@@ -8,6 +8,7 @@
 
 mod account;
 mod decode;
+pub mod digest;
 mod encode;
 mod trace_parent;
 

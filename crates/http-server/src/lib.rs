@@ -16,6 +16,7 @@ mod error;
 mod finish;
 mod guard;
 mod health;
+mod lines;
 mod paging;
 mod query;
 mod request_id;
@@ -31,6 +32,7 @@ pub use error::{APPLICATION_JSON, ApiError, json_response};
 pub use finish::{App, finish};
 pub use guard::AllowedHosts;
 pub use health::{NOT_READY_RETRY_AFTER_S, Readiness, ReadyReport, health_routes, index_route};
+pub use lines::{LineSender, lines};
 pub use paging::{DEFAULT_LIMIT, MAX_LIMIT, MIN_LIMIT, Page, parse_limit};
 pub use query::QueryParams;
 pub use server::{

@@ -7,6 +7,8 @@ pub(crate) mod postgres;
 
 pub(crate) mod sqlite;
 
+pub(crate) mod states;
+
 use std::thread::JoinHandle;
 
 use ::postgres::DatabaseUrl;

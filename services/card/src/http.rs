@@ -2,6 +2,7 @@
 
 mod create_card;
 mod delete_card;
+mod digest;
 pub mod error;
 mod get_card;
 mod list_cards;

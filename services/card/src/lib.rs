@@ -77,12 +77,12 @@ pub async fn run(
         store: store.clone(),
         stopping: Arc::clone(&stopping),
     };
-    let (watched, watch_stop) = (Arc::clone(&status), Arc::clone(&stopping));
+    let (watched, watch_stop, watched_log) = (Arc::clone(&status), Arc::clone(&stopping), Arc::clone(&log));
     let loops = [
         spawn("account-feed", move || feed.run())?,
         spawn("view-checkpoint", move || checkpoint_writer.run())?,
         spawn("card-closer", move || closer.run())?,
-        spawn("view-watch", move || accounts::feed::watch(log.as_ref(), &watched, &watch_stop))?,
+        spawn("view-watch", move || accounts::feed::watch(watched_log.as_ref(), &watched, &watch_stop))?,
     ];
 
     let readiness = Arc::new(CardReadiness {
@@ -91,7 +91,7 @@ pub async fn run(
         status: Arc::clone(&status),
         shutdown: shutdown.clone(),
     });
-    let service = Arc::new(CardService { store: store.clone(), view, status });
+    let service = Arc::new(CardService { store: store.clone(), view, status, log });
     let router = http::router::routes(service).merge(http_server::health_routes(NAME, readiness));
     let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION"), &LINKS));
     let address = listener.local_addr()?;

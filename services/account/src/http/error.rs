@@ -45,6 +45,9 @@ pub enum AccountError {
     /// An `?after=` that is not the `next` of a page.
     #[error("after must be the next of an earlier page")]
     InvalidAfter,
+    /// A `?buckets=` that is not the number of a digest's buckets.
+    #[error("buckets must be a number from 1 to {}", account_events::digest::MAX_BUCKETS)]
+    InvalidBuckets,
     /// The account does not exist, and never did. A deleted account exists.
     #[error("account not found")]
     NotFound,
@@ -89,6 +92,7 @@ impl From<AccountError> for ApiError {
             AccountError::InvalidId(_) => invalid("invalid_id", "id", text),
             AccountError::MissingNumber => invalid("missing_account_number", "account_number", text),
             AccountError::InvalidAfter => invalid("invalid_after", "after", text),
+            AccountError::InvalidBuckets => invalid("invalid_buckets", "buckets", text),
             AccountError::NotFound => ApiError::not_found("account_not_found", text),
             AccountError::CannotUpdateDeleted => ApiError::conflict("account_deleted", text),
             AccountError::AlreadyDeleted => ApiError::conflict("account_already_deleted", text),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::http::create_account::create_account;
 use crate::http::delete_account::delete_account;
+use crate::http::digest::{get_digest, get_position, list_states};
 use crate::http::get_account::{get_account, get_account_by_number};
 use crate::http::list_accounts::list_accounts;
 use crate::http::update_account::update_account;
@@ -19,5 +20,8 @@ pub(crate) fn routes(store: Arc<Store>) -> Router {
         .route("/account", account)
         .route("/accounts", get(list_accounts))
         .route("/accounts/by-number", get(get_account_by_number))
+        .route("/admin/digest", get(get_digest))
+        .route("/admin/position", get(get_position))
+        .route("/admin/states", post(list_states))
         .with_state(store)
 }

@@ -2,6 +2,7 @@
 
 mod handover;
 pub(crate) mod outbox;
+mod states;
 mod writer;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, TraceParent, Version};

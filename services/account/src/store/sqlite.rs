@@ -3,6 +3,7 @@
 
 pub(crate) mod outbox;
 mod reader;
+mod states;
 mod writer;
 
 use std::path::Path;
@@ -57,12 +58,13 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
         recent.clone(),
         published.clone(),
     );
+    let reader_published = published.clone();
     let read_pool = file.read_pool(durability.clone())?;
     let writer = Writer::open((connection, durability), numbering.clone(), clock, signal, recent, published)
         .map_err(|error| unusable(error.to_string()))?;
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| unusable(error.to_string()))?;
-    let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone()));
+    let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone(), reader_published));
     let store = Store { writer, reader, numbering };
     Ok(Opened { store, writer_thread, outbox: Box::new(outbox), database_id })
 }

@@ -109,6 +109,11 @@ impl ViewStatus {
         self.records.load(Ordering::Relaxed)
     }
 
+    /// The positions of the feed: the view has every record before them.
+    pub(crate) fn positions(&self) -> Positions {
+        self.lock().positions.clone()
+    }
+
     pub(crate) fn read(&self, records: usize, quarantined: usize, positions: Positions) {
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.quarantined.fetch_add(quarantined as u64, Ordering::Relaxed);

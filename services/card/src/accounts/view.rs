@@ -14,6 +14,7 @@ mod shard;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,7 +22,7 @@ use account_events::{AccountEvent, AccountId, AccountStatus, Version};
 use arc_swap::ArcSwap;
 
 use self::gathered::Gathered;
-use self::shard::{IdWords, Shard, words};
+use self::shard::{IdWords, Shard, from_words, words};
 
 /// The number of shards: while a shard grows, a 256th of the table is in memory twice.
 const SHARD_COUNT: usize = 256;
@@ -91,6 +92,15 @@ impl AccountView {
         let shard = self.0.shards[shard].load();
         let slot = shard.find(words(id), place).ok()?;
         Some(unpack(shard.state(slot).load(Ordering::Acquire)))
+    }
+
+    /// Calls `each` with every account until it breaks. Accounts that change meanwhile are in either state.
+    pub fn try_for_each(&self, mut each: impl FnMut(AccountId, AccountState) -> ControlFlow<()>) -> ControlFlow<()> {
+        for shard in &self.0.shards {
+            // A shard that grows is replaced; the old one has everything that was applied before.
+            shard.load_full().accounts().try_for_each(|(id, state)| each(from_words(id), unpack(state)))?;
+        }
+        ControlFlow::Continue(())
     }
 
     /// The number of accounts.

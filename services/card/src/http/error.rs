@@ -45,6 +45,15 @@ pub enum CardError {
     /// The view has not reached the end of the event log yet, or is older than the operator allows.
     #[error("account view is catching up")]
     CatchingUp,
+    /// A `?buckets=` that is not the number of a digest's buckets.
+    #[error("buckets must be a number from 1 to {}", account_events::digest::MAX_BUCKETS)]
+    InvalidBuckets,
+    /// A `?from=` that is not a list of offsets.
+    #[error("from must be a list such as 0:17,1:4 of partitions with offsets")]
+    InvalidFrom,
+    /// The event log cannot be read.
+    #[error("the event log cannot be read now")]
+    LogUnavailable,
     /// The card does not exist, and never did. A deleted card exists.
     #[error("card not found")]
     NotFound,
@@ -78,6 +87,9 @@ impl From<CardError> for ApiError {
             CardError::AccountDeleted => ApiError::forbidden("account_deleted", text),
             CardError::AccountInactive => ApiError::forbidden("account_inactive", text),
             CardError::CatchingUp => ApiError::unavailable("catching_up", text, 1),
+            CardError::InvalidBuckets => invalid("invalid_buckets", "buckets", text),
+            CardError::InvalidFrom => invalid("invalid_from", "from", text),
+            CardError::LogUnavailable => unavailable("log_unavailable", "the event log cannot be read now"),
             CardError::NotFound => ApiError::not_found("card_not_found", text),
             CardError::AlreadyDeleted => ApiError::conflict("card_already_deleted", text),
             CardError::Exists => ApiError::precondition_failed("precondition_failed", text),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use event_log::EventLog;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -15,6 +16,7 @@ pub(crate) struct CardService {
     pub(crate) store: Store,
     pub(crate) view: AccountView,
     pub(crate) status: Arc<ViewStatus>,
+    pub(crate) log: Arc<dyn EventLog>,
 }
 
 /// `?id=`

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 
 use crate::http::create_card::create_card;
 use crate::http::delete_card::delete_card;
+use crate::http::digest::log::read_log;
+use crate::http::digest::{get_digest, get_position, list_states};
 use crate::http::get_card::{get_card, get_card_by_number};
 use crate::http::list_cards::{list_cards, list_cards_by_account};
 use crate::http::response::CardService;
@@ -17,5 +19,9 @@ pub(crate) fn routes(service: Arc<CardService>) -> Router {
         .route("/cards", get(list_cards))
         .route("/cards/by-number", get(get_card_by_number))
         .route("/cards/by-account", get(list_cards_by_account))
+        .route("/admin/digest", get(get_digest))
+        .route("/admin/position", get(get_position))
+        .route("/admin/states", post(list_states))
+        .route("/admin/log", get(read_log))
         .with_state(service)
 }

@@ -6,19 +6,21 @@ use http_server::Page;
 use rusqlite::{Connection, OptionalExtension, params};
 use sqlite_file::ReadPool;
 
+use super::outbox::PublishedPosition;
 use super::{COLUMNS, account_by_id, account_from_row};
 use crate::account::Account;
 use crate::account_number::AccountNumbering;
 use crate::store::PageRequest;
 
 pub(in crate::store) struct Reader {
-    pool: ReadPool,
-    numbering: AccountNumbering,
+    pub(super) pool: ReadPool,
+    pub(super) numbering: AccountNumbering,
+    pub(super) published: PublishedPosition,
 }
 
 impl Reader {
-    pub(super) fn new(pool: ReadPool, numbering: AccountNumbering) -> Self {
-        Reader { pool, numbering }
+    pub(super) fn new(pool: ReadPool, numbering: AccountNumbering, published: PublishedPosition) -> Self {
+        Reader { pool, numbering, published }
     }
 
     pub(in crate::store) fn pool(&self) -> &ReadPool {

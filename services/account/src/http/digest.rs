@@ -1,0 +1,85 @@
+//! The account table, for `tandem verify` (docs/decisions/0016): `GET /admin/digest?buckets=`, `GET /admin/position`, and
+//! `POST /admin/states`, which lists the states of the accounts or buckets that the body names.
+
+use std::sync::Arc;
+
+use account_events::digest::{Digest, Selection, parse_buckets};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use group_commit::StoreError;
+use http_server::{ApiError, JsonBody, LineSender, QueryParams, json_response, lines};
+use serde::{Deserialize, Serialize};
+
+use crate::http::error::AccountError;
+use crate::store::Store;
+use crate::store::states::OutboxPosition;
+
+#[derive(Deserialize)]
+pub(crate) struct DigestQuery {
+    buckets: Option<String>,
+}
+
+/// A digest and the outbox after the scan: no state in the digest is newer than the position.
+#[derive(Serialize)]
+struct TableDigest {
+    #[serde(flatten)]
+    outbox: OutboxPosition,
+    buckets: Digest,
+}
+
+pub(crate) async fn get_digest(
+    State(store): State<Arc<Store>>,
+    QueryParams(query): QueryParams<DigestQuery>,
+) -> Result<Response, AccountError> {
+    let buckets = parse_buckets(query.buckets.as_deref()).ok_or(AccountError::InvalidBuckets)?;
+    let mut digest = Digest::new(buckets);
+    let mut after = Some(0);
+    while let Some(sequence) = after {
+        let (page, last) = store.states_after(sequence).await?;
+        page.into_iter().for_each(|line| digest.add(line));
+        after = last;
+    }
+    let outbox = store.outbox_position().await?;
+    Ok(json_response(StatusCode::OK, &TableDigest { outbox, buckets: digest }))
+}
+
+pub(crate) async fn get_position(State(store): State<Arc<Store>>) -> Result<Response, AccountError> {
+    Ok(json_response(StatusCode::OK, &store.outbox_position().await?))
+}
+
+pub(crate) async fn list_states(
+    State(store): State<Arc<Store>>,
+    JsonBody(selection): JsonBody<Selection>,
+) -> Result<Response, ApiError> {
+    if let Some((field, text)) = selection.error() {
+        return Err(ApiError::invalid(field, "invalid_selection", text));
+    }
+    let (sender, response) = lines();
+    tokio::spawn(async move {
+        // The caller sees a response without its last line.
+        if let Err(error) = send_states(&store, selection, sender).await {
+            tracing::warn!(%error, "a list of accounts' states was cut short");
+        }
+    });
+    Ok(response)
+}
+
+/// Sends the states, and as the last line the position of the outbox after they were read.
+async fn send_states(store: &Store, selection: Selection, mut sender: LineSender) -> Result<(), StoreError> {
+    if selection.accounts.is_empty() {
+        let (is_selected, mut after) = (selection.filter(), Some(0));
+        while let Some(sequence) = after {
+            let (page, last) = store.states_after(sequence).await?;
+            page.iter().filter(|line| is_selected(line.0)).for_each(|line| sender.push(line));
+            if !sender.send().await {
+                return Ok(());
+            }
+            after = last;
+        }
+    } else {
+        store.states_of(selection.accounts).await?.iter().for_each(|line| sender.push(line));
+    }
+    sender.finish(&store.outbox_position().await?).await;
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The account view, for `tandem verify` (docs/decisions/0016): `GET /admin/digest?buckets=`, `GET /admin/position`, and
+//! `POST /admin/states`, which lists the states of the accounts or buckets that the body names. `GET /admin/log` is in [`log`].
+
+pub(crate) mod log;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use account_events::AccountId;
+use account_events::digest::{Digest, Selection, StateLine, parse_buckets};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use event_log::Positions;
+use http_server::{ApiError, JsonBody, LineSender, QueryParams, json_response, lines};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+
+use crate::accounts::view::{AccountState, AccountView};
+use crate::http::error::CardError;
+use crate::http::response::CardService;
+
+#[derive(Deserialize)]
+pub(crate) struct DigestQuery {
+    buckets: Option<String>,
+}
+
+/// The next offset of each partition before the view was read: the view has every record before them.
+#[derive(Serialize)]
+struct ViewPosition {
+    positions: Positions,
+}
+
+#[derive(Serialize)]
+struct ViewDigest {
+    #[serde(flatten)]
+    position: ViewPosition,
+    buckets: Digest,
+}
+
+impl CardService {
+    /// 503 until the view is complete: a rebuild counts records as read that the view does not show yet.
+    fn view_position(&self) -> Result<ViewPosition, CardError> {
+        if self.status.is_catching_up() {
+            return Err(CardError::CatchingUp);
+        }
+        Ok(ViewPosition { positions: self.status.positions() })
+    }
+}
+
+pub(crate) async fn get_position(State(service): State<Arc<CardService>>) -> Result<Response, CardError> {
+    Ok(json_response(StatusCode::OK, &service.view_position()?))
+}
+
+pub(crate) async fn get_digest(
+    State(service): State<Arc<CardService>>,
+    QueryParams(query): QueryParams<DigestQuery>,
+) -> Result<Response, ApiError> {
+    let buckets = parse_buckets(query.buckets.as_deref()).ok_or(CardError::InvalidBuckets)?;
+    let position = service.view_position()?;
+    let digesting = spawn_blocking(move || {
+        let mut digest = Digest::new(buckets);
+        let _all = service.view.try_for_each(|id, state| {
+            digest.add(line(id, state));
+            ControlFlow::Continue(())
+        });
+        digest
+    });
+    let buckets = digesting.await.map_err(|_panic| ApiError::internal())?;
+    Ok(json_response(StatusCode::OK, &ViewDigest { position, buckets }))
+}
+
+pub(crate) async fn list_states(
+    State(service): State<Arc<CardService>>,
+    JsonBody(selection): JsonBody<Selection>,
+) -> Result<Response, ApiError> {
+    if let Some((field, text)) = selection.error() {
+        return Err(ApiError::invalid(field, "invalid_selection", text));
+    }
+    let position = service.view_position()?;
+    let (sender, response) = lines();
+    spawn_blocking(move || send_states(&service.view, &selection, &position, sender));
+    Ok(response)
+}
+
+fn send_states(view: &AccountView, selection: &Selection, position: &ViewPosition, mut sender: LineSender) {
+    if selection.accounts.is_empty() {
+        let is_selected = selection.filter();
+        let sent = view.try_for_each(|id, state| {
+            if is_selected(id) {
+                sender.push(&line(id, state));
+            }
+            if sender.blocking_send() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if sent.is_break() {
+            return;
+        }
+    } else {
+        let known = selection.accounts.iter().filter_map(|id| Some(line(*id, view.get(*id)?)));
+        known.for_each(|line| sender.push(&line));
+    }
+    sender.blocking_finish(position);
+}
+
+fn line(id: AccountId, state: AccountState) -> StateLine {
+    StateLine(id, state.version.unwrap_or(0), state.status)
+}
