@@ -3,6 +3,7 @@
 
 mod resync;
 mod settings;
+mod verify;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -27,9 +28,12 @@ const LISTENERS: usize = 2;
 
 fn main() -> ! {
     let (settings, variables) = process::parse::<Settings>();
+    if let Some(Command::Verify(arguments)) = &settings.command {
+        verify::run(arguments, &settings, &variables)
+    }
     process::run(&settings.common.log_level.clone(), async |shutdown| match settings.command {
         Some(Command::Resync) => resync::resync(&account_database(&settings), shutdown).await,
-        None => serve(settings, variables, shutdown).await,
+        Some(Command::Verify(_)) | None => serve(settings, variables, shutdown).await,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The settings of the all-in-one (docs/operations/configure.md).
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use http_server::HttpArgs;
 use postgres::DatabaseUrl;
 use process::{CommonArgs, KafkaArgs};
@@ -51,6 +51,34 @@ pub(crate) struct Settings {
     pub(crate) http: HttpArgs,
 }
 
+/// The settings of `tandem verify`.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Where the account service is; the first of several that answers is asked
+    #[arg(long, default_value = "http://127.0.0.1:8081")]
+    pub(crate) account_url: Vec<String>,
+
+    /// Where a card service is; every instance has a view of its own, so name each
+    #[arg(long, default_value = "http://127.0.0.1:8082")]
+    pub(crate) card_url: Vec<String>,
+
+    /// Sent to the services as Authorization: Bearer
+    #[arg(long, env = "TANDEM_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+
+    /// Publish the state of the accounts that differ again, so that the log and the views follow the table
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// How long to wait, in seconds, for a service or the log that does not answer, and for a view that is behind
+    #[arg(long, default_value_t = 60)]
+    pub(crate) wait_seconds: u64,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Have the state of every account published again, as after a topic was lost
@@ -58,4 +86,10 @@ pub(crate) enum Command {
     /// It is safe while services run, and they need not: the request is kept in the account database that
     /// ACCOUNT_DATABASE_URL names (or account.db in DATA_DIR), and whichever instance publishes from there meets it.
     Resync,
+
+    /// Compare the account table, the event log and the account view of each card service
+    ///
+    /// It is safe while everything runs: what is in flight is no difference. The log is read from Kafka where KAFKA_BROKERS says, or else
+    /// through the first card service. The exit status is 0 if all are equal, 1 if accounts differ, and 2 if they could not be compared.
+    Verify(VerifyArgs),
 }

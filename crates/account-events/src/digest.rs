@@ -182,6 +182,29 @@ impl Selection {
     }
 }
 
+/// The most accounts of a [`Republications`]: 50 KB of a body of at most 64 KiB.
+pub const MAX_REPUBLISHED: usize = 500;
+
+/// An account whose state is to be published again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Republication {
+    /// The account.
+    pub id: AccountId,
+    /// The highest version that the log or a view has, if its state takes precedence over the row's: the row's version rises above it.
+    #[serde(default)]
+    pub above: Option<Version>,
+    /// Whether the log has the account as `DELETED`, which is final: the row becomes `DELETED` too.
+    #[serde(default)]
+    pub delete: bool,
+}
+
+/// The body of a request to publish accounts again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Republications {
+    /// The accounts, at most [`MAX_REPUBLISHED`].
+    pub accounts: Vec<Republication>,
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;

@@ -1,0 +1,149 @@
+//! Calls to a service, repeated while it is away.
+
+use std::io::{BufRead as _, BufReader};
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use ureq::http::Request;
+use ureq::{Agent, Body};
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a service may send nothing: it scans all accounts before it answers.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The pause between attempts.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The size of the buffer for lines.
+const BUFFER_BYTES: usize = 64 * 1024;
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Another attempt may succeed.
+    Transient(String),
+    /// Another attempt fails too.
+    Final(String),
+}
+
+/// Repeats `work` until it succeeds. Fails when it has failed for `patience`, or if a repetition cannot help.
+pub(super) fn patiently<T>(patience: Duration, mut work: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
+    let started = Instant::now();
+    loop {
+        match work() {
+            Ok(value) => return Ok(value),
+            Err(Failure::Transient(_)) if started.elapsed() < patience => std::thread::sleep(PAUSE),
+            Err(Failure::Transient(text) | Failure::Final(text)) => bail!(text),
+        }
+    }
+}
+
+/// An instance of a service.
+#[derive(Debug, Clone)]
+pub(super) struct Service {
+    agent: Agent,
+    pub(super) url: String,
+    token: Option<String>,
+    patience: Duration,
+}
+
+impl Service {
+    pub(super) fn new(url: &str, token: Option<String>, patience: Duration) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(SILENCE_TIMEOUT))
+            .timeout_per_read(Some(SILENCE_TIMEOUT));
+        Service { agent: config.build().into(), url: url.trim_end_matches('/').to_owned(), token, patience }
+    }
+
+    /// Repeats `work` while the service is away.
+    pub(super) fn patiently<T>(&self, work: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
+        patiently(self.patience, work)
+    }
+
+    /// The JSON of `GET path`.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.patiently(|| self.try_get(path))
+    }
+
+    /// As [`get`](Service::get), once.
+    pub(super) fn try_get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.parsed(self.send::<()>(path, None)?)
+    }
+
+    /// The JSON of `POST path`.
+    pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+        self.patiently(|| self.parsed(self.send(path, Some(body))?))
+    }
+
+    /// Reads the lines of a response: calls `each` with every line that is an array, and returns the last line, an object. The request is
+    /// a POST if there is a `body`.
+    pub(super) fn lines<L: DeserializeOwned, E: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<&impl Serialize>,
+        mut each: impl FnMut(L),
+    ) -> Result<E, Failure> {
+        let mut reader = BufReader::with_capacity(BUFFER_BYTES, self.send(path, body)?.into_reader());
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let length = reader.read_until(b'\n', &mut line);
+            let length = length.map_err(|error| self.transient(format!("the answer broke off: {error}")))?;
+            let invalid = |error| self.failed(format!("{path} has a line that this release does not know: {error}"));
+            match line.first() {
+                Some(b'[') => each(serde_json::from_slice(&line).map_err(invalid)?),
+                Some(_) => return serde_json::from_slice(&line).map_err(invalid),
+                None => debug_assert_eq!(length, 0),
+            }
+            if length == 0 {
+                return Err(self.transient("the answer broke off".to_owned()));
+            }
+        }
+    }
+
+    fn send<B: Serialize>(&self, path: &str, body: Option<&B>) -> Result<Body, Failure> {
+        let invalid = |error: ureq::http::Error| self.failed(error.to_string());
+        let mut request = Request::builder().uri(format!("{}{path}", self.url));
+        if let Some(token) = &self.token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let response = match body {
+            Some(body) => {
+                let body = serde_json::to_vec(body).map_err(|error| self.failed(error.to_string()))?;
+                let request = request.method("POST").header("Content-Type", "application/json");
+                self.agent.run(request.body(body).map_err(invalid)?)
+            }
+            None => self.agent.run(request.body(()).map_err(invalid)?),
+        };
+        let response = response.map_err(|error| self.transient(error.to_string()))?;
+        let (status, mut body) = (response.status().as_u16(), response.into_body());
+        if status == 200 {
+            return Ok(body);
+        }
+        let text = format!("{status} for {path}: {}", body.read_to_string().unwrap_or_default().trim());
+        Err(if status == 503 { self.transient(text) } else { self.failed(text) })
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, body: Body) -> Result<T, Failure> {
+        let reader = BufReader::with_capacity(BUFFER_BYTES, body.into_reader());
+        serde_json::from_reader(reader).map_err(|error| match error.is_data() {
+            true => self.failed(format!("an answer that this release does not know: {error}")),
+            false => self.transient(format!("the answer broke off: {error}")),
+        })
+    }
+
+    fn transient(&self, text: String) -> Failure {
+        Failure::Transient(format!("{}: {text}", self.url))
+    }
+
+    fn failed(&self, text: String) -> Failure {
+        Failure::Final(format!("{}: {text}", self.url))
+    }
+}
