@@ -1,5 +1,6 @@
 //! An account, and the rules for its changes. No database, no clock, no request or response.
 
+use account_events::digest::Republication;
 use account_events::{AccountId, AccountStatus, Version};
 use country_code::CountryCode;
 use jiff::Timestamp;
@@ -117,6 +118,24 @@ impl Account {
         }
         Ok(account)
     }
+
+    /// Returns the account as `republication` publishes it again at the time `now`. The state stays as it is unless a greater
+    /// one is in the log or a view.
+    pub(crate) fn republished(&self, republication: Republication, now: Timestamp) -> Account {
+        let Republication { above, delete, .. } = republication;
+        let mut account = self.clone();
+        let is_deleted_now = delete && self.status != AccountStatus::Deleted;
+        // A change after the comparison has a higher version already.
+        if is_deleted_now || above.is_some_and(|above| above >= self.event_version) {
+            account.version = self.version.max(above.unwrap_or(0)) + 1;
+            account.event_version = account.version;
+            account.updated_at = now;
+        }
+        if is_deleted_now {
+            account.status = AccountStatus::Deleted;
+        }
+        account
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +199,22 @@ mod tests {
             assert!(matches!(changed(&if_none_match(named)), Err(AccountError::VersionMatch { version: 3 })));
         }
         assert!(changed(&if_none_match(Versions::OneOf(vec![2]))).is_ok());
+    }
+
+    #[test]
+    fn an_account_is_published_again_as_it_is_or_with_a_version_above_what_others_have() {
+        let account = Account { version: 5, event_version: 3, ..account() };
+        let again = |above, delete| {
+            let again = account.republished(Republication { id: account.id, above, delete }, NOW);
+            (again.version, again.event_version, again.status)
+        };
+        for as_it_is in [None, Some(2)] {
+            assert_eq!(again(as_it_is, false), (5, 3, AccountStatus::Active), "{as_it_is:?}");
+        }
+        assert_eq!(again(Some(3), false), (6, 6, AccountStatus::Active));
+        assert_eq!(again(Some(9), false), (10, 10, AccountStatus::Active));
+        assert_eq!(again(Some(1), true), (6, 6, AccountStatus::Deleted));
+        assert_eq!(again(None, true), (6, 6, AccountStatus::Deleted));
     }
 
     #[test]

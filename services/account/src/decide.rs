@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use account_events::digest::Republication;
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, TraceParent, Version};
 use country_code::CountryCode;
 use event_log::Record;
@@ -19,8 +20,22 @@ use crate::http::error::AccountError;
 /// A request that changes the database.
 #[derive(Clone)]
 pub(crate) enum Command {
-    Create { beholder_name: BeholderName, country_code: CountryCode, trace: TraceParent },
-    Change { id: AccountId, change: Change, precondition: Precondition, trace: TraceParent },
+    Create {
+        beholder_name: BeholderName,
+        country_code: CountryCode,
+        trace: TraceParent,
+    },
+    Change {
+        id: AccountId,
+        change: Change,
+        precondition: Precondition,
+        trace: TraceParent,
+    },
+    /// Publishes the state of an account again, for `tandem verify --repair`.
+    Republish {
+        republication: Republication,
+        trace: TraceParent,
+    },
 }
 
 /// The account after the command, or the rule that the command breaks.
@@ -31,6 +46,7 @@ pub(crate) fn named_accounts(commands: &[Command]) -> Vec<AccountId> {
     let ids = commands.iter().filter_map(|command| match command {
         Command::Create { .. } => None,
         Command::Change { id, .. } => Some(*id),
+        Command::Republish { republication, .. } => Some(republication.id),
     });
     let mut ids: Vec<_> = ids.collect();
     ids.sort_unstable();
@@ -184,6 +200,18 @@ impl Batch<'_> {
                 }
                 Ok(account)
             }
+            Command::Republish { republication, trace } => {
+                let before = self.accounts.get(&republication.id).ok_or(AccountError::NotFound)?;
+                let account = before.republished(republication, self.now);
+                changes.totals[before.status as usize] -= 1;
+                changes.totals[account.status as usize] += 1;
+                changes.events.push(self.event(&account, trace));
+                if account.version != before.version {
+                    changed.push(account.id);
+                    self.accounts.insert(account.id, account.clone());
+                }
+                Ok(account)
+            }
         });
         let outcomes = outcomes.collect();
         changed.sort_unstable();
@@ -207,7 +235,7 @@ impl Batch<'_> {
     }
 
     fn event(&self, account: &Account, trace: TraceParent) -> OutboxEvent {
-        OutboxEvent::new(account.id, account.version, account.status, self.now, trace)
+        OutboxEvent::new(account.id, account.event_version, account.status, self.now, trace)
     }
 }
 

@@ -7,6 +7,7 @@ pub mod error;
 mod get_account;
 mod list_accounts;
 mod precondition;
+mod republish;
 mod request_trace;
 mod response;
 pub(crate) mod router;

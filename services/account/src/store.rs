@@ -12,6 +12,7 @@ pub(crate) mod states;
 use std::thread::JoinHandle;
 
 use ::postgres::DatabaseUrl;
+use account_events::digest::Republication;
 use account_events::{AccountId, AccountStatus, TraceParent};
 use clock::Clock;
 use country_code::CountryCode;
@@ -85,6 +86,15 @@ impl Store {
         trace: TraceParent,
     ) -> Result<Account, AccountError> {
         self.writer.submit(Command::Change { id, change, precondition, trace }).await?
+    }
+
+    /// Publishes the state of an account again, in one transaction with what changes in the row.
+    pub(crate) async fn republish(
+        &self,
+        republication: Republication,
+        trace: TraceParent,
+    ) -> Result<Account, AccountError> {
+        self.writer.submit(Command::Republish { republication, trace }).await?
     }
 
     /// The account with this id.

@@ -10,6 +10,7 @@ use crate::http::delete_account::delete_account;
 use crate::http::digest::{get_digest, get_position, list_states};
 use crate::http::get_account::{get_account, get_account_by_number};
 use crate::http::list_accounts::list_accounts;
+use crate::http::republish::republish;
 use crate::http::update_account::update_account;
 use crate::store::Store;
 
@@ -22,6 +23,7 @@ pub(crate) fn routes(store: Arc<Store>) -> Router {
         .route("/accounts/by-number", get(get_account_by_number))
         .route("/admin/digest", get(get_digest))
         .route("/admin/position", get(get_position))
+        .route("/admin/republish", post(republish))
         .route("/admin/states", post(list_states))
         .with_state(store)
 }

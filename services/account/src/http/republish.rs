@@ -1,0 +1,51 @@
+//! `POST /admin/republish`: publishes the states of the named accounts again, for `tandem verify --repair`
+//! (docs/decisions/0016).
+
+use std::sync::Arc;
+
+use account_events::MAX_VERSION;
+use account_events::digest::{MAX_REPUBLISHED, Republications};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use http_server::{ApiError, JsonBody, json_response};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::http::error::AccountError;
+use crate::http::request_trace::RequestTrace;
+use crate::store::Store;
+
+#[derive(Serialize)]
+struct Republished {
+    /// Accounts that do not exist are not counted.
+    republished: usize,
+}
+
+pub(crate) async fn republish(
+    State(store): State<Arc<Store>>,
+    RequestTrace(trace): RequestTrace,
+    JsonBody(body): JsonBody<Republications>,
+) -> Result<Response, ApiError> {
+    let is_valid = |above: Option<_>| above.is_none_or(|above| above < MAX_VERSION);
+    if body.accounts.len() > MAX_REPUBLISHED || !body.accounts.iter().all(|account| is_valid(account.above)) {
+        let text = format!("accounts must be at most {MAX_REPUBLISHED}, each above a version below {MAX_VERSION}");
+        return Err(ApiError::invalid("accounts", "invalid_accounts", text));
+    }
+    // Submitted together, so that few transactions do.
+    let mut commands = JoinSet::new();
+    for republication in body.accounts {
+        let store = Arc::clone(&store);
+        commands.spawn(async move { store.republish(republication, trace).await });
+    }
+    let mut republished = 0;
+    for outcome in commands.join_all().await {
+        match outcome {
+            Ok(_) => republished += 1,
+            Err(AccountError::NotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    tracing::info!(republished, "published the states of accounts again on request");
+    Ok(json_response(StatusCode::OK, &Republished { republished }))
+}
