@@ -31,7 +31,7 @@ use self::maintenance::Maintenance;
 use self::publisher::EmbeddedPublisher;
 use self::reader::{EmbeddedGroupReader, EmbeddedReader};
 use self::shared::Shared;
-use crate::{DEFAULT_PARTITION_COUNT, EventLog, GroupReader, LogError, Positions, Publisher, Reader};
+use crate::{Committed, DEFAULT_PARTITION_COUNT, EventLog, GroupReader, LogError, Positions, Publisher, Reader};
 
 /// The default of [`EmbeddedSettings::compaction_min_records`]: some 40 MB of account events. Kafka leaves up to 1 GB of a partition
 /// uncompacted.
@@ -98,6 +98,10 @@ impl EventLog for EmbeddedLog {
 
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
         Ok(Box::new(EmbeddedPublisher::open(Arc::clone(&self.shared), name)?))
+    }
+
+    fn committed(&self, name: &str, _timeout: Duration) -> Result<Option<Committed>, LogError> {
+        Ok(self.shared.committed(name))
     }
 
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {

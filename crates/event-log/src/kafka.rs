@@ -29,14 +29,14 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rdkafka::consumer::BaseConsumer;
 
-use self::client::{Events, create, drain_events, partition_count, watermarks};
+use self::client::{Events, create, drain_events, partition_count, time_left, watermarks};
 use self::group_reader::KafkaGroupReader;
 pub use self::message::KafkaHeaders;
 pub use self::properties::kafka_variable;
 use self::publisher::KafkaPublisher;
 use self::reader::KafkaReader;
 use self::topic_watch::{TopicState, TopicWatch};
-use crate::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, deadline};
+use crate::{Committed, EventLog, GroupReader, LogError, Positions, Publisher, Reader, deadline};
 
 /// How long opening a reader may take. Reachable brokers answer within milliseconds.
 const OPEN_READER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,6 +75,8 @@ pub struct KafkaLog {
     /// Fetches metadata and watermarks. It reads no records.
     client: Arc<BaseConsumer<Events>>,
     state: Arc<TopicState>,
+    /// Reads what publishers stored, for one name.
+    committed: Mutex<Option<(String, BaseConsumer<Events>)>>,
     /// Started once the topic exists. The lock is held while the topic is created.
     watch: Mutex<Option<TopicWatch>>,
 }
@@ -92,7 +94,13 @@ impl KafkaLog {
         properties::check(&settings)?;
         let client = create(&settings, "metadata", &[], &[("isolation.level", "read_uncommitted")])?;
         let state = TopicState::new(&settings);
-        Ok(KafkaLog { settings, client: Arc::new(client), state: Arc::new(state), watch: Mutex::default() })
+        Ok(KafkaLog {
+            settings,
+            client: Arc::new(client),
+            state: Arc::new(state),
+            committed: Mutex::default(),
+            watch: Mutex::default(),
+        })
     }
 
     /// The problems of the topic's settings, each as one line that says what will go wrong. Settings that cannot be read within
@@ -143,6 +151,24 @@ impl EventLog for KafkaLog {
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
         drain_events(&self.client);
         Ok(Box::new(KafkaPublisher::open(&self.settings, Arc::clone(&self.client), Arc::clone(&self.state), name)?))
+    }
+
+    fn committed(&self, name: &str, timeout: Duration) -> Result<Option<Committed>, LogError> {
+        let (group, until) = (position::group_name(&self.settings, name), deadline(timeout));
+        let mut committed = self.committed.lock();
+        let (_, consumer) = match committed.take() {
+            Some(kept) if kept.0 == group => committed.insert(kept),
+            // It must not wait for a transaction that is open: whoever calls fences nobody.
+            _ => {
+                let consumer = position::consumer(&self.settings, &group, "read_uncommitted")?;
+                committed.insert((group, consumer))
+            }
+        };
+        drain_events(consumer);
+        let Some(stored) = position::read(consumer, &self.settings.topic, until)?.position else { return Ok(None) };
+        let ends = self.watermarks(time_left(until))?.map(|(_, (_, end))| end as i64).sum();
+        let position = Some(stored).filter(|stored| stored.is_valid(ends));
+        Ok(position.map(|stored| Committed { position: stored.value, note: stored.note }))
     }
 
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {

@@ -21,6 +21,9 @@ pub use record::{HeaderList, Headers, Record, RecordRef};
 /// The number of partitions of a new topic (docs/operations/kafka.md).
 pub const DEFAULT_PARTITION_COUNT: u32 = 3;
 
+/// The longest note of a publisher. Kafka stores it in the metadata of an offset, which has 4,096 bytes by default.
+pub const MAX_NOTE_BYTES: usize = 2_000;
+
 /// Offsets by partition: for a reader the next offset to read, for the log's end the offset of the next record. An absent partition
 /// is at its start.
 pub type Positions = BTreeMap<u32, u64>;
@@ -39,6 +42,9 @@ pub trait EventLog: Send + Sync + 'static {
     /// Opens the publisher called `name` and fences all earlier ones of that name: once this returns, nothing that they still try
     /// to publish reaches the log.
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError>;
+
+    /// What the last publisher called `name` committed; `None` if none has, or if the topic was lost since. Fences nobody.
+    fn committed(&self, name: &str, timeout: Duration) -> Result<Option<Committed>, LogError>;
 
     /// Reads every partition from `from` on, outside of any group. A position that the log does not have (removed by retention, or
     /// beyond the end of a topic that was recreated) becomes the start of its partition.
@@ -63,12 +69,27 @@ pub trait EventLog: Send + Sync + 'static {
     fn end_offsets(&self, timeout: Duration) -> Result<Positions, LogError>;
 }
 
+/// What publishers of one name have committed, in the same atomic step as their records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The caller's sequence number of the last record.
+    pub position: u64,
+    /// What the publisher wrote about itself; empty if nothing.
+    pub note: String,
+}
+
 /// Publishes batches in order. Its position is the caller's own sequence number (the outbox's). The log stores the position
 /// atomically with the records that it covers: after a crash, [`position`](Publisher::position) says exactly what has reached the log,
 /// so nothing is published again in another order (ARCHITECTURE.md A3).
 pub trait Publisher: Send {
     /// The position of the last batch that this publisher or an earlier one of its name committed; `None` if there is none.
     fn position(&self) -> Option<u64>;
+
+    /// The note that was committed with the position at which this publisher was opened; empty if there is none.
+    fn note(&self) -> &str;
+
+    /// Sets the note that later commits store with the position: one line of at most [`MAX_NOTE_BYTES`].
+    fn set_note(&mut self, note: String);
 
     /// Whether a fault of the log may have lost records below the position at which this publisher was opened. Publishing the current
     /// state of every account again makes up for the loss. Returns true until the next commit: persist the resync request before

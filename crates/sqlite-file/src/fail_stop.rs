@@ -22,17 +22,24 @@ struct State {
     failed: CancellationToken,
 }
 
-/// The storage failed. Only a restart recovers.
+/// The storage failed, and the process stops.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}: the process stops, and its restart recovers what was acknowledged")]
+#[error("{0}")]
 pub struct StorageFailed(String);
 
 impl FailStop {
-    /// Records that the storage of `path` failed with `error`. Only the first call has an effect.
+    /// Records that the storage of `path` failed with `error`.
     pub fn trigger(&self, path: &Path, error: &dyn Display) {
-        let cause = format!("writing {} failed ({error})", path.display());
-        if self.0.cause.set(cause).is_ok() {
-            tracing::error!(path = %path.display(), %error, "the storage failed, stopping");
+        let path = path.display();
+        self.stop(format!(
+            "writing {path} failed ({error}): the process stops, and its restart recovers what was acknowledged"
+        ));
+    }
+
+    /// Records why the process must stop. Only the first call has an effect.
+    pub fn stop(&self, cause: String) {
+        if self.0.cause.set(cause.clone()).is_ok() {
+            tracing::error!(cause, "the storage failed, stopping");
             self.0.failed.cancel();
         }
     }

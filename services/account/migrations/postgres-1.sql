@@ -29,10 +29,17 @@ CREATE TABLE account.outbox (
     traceparent text   NOT NULL
 );
 
+-- The sessions in which this database has published, in order. The event log names the last one, so a log that names another session
+-- was published to by another copy of this database (docs/decisions/0016).
+CREATE TABLE account.publisher_sessions (
+    number  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    session text   NOT NULL UNIQUE
+);
+
 -- One row: what is true of the database as a whole. Every transaction that writes events updates it last, so it is also
 -- what makes the order of the outbox the order of commit: whoever has it commits before the next one numbers its events.
 CREATE TABLE account.ledger (
-    database_id          text   NOT NULL, -- names this database's relay in the event log
+    database_id          text   NOT NULL, -- names this database in the event log
     number_key           bytea  NOT NULL, -- of the permutation; the numbers mean nothing without it
     active               bigint NOT NULL, -- accounts by status, so that a total needs no scan
     blocked              bigint NOT NULL,
@@ -52,7 +59,10 @@ CREATE TABLE account.relay_lease (
     expires_at timestamptz NOT NULL,
     removed_outbox_sequence bigint NOT NULL,
     resync_requested bigint NOT NULL, -- requests that the state of every account be published again
-    resync_done      bigint NOT NULL  -- how many of them are done
+    resync_done      bigint NOT NULL, -- how many of them are done
+    outbox_anchor    bigint, -- the last event when an instance started and no publisher was opened since; else NULL
+    superseded       text,   -- why the database takes no writes
+    set_back         text    -- how instances noticed that the database was replaced by an older copy; tandem recover removes it
 ) WITH (fillfactor = 10);
 
-INSERT INTO account.relay_lease VALUES (gen_random_uuid(), now(), 0, 0, 0);
+INSERT INTO account.relay_lease VALUES (gen_random_uuid(), now(), 0, 0, 0, NULL, NULL, NULL);

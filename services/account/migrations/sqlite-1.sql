@@ -23,10 +23,21 @@ CREATE TABLE outbox (
     events        TEXT    NOT NULL     -- JSON: [{"account_id", "version", "status", "traceparent"}, ...]; version 1 is a creation
 ) STRICT;
 
+-- The sessions in which this database has published, in order. The event log names the last one, so a log that names another session
+-- was published to by another copy of this database (docs/decisions/0016).
+CREATE TABLE publisher_sessions (
+    number  INTEGER PRIMARY KEY,
+    session TEXT    NOT NULL UNIQUE
+) STRICT;
+
 -- One row: what is true of the database as a whole.
 CREATE TABLE ledger (
-    database_id             TEXT    NOT NULL, -- names this database's relay in the event log
+    database_id             TEXT    NOT NULL, -- names this database in the event log
     number_key              BLOB    NOT NULL, -- of the permutations
+    account_sequence_floor  INTEGER NOT NULL, -- new accounts get greater sequences
+    unused_sequences        INTEGER NOT NULL, -- sequences up to the last one that no account has
+    outbox_anchor           INTEGER,          -- the last event when a process started and no publisher was opened since; else NULL
+    superseded              TEXT,             -- why the database takes no writes
     blocked                 INTEGER NOT NULL, -- accounts by status, so that a total needs no scan; all others are active
     deleted                 INTEGER NOT NULL,
     removed_outbox_sequence INTEGER NOT NULL, -- up to here events were removed, because the event log had acknowledged them
@@ -35,4 +46,4 @@ CREATE TABLE ledger (
     probes                  INTEGER NOT NULL  -- counts transactions that only test whether the database can be written to
 ) STRICT;
 
-INSERT INTO ledger VALUES (lower(hex(randomblob(8))), randomblob(16), 0, 0, 0, 0, 0, 0);
+INSERT INTO ledger VALUES (lower(hex(randomblob(8))), randomblob(16), 0, 0, NULL, NULL, 0, 0, 0, 0, 0, 0);

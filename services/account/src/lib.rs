@@ -10,6 +10,7 @@ mod beholder_name;
 mod config;
 mod decide;
 pub mod http;
+mod lineage;
 pub mod outbox;
 pub mod store;
 
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use account_events::PUBLISHER;
 use anyhow::Context;
 use event_log::EventLog;
 use http_server::{Readiness, ReadyReport};
@@ -27,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
+use crate::lineage::Inheritance;
 use crate::outbox::OutboxSignal;
 use crate::outbox::relay::{Relay, RelayStatus};
 use crate::store::{Opened, Store};
@@ -43,6 +46,9 @@ pub fn first_curl(address: std::net::SocketAddr) -> String {
     format!("curl -X POST http://{address}/account -H 'Content-Type: application/json' -d '{body}'")
 }
 
+/// How long the start of an empty database waits for the log.
+const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How long a stop waits for the relay to publish the last events. Unpublished events stay in the outbox.
 const RELAY_DRAIN: Duration = Duration::from_secs(5);
 
@@ -55,8 +61,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (signal, wait) = OutboxSignal::channel();
-    let Opened { store, writer_thread, outbox, database_id } =
-        Store::open(&config.database, config.clock, signal.clone()).await?;
+    let predecessor = || predecessor(log.as_ref());
+    let Opened { store, writer_thread, outbox } =
+        Store::open(&config.database, config.clock, signal.clone(), &predecessor).await?;
     let store = Arc::new(store);
     let status = Arc::new(RelayStatus::default());
     let relay_stopping = Arc::new(AtomicBool::new(false));
@@ -64,12 +71,13 @@ pub async fn run(
         outbox,
         signal: wait,
         log,
-        publisher_name: format!("{NAME}-{database_id}"),
+        superseded: store.superseded().clone(),
         status: Arc::clone(&status),
         stopping: Arc::clone(&relay_stopping),
         appended: 0,
         backlog: None,
         backlog_published: config.backlog_published,
+        superseded_by: None,
     };
     let relay_thread = std::thread::Builder::new()
         .name("account-relay".to_owned())
@@ -96,6 +104,19 @@ pub async fn run(
     }
     tracing::info!(service = NAME, "stopped");
     Ok(())
+}
+
+/// The owner of the topic, for a database that is empty. A log that does not answer soon has none: the relay compares later.
+fn predecessor(log: &dyn EventLog) -> Option<Inheritance> {
+    let committed = log.prepare().and_then(|()| log.committed(PUBLISHER, PREDECESSOR_TIMEOUT));
+    let inheritance = Inheritance::of(&committed.ok().flatten()?)?;
+    tracing::warn!(
+        database_id = inheritance.owner.database_id,
+        accounts = inheritance.owner.account_sequence_high,
+        "this account database is empty, and the topic has the events of another one: taking over the topic; its accounts, up to \
+         this number, stay as they are in the event log and are unknown to this service"
+    );
+    Some(inheritance)
 }
 
 /// Ends the writer, then the relay, which publishes the last commits. Closes the database last.
@@ -135,6 +156,7 @@ impl Readiness for AccountReadiness {
         if let Some(warning) = self.store.warning() {
             report.details.insert("warnings".to_owned(), json!([process::public_cause(&warning)]));
         }
+        report.reasons.extend(self.store.superseded().reason().map(|reason| format!("superseded: {reason}")));
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }

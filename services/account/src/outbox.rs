@@ -1,8 +1,7 @@
 //! The outbox: events that are committed with the row they describe (ARCHITECTURE.md A1) and stay until the event log has
 //! acknowledged them (A4).
 //!
-//! The sequence of events is the order of commit. A sequence is never used twice, and is at least the time of the commit in
-//! microseconds, so a database that was restored to an older copy numbers new events after everything that was published.
+//! The sequence of events is the order of commit. A sequence is never used twice.
 
 pub(crate) mod recent_events;
 pub(crate) mod relay;
@@ -14,6 +13,8 @@ use std::time::Duration;
 use event_log::{LogError, Record};
 use group_commit::StoreError;
 
+use crate::lineage::Lineage;
+
 /// Beyond every position in the outbox: sequences have 63 bits.
 pub(crate) const NO_END: u64 = i64::MAX as u64;
 
@@ -21,6 +22,24 @@ pub(crate) const NO_END: u64 = i64::MAX as u64;
 pub(crate) trait Outbox: Send {
     /// Whether this instance may publish now. Called before each batch.
     fn may_publish(&mut self) -> Result<bool, StoreError>;
+
+    /// What the database knows of its own events, and of the session that the log names.
+    fn lineage(&mut self, session: Option<&str>) -> Result<Lineage, StoreError>;
+
+    /// Adds a session. It is durable when this returns, and the publisher of the session is opened after that.
+    fn add_session(&mut self, session: &str) -> Result<(), StoreError>;
+
+    /// Records that the log names the session that was added last: the database and the log belong together.
+    fn session_confirmed(&mut self) -> Result<(), StoreError>;
+
+    /// About the highest sequence of an account: accounts of the last second may be missing.
+    fn account_sequence_high(&self) -> u64;
+
+    /// Stores why the database takes no writes, for other instances and for the next start.
+    fn set_superseded(&mut self, reason: Option<&str>) -> Result<(), StoreError>;
+
+    /// Why the database takes no writes, as an instance has stored it.
+    fn superseded(&mut self) -> Result<Option<String>, StoreError>;
 
     /// About `limit` events after `after` and up to and including `up_to`, as records in order, and the position of the last one.
     /// Both bounds are positions that [`read`](Outbox::read) has returned, or ends of transactions. With [`NO_END`] the latest commits

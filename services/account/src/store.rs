@@ -24,6 +24,7 @@ use crate::account::{Account, BeholderName, Change, Precondition};
 use crate::account_number::AccountNumbering;
 use crate::decide::{Command, Outcome};
 use crate::http::error::AccountError;
+use crate::lineage::{Predecessor, Superseded};
 use crate::outbox::{Outbox, OutboxSignal};
 
 /// The database, for handlers.
@@ -31,6 +32,7 @@ pub struct Store {
     writer: GroupCommit<Command, Outcome>,
     reader: Reader,
     numbering: AccountNumbering,
+    superseded: Superseded,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one")]
@@ -44,7 +46,6 @@ pub(crate) struct Opened {
     pub(crate) store: Store,
     pub(crate) writer_thread: JoinHandle<()>,
     pub(crate) outbox: Box<dyn Outbox>,
-    pub(crate) database_id: String,
 }
 
 /// Which page of which accounts.
@@ -59,12 +60,30 @@ pub struct PageRequest {
 }
 
 impl Store {
-    /// Opens the database at `url`. Whoever commits events signals `outbox`.
-    pub(crate) async fn open(url: &DatabaseUrl, clock: Clock, signal: OutboxSignal) -> anyhow::Result<Opened> {
+    /// Opens the database at `url`. Whoever commits events signals `outbox`. An empty database asks for its `predecessor`.
+    pub(crate) async fn open(
+        url: &DatabaseUrl,
+        clock: Clock,
+        signal: OutboxSignal,
+        predecessor: &Predecessor<'_>,
+    ) -> anyhow::Result<Opened> {
         match url {
-            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock, signal)?),
-            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock, signal).await?),
+            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock, signal, predecessor)?),
+            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock, signal, predecessor).await?),
         }
+    }
+
+    /// Why the database takes no writes, if so. The relay sets it.
+    pub(crate) fn superseded(&self) -> &Superseded {
+        &self.superseded
+    }
+
+    /// Runs a command. A database that is known to be superseded accepts none, and acknowledges none that it accepted before.
+    async fn submit(&self, command: Command) -> Result<Account, AccountError> {
+        self.superseded.check()?;
+        let account = self.writer.submit(command).await??;
+        self.superseded.check()?;
+        Ok(account)
     }
 
     /// Creates an account and its event in one transaction.
@@ -74,7 +93,7 @@ impl Store {
         country_code: CountryCode,
         trace: TraceParent,
     ) -> Result<Account, AccountError> {
-        self.writer.submit(Command::Create { beholder_name, country_code, trace }).await?
+        self.submit(Command::Create { beholder_name, country_code, trace }).await
     }
 
     /// Changes an account, with its event if the status changes, in one transaction.
@@ -85,7 +104,7 @@ impl Store {
         precondition: Precondition,
         trace: TraceParent,
     ) -> Result<Account, AccountError> {
-        self.writer.submit(Command::Change { id, change, precondition, trace }).await?
+        self.submit(Command::Change { id, change, precondition, trace }).await
     }
 
     /// Publishes the state of an account again, in one transaction with what changes in the row.
@@ -143,11 +162,11 @@ impl Store {
         cause.map(|cause| format!("some reads fail: {cause}"))
     }
 
-    /// Ends the process when the storage of the SQLite file fails. A PostgreSQL server handles its own storage.
+    /// Ends the process when the storage of the SQLite file fails, or when the PostgreSQL database was set back.
     pub(crate) fn fail_stop(&self) -> FailStop {
         match &self.reader {
             Reader::Sqlite(reader) => reader.pool().fail_stop().clone(),
-            Reader::Postgres(_) => FailStop::default(),
+            Reader::Postgres(reader) => reader.fail_stop().clone(),
         }
     }
 

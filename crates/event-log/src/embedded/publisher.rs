@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::shared::Shared;
-use crate::{LogError, Publisher, Record, spent_publisher};
+use crate::{Committed, LogError, Publisher, Record, spent_publisher};
 
 /// How long a commit may be deferred, so that several batches share its sync. Only what outlives the process waits for a commit.
 /// The value is that of Kafka; 50 ms cost the relay 5 to 10 % more.
@@ -17,6 +17,8 @@ pub(super) struct EmbeddedPublisher {
     name: Arc<str>,
     epoch: u64,
     position: Option<u64>,
+    /// Stored with the next commit.
+    note: Arc<str>,
     /// Batches that readers see and that are not in the file yet.
     open: Option<Open>,
     /// Set when a commit failed. The next commit will write its records, so this publisher must not publish them again.
@@ -34,8 +36,12 @@ struct Open {
 impl EmbeddedPublisher {
     pub(super) fn open(shared: Arc<Shared>, name: &str) -> Result<EmbeddedPublisher, LogError> {
         let name = Arc::from(name);
-        let (epoch, position) = shared.open_publisher(&name)?;
-        Ok(EmbeddedPublisher { shared, name, epoch, position, open: None, spent: false })
+        let (epoch, committed) = shared.open_publisher(&name)?;
+        let (position, note) = match committed {
+            Some(Committed { position, note }) => (Some(position), note),
+            None => (None, String::new()),
+        };
+        Ok(EmbeddedPublisher { shared, name, epoch, position, note: Arc::from(note), open: None, spent: false })
     }
 
     fn check_usable(&self) -> Result<(), LogError> {
@@ -48,9 +54,17 @@ impl Publisher for EmbeddedPublisher {
         self.position
     }
 
+    fn note(&self) -> &str {
+        &self.note
+    }
+
+    fn set_note(&mut self, note: String) {
+        self.note = Arc::from(note);
+    }
+
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         self.check_usable()?;
-        let batch = self.shared.append(&self.name, self.epoch, records, position)?;
+        let batch = self.shared.append(&self.name, self.epoch, records, (position, &self.note))?;
         let since = self.open.as_ref().map_or_else(Instant::now, |open| open.since);
         self.open = Some(Open { since, batch, position });
         match self.commit_due() {

@@ -11,7 +11,7 @@ use super::maintenance::Work;
 use super::state::State;
 use super::storage::{Database, LogFile, PAGE_BYTES};
 use super::writer::Writer;
-use crate::{LogError, Positions, Record, position_out_of_range};
+use crate::{Committed, LogError, Positions, Record, position_out_of_range};
 
 /// Kafka's default for one message: what this log accepts, Kafka accepts too.
 const MAX_RECORD_BYTES: usize = 1_000_000;
@@ -61,9 +61,14 @@ impl Shared {
         Database::connect(&self.file, self.state.lock().partition_count())
     }
 
-    /// Starts a new epoch of the publisher `name`. Returns the epoch and the position of the earlier publishers. First commits
+    /// What the publishers called `name` have committed.
+    pub(super) fn committed(&self, name: &str) -> Option<Committed> {
+        self.state.lock().publishers.get(name).and_then(|publisher| publisher.committed.clone())
+    }
+
+    /// Starts a new epoch of the publisher `name`. Returns the epoch and what the earlier publishers committed. First commits
     /// what they have made visible, so that the position covers every record that readers have seen.
-    pub(super) fn open_publisher(&self, name: &Arc<str>) -> Result<(u64, Option<u64>), LogError> {
+    pub(super) fn open_publisher(&self, name: &Arc<str>) -> Result<(u64, Option<Committed>), LogError> {
         let (epoch, last_batch) = {
             let mut state = self.state.lock();
             let publisher = state.publishers.entry(Arc::clone(name)).or_default();
@@ -71,8 +76,7 @@ impl Shared {
             (publisher.epoch, state.last_batch())
         };
         self.flush(last_batch)?;
-        let position = self.state.lock().publishers.get(name).and_then(|publisher| publisher.position);
-        Ok((epoch, position))
+        Ok((epoch, self.committed(name)))
     }
 
     /// Makes `records` visible. Returns the number of their batch, for [`flush`](Shared::flush). Refuses an epoch that is not the
@@ -82,7 +86,7 @@ impl Shared {
         name: &Arc<str>,
         epoch: u64,
         records: &[Record],
-        position: u64,
+        (position, note): (u64, &Arc<str>),
     ) -> Result<u64, LogError> {
         if let Some(bytes) = records.iter().map(Record::bytes).find(|bytes| *bytes > MAX_RECORD_BYTES) {
             return Err(LogError::Refused(format!(
@@ -97,7 +101,7 @@ impl Shared {
             if state.publishers.get(name).is_none_or(|publisher| publisher.epoch != epoch) {
                 return Err(LogError::Fenced(format!("{name} was opened again")));
             }
-            state.append(name, records, position)
+            state.append(name, records, (position, note))
         };
         self.appended.notify_all();
         Ok(number)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::chunk::{ChunkBuilder, Piece};
 use super::compaction::Dirty;
 use super::storage::Contents;
-use crate::{Positions, Record, partition_of_key};
+use crate::{Committed, Positions, Record, partition_of_key};
 
 /// The most durable records in a tail. A reader that is behind the tail reads from the file.
 const TAIL_MAX_RECORDS: u64 = 4_096;
@@ -24,6 +24,7 @@ pub(super) struct Batch {
     number: u64,
     pub(super) publisher: Arc<str>,
     pub(super) position: u64,
+    pub(super) note: Arc<str>,
     /// Each partition's records in order.
     pub(super) pieces: Vec<Arc<Piece>>,
 }
@@ -88,8 +89,8 @@ impl Partition {
 pub(super) struct PublisherState {
     /// The epoch of the publisher that was opened last: no other may publish.
     pub(super) epoch: u64,
-    /// The durable position.
-    pub(super) position: Option<u64>,
+    /// What is durable of the publishers' positions and notes.
+    pub(super) committed: Option<Committed>,
 }
 
 /// A group of readers.
@@ -138,7 +139,7 @@ impl State {
         let publishers = contents
             .publishers
             .into_iter()
-            .map(|(name, position)| (Arc::from(name), PublisherState { epoch: 0, position: Some(position) }));
+            .map(|(name, committed)| (Arc::from(name), PublisherState { epoch: 0, committed: Some(committed) }));
         let mut groups: HashMap<String, Group> = HashMap::new();
         for (group, partition, next_offset) in contents.groups {
             groups.entry(group).or_default().committed.insert(partition, next_offset);
@@ -160,7 +161,12 @@ impl State {
     }
 
     /// Makes the records visible at the ends of their partitions. Returns the number of the batch.
-    pub(super) fn append(&mut self, publisher: &Arc<str>, records: &[Record], position: u64) -> u64 {
+    pub(super) fn append(
+        &mut self,
+        publisher: &Arc<str>,
+        records: &[Record],
+        (position, note): (u64, &Arc<str>),
+    ) -> u64 {
         let count = self.partition_count();
         let mut pieces = Vec::with_capacity(self.partitions.len());
         for record in records {
@@ -182,8 +188,8 @@ impl State {
             pieces.extend(partition.make_visible(number));
         }
         self.last_batch += 1;
-        let (number, publisher) = (self.last_batch, Arc::clone(publisher));
-        self.pending.push_back(Arc::new(Batch { number, publisher, position, pieces }));
+        let (number, publisher, note) = (self.last_batch, Arc::clone(publisher), Arc::clone(note));
+        self.pending.push_back(Arc::new(Batch { number, publisher, position, note, pieces }));
         number
     }
 
@@ -200,7 +206,8 @@ impl State {
         let ends: Vec<_> = self.partitions.iter().map(|partition| partition.durable_end).collect();
         for batch in self.pending.drain(..count) {
             self.last_durable_batch = batch.number;
-            self.publishers.entry(Arc::clone(&batch.publisher)).or_default().position = Some(batch.position);
+            let committed = Committed { position: batch.position, note: batch.note.to_string() };
+            self.publishers.entry(Arc::clone(&batch.publisher)).or_default().committed = Some(committed);
             for piece in &batch.pieces {
                 let partition = &mut self.partitions[piece.partition as usize];
                 partition.durable_end = piece.last + 1;

@@ -12,8 +12,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
 use sqlite_file::{DatabaseFile, FailStop};
 
 use super::chunk::Chunk;
-use crate::LogError;
 use crate::record::RecordRef;
+use crate::{Committed, LogError};
 
 /// The version of the tables, kept as SQLite's `user_version`.
 const LAYOUT: i64 = 1;
@@ -74,8 +74,8 @@ impl LogFile {
 /// What the file contains besides records.
 pub(super) struct Contents {
     pub(super) partitions: Vec<StoredPartition>,
-    /// The publishers' positions by name.
-    pub(super) publishers: Vec<(String, u64)>,
+    /// What publishers committed, by name.
+    pub(super) publishers: Vec<(String, Committed)>,
     /// The groups' positions: group, partition, next offset.
     pub(super) groups: Vec<(String, u32, u64)>,
 }
@@ -220,7 +220,8 @@ fn check_layout(connection: &Connection) -> Result<bool, Failure> {
 fn create_tables(connection: &mut Connection, partition_count: u32) -> Result<(), Failure> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(
-        "CREATE TABLE publisher_positions (name TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+        "CREATE TABLE publishers (name TEXT PRIMARY KEY, position INTEGER NOT NULL, note TEXT NOT NULL) STRICT,
+             WITHOUT ROWID;
          CREATE TABLE group_positions (group_name TEXT, partition INTEGER, next_offset INTEGER NOT NULL,
              PRIMARY KEY (group_name, partition)) STRICT, WITHOUT ROWID;
          CREATE TABLE partitions (partition INTEGER PRIMARY KEY, clean_end INTEGER NOT NULL,
@@ -252,8 +253,8 @@ fn load(connection: &Connection) -> rusqlite::Result<Contents> {
         })?
         .collect::<rusqlite::Result<_>>()?;
     let publishers = connection
-        .prepare("SELECT name, position FROM publisher_positions")?
-        .query_map([], |row| Ok((row.get(0)?, unsigned(row, 1)?)))?
+        .prepare("SELECT name, position, note FROM publishers")?
+        .query_map([], |row| Ok((row.get(0)?, Committed { position: unsigned(row, 1)?, note: row.get(2)? })))?
         .collect::<rusqlite::Result<_>>()?;
     let groups = connection
         .prepare("SELECT group_name, partition, next_offset FROM group_positions")?

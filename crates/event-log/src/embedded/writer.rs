@@ -32,16 +32,18 @@ impl Writer {
 
     /// Commits the batches and their publishers' positions in one synced transaction.
     pub(super) fn append(&mut self, batches: &[Arc<Batch>]) -> Result<(), LogError> {
-        // The last position of each publisher.
-        let positions: BTreeMap<_, _> = batches.iter().map(|batch| (&batch.publisher, batch.position)).collect();
+        // The last batch of each publisher.
+        let last: BTreeMap<_, _> = batches.iter().map(|batch| (&batch.publisher, batch)).collect();
         let Writer { synced, chunk, .. } = self;
         synced.run(|connection| {
             let transaction = connection.transaction()?;
             append_records(&transaction, batches, chunk)?;
-            for (publisher, position) in positions {
-                transaction
-                    .prepare_cached("INSERT OR REPLACE INTO publisher_positions VALUES (?1, ?2)")?
-                    .execute((&**publisher, signed(position)))?;
+            for (publisher, batch) in last {
+                transaction.prepare_cached("INSERT OR REPLACE INTO publishers VALUES (?1, ?2, ?3)")?.execute((
+                    &**publisher,
+                    signed(batch.position),
+                    &*batch.note,
+                ))?;
             }
             Ok(transaction.commit()?)
         })

@@ -1,6 +1,6 @@
 //! A publisher's position, stored in Kafka as the committed offset of a consumer group called like the publisher, on the topic's
 //! partition 0. It is committed in the transaction of its records, so the two are atomic. No consumer is ever in the group. The
-//! offset's metadata has the sums of the partitions' ends and starts.
+//! offset's metadata has the sums of the partitions' ends and starts, and the publisher's note.
 //!
 //! KAFKA-20734: brokers of Kafka 4 that were all away at once may lose the end of a transaction that they answered as committed. Its
 //! offset then stays pending, and a read of committed offsets waits for ever. [`end_transactions`] repairs that.
@@ -37,6 +37,15 @@ pub(super) struct StoredPosition {
     pub(super) ends: i64,
     /// The sum of the partitions' starts when the log last had the state of every account; `None` if it was not stored.
     pub(super) starts: Option<i64>,
+    /// The publisher's note.
+    pub(super) note: String,
+}
+
+impl StoredPosition {
+    /// Whether a topic whose partitions end at `ends`, in sum, still has the records of this position. A recreated topic is shorter.
+    pub(super) fn is_valid(&self, ends: i64) -> bool {
+        ends >= self.ends.max(1)
+    }
 }
 
 /// What the brokers store of a publisher.
@@ -46,20 +55,33 @@ pub(super) struct Stored {
     pub(super) is_marked: bool,
 }
 
+/// The name of the consumer group, and the prefix of the transactional ids, of the publishers called `name`. Transactional ids belong to
+/// the whole cluster, so the name has the topic.
+pub(super) fn group_name(settings: &KafkaSettings, name: &str) -> String {
+    format!("{name}-{}", settings.topic)
+}
+
+/// A consumer that reads what the publishers of `group` stored. It never joins the group.
+pub(super) fn consumer(
+    settings: &KafkaSettings,
+    group: &str,
+    isolation: &str,
+) -> Result<BaseConsumer<Events>, LogError> {
+    let fixed = [("group.id", group), ("isolation.level", isolation), ("enable.auto.commit", "false")];
+    create(settings, "publisher's position", &[], &fixed)
+}
+
 /// Reads what is stored, and returns the group for storing it again. `producers` are those of the publisher that is opened, on a topic
 /// with `partitions`; they have fenced all earlier ones.
 ///
 /// The offsets are read "committed": the read waits for a transaction that is being ended.
 pub(super) fn fetch(
     settings: &KafkaSettings,
-    name: &str,
+    group: &str,
     (producers, partitions): (&[BaseProducer<Events>], u32),
     deadline: Instant,
 ) -> Result<(ConsumerGroupMetadata, Stored), LogError> {
-    let consumer = |isolation| -> Result<BaseConsumer<Events>, LogError> {
-        let fixed = [("group.id", name), ("isolation.level", isolation), ("enable.auto.commit", "false")];
-        create(settings, "publisher's position", &[], &fixed)
-    };
+    let consumer = |isolation| consumer(settings, group, isolation);
     let committed = consumer("read_committed")?;
     let group = committed
         .group_metadata()
@@ -87,7 +109,8 @@ pub(super) fn fetch(
     Ok((group, stored))
 }
 
-fn read(consumer: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<Stored, LogError> {
+/// Reads what is stored. A `consumer` that reads committed waits for a transaction that is being ended.
+pub(super) fn read(consumer: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Result<Stored, LogError> {
     loop {
         let mut asked = TopicPartitionList::new();
         asked.add_partition(topic, PARTITION);
@@ -98,11 +121,13 @@ fn read(consumer: &BaseConsumer<Events>, topic: &str, deadline: Instant) -> Resu
                 match (element.partition(), element.offset()) {
                     (PARTITION, offset) => {
                         element.error()?;
-                        let mut sums = element.metadata().split(' ').map(|sum| sum.parse().ok());
-                        let (ends, starts) = (sums.next().flatten().unwrap_or(0), sums.next().flatten());
+                        let mut metadata = element.metadata().splitn(3, ' ');
+                        let mut sum = || metadata.next()?.parse().ok();
+                        let (ends, starts) = (sum().unwrap_or(0), sum());
+                        let note = metadata.next().unwrap_or_default().to_owned();
                         if let Offset::Offset(offset) = offset {
                             let value = u64::try_from(offset).ok();
-                            stored.position = value.map(|value| StoredPosition { value, ends, starts });
+                            stored.position = value.map(|value| StoredPosition { value, ends, starts, note });
                         }
                     }
                     (_, Offset::Offset(_)) => {
@@ -144,16 +169,16 @@ fn end_transactions(
     Ok(())
 }
 
-/// The offsets that a transaction commits to store `position` with the sums of the partitions' ends and starts, and to remove the mark
-/// if `is_marked`.
+/// The offsets that a transaction commits to store `position` with the sums of the partitions' ends and starts and with `note`, and to
+/// remove the mark if `is_marked`.
 pub(super) fn offsets(
     topic: &str,
-    position: i64,
+    (position, note): (i64, &str),
     (ends, starts): (i64, i64),
     is_marked: bool,
 ) -> Result<TopicPartitionList, KafkaError> {
     let mut offsets = TopicPartitionList::new();
-    add_offset(&mut offsets, topic, PARTITION, position, &format!("{ends} {starts}"))?;
+    add_offset(&mut offsets, topic, PARTITION, position, &format!("{ends} {starts} {note}"))?;
     if is_marked {
         add_offset(&mut offsets, topic, MARKED_PARTITION, 0, "")?;
     }

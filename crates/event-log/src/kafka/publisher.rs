@@ -66,6 +66,8 @@ pub(super) struct KafkaPublisher {
     /// The batch size of the producers.
     batch_bytes: u64,
     position: Option<u64>,
+    /// Stored with the next commit.
+    note: String,
     /// When this publisher last committed the position.
     committed_at: Option<Instant>,
     /// The sum of the partitions' start offsets when the log last had the state of every account.
@@ -110,17 +112,17 @@ impl KafkaPublisher {
         let deadline = Instant::now() + OPEN_TIMEOUT;
         let partitions = partition_count(&client, &settings.topic, deadline)?;
         let batch_bytes = state.batch_bytes();
-        let producers = producers::open(settings, name, batch_bytes, deadline)?;
-        let (group, stored) = position::fetch(settings, name, (&producers, partitions), deadline)?;
+        let name = position::group_name(settings, name);
+        let producers = producers::open(settings, &name, batch_bytes, deadline)?;
+        let (group, stored) = position::fetch(settings, &name, (&producers, partitions), deadline)?;
         let mut starts = 0;
         for partition in 0..partitions {
             let (start, end) = watermarks(&client, &settings.topic, partition, deadline)?;
             starts += start as i64;
             producers.iter().for_each(|producer| producer.context().set_end(partition as i32, end as i64));
         }
-        // The position is void if the topic is shorter than it was when the position was stored.
-        let ends = producers::known_ends(&producers).values().sum::<i64>();
-        let position = stored.position.filter(|position| ends >= position.ends.max(1));
+        let ends = producers::known_ends(&producers).values().sum();
+        let position = stored.position.filter(|position| position.is_valid(ends));
         let known_starts = position.as_ref().and_then(|position| position.starts).unwrap_or(starts);
         let is_cut = starts > known_starts && state.is_compacted();
         Ok(KafkaPublisher {
@@ -131,7 +133,8 @@ impl KafkaPublisher {
             group,
             state,
             batch_bytes,
-            position: position.map(|position| position.value),
+            position: position.as_ref().map(|position| position.value),
+            note: position.map(|position| position.note).unwrap_or_default(),
             committed_at: None,
             starts: if is_cut { starts } else { known_starts },
             is_cut,
@@ -198,7 +201,7 @@ impl KafkaPublisher {
         let (producer, deadline) = (self.producer(), Instant::now() + PUBLISH_TIMEOUT);
         self.await_deliveries(deadline)?;
         let offset = i64::try_from(open.position).map_err(|_| position_out_of_range(open.position))?;
-        position::offsets(&self.topic, offset, (open.ends_before, self.starts), self.is_marked)
+        position::offsets(&self.topic, (offset, &self.note), (open.ends_before, self.starts), self.is_marked)
             .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .map_err(|error| publish_error(producer, "adding the position", &error))?;
         producer
@@ -272,7 +275,7 @@ impl KafkaPublisher {
         let (producer, deadline) = (self.producer(), Instant::now() + ABORT_TIMEOUT);
         let reset = producer
             .begin_transaction()
-            .and_then(|()| position::offsets(&self.topic, 0, (0, 0), false))
+            .and_then(|()| position::offsets(&self.topic, (0, ""), (0, 0), false))
             .and_then(|offsets| producer.send_offsets_to_transaction(&offsets, &self.group, time_left(deadline)))
             .and_then(|()| producer.commit_transaction(time_left(deadline)));
         if let Err(error) = reset {
@@ -341,6 +344,14 @@ impl KafkaPublisher {
 impl Publisher for KafkaPublisher {
     fn position(&self) -> Option<u64> {
         self.position
+    }
+
+    fn note(&self) -> &str {
+        &self.note
+    }
+
+    fn set_note(&mut self, note: String) {
+        self.note = note;
     }
 
     fn may_lose_records(&self) -> bool {

@@ -69,6 +69,9 @@ pub enum AccountError {
         /// The account's version.
         version: Version,
     },
+    /// The database takes no writes: the event log knows more than it, or belongs to another one.
+    #[error("this account database is superseded and takes no writes; /readyz says why")]
+    Superseded,
     /// The database failed or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -98,6 +101,7 @@ impl From<AccountError> for ApiError {
             AccountError::AlreadyDeleted => ApiError::conflict("account_already_deleted", text),
             AccountError::VersionMismatch { .. } => ApiError::precondition_failed("version_mismatch", text),
             AccountError::VersionMatch { .. } => ApiError::precondition_failed("precondition_failed", text),
+            AccountError::Superseded => ApiError::unavailable("database_superseded", text, 1),
             AccountError::Store(StoreError::Rejected(_)) => {
                 let text = "the database does not accept this request; the logs tell more";
                 ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_rejected", text)

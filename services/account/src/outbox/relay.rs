@@ -11,9 +11,11 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use account_events::{Owner, PUBLISHER};
 use event_log::{EventLog, LogError, Publisher};
 use parking_lot::Mutex;
 
+use crate::lineage::{Lineage, Reason, Standing, Superseded, new_session};
 use crate::outbox::{NO_END, Outbox, OutboxWait, RelayError, ResyncRequest};
 
 /// The approximate number of events in a batch: the events of one transaction stay together. An event takes about 1 KiB.
@@ -33,6 +35,9 @@ const STANDBY_POLL: Duration = Duration::from_millis(250);
 /// instances would take the lease from each other. The bound lets another instance try.
 const OPENING_TIME: Duration = Duration::from_secs(5);
 
+/// How long the log may take to return what publishers have committed.
+const COMMITTED_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The back-off after the first failure. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
@@ -43,8 +48,8 @@ pub(crate) struct Relay {
     pub(crate) outbox: Box<dyn Outbox>,
     pub(crate) signal: OutboxWait,
     pub(crate) log: Arc<dyn EventLog>,
-    /// The publisher's name in the log, unique for each database.
-    pub(crate) publisher_name: String,
+    /// Set while the log belongs to another database, or knows more than this one.
+    pub(crate) superseded: Superseded,
     pub(crate) status: Arc<RelayStatus>,
     /// Set when the writer has ended, so that the outbox gets no more events.
     pub(crate) stopping: Arc<AtomicBool>,
@@ -54,6 +59,8 @@ pub(crate) struct Relay {
     pub(crate) backlog: Option<u64>,
     /// Set once the log has every event up to [`backlog`](Relay::backlog).
     pub(crate) backlog_published: Arc<AtomicBool>,
+    /// Why the database is superseded, if the log last said so.
+    pub(crate) superseded_by: Option<Reason>,
 }
 
 /// Why publishing ended without a failure.
@@ -61,7 +68,25 @@ enum Ended {
     /// The service stops and the outbox is empty.
     Stopping,
     /// Another instance holds the lease.
+    LeaseLost,
+    /// The log belongs to another database, or knows more than this one.
     Superseded,
+}
+
+/// An open publisher, and the owner record that its commits store.
+struct OpenPublisher {
+    log: Box<dyn Publisher>,
+    owner: Owner,
+}
+
+impl OpenPublisher {
+    /// Stores `owner` with the next commit.
+    fn set_owner(&mut self, owner: Owner) {
+        if self.owner != owner {
+            self.log.set_note(owner.to_note());
+            self.owner = owner;
+        }
+    }
 }
 
 impl Relay {
@@ -85,7 +110,9 @@ impl Relay {
     }
 
     fn publish_until_failure(&mut self, pause: &mut Duration) -> Result<(), RelayError> {
-        self.check_backlog()?;
+        if self.backlog.is_none() {
+            self.backlog = Some(self.outbox.last()?);
+        }
         self.log.prepare()?;
         loop {
             // Read before the outbox, so that the last commits of the writer are seen.
@@ -93,7 +120,12 @@ impl Relay {
             if self.outbox.may_publish()? {
                 match self.publish_while_permitted(pause) {
                     Ok(Ended::Stopping) => return Ok(()),
-                    Ok(Ended::Superseded) => tracing::info!("another instance publishes now"),
+                    Ok(Ended::LeaseLost) => tracing::info!("another instance publishes now"),
+                    Ok(Ended::Superseded) if stopping => return Ok(()),
+                    Ok(Ended::Superseded) => {
+                        thread::park_timeout(LONGEST_PAUSE);
+                        continue;
+                    }
                     // The other instance has fenced this one. With the lease here, being fenced is an error.
                     Err(RelayError::Log(LogError::Fenced(_))) if !self.outbox.may_publish()? => {
                         tracing::info!("another instance publishes now");
@@ -103,6 +135,7 @@ impl Relay {
             }
             // The other instance publishes what this one commits.
             self.check_backlog()?;
+            self.superseded.set(self.outbox.superseded()?.as_deref());
             self.status.succeeded();
             *pause = FIRST_PAUSE;
             if stopping {
@@ -115,37 +148,96 @@ impl Relay {
 
     fn publish_while_permitted(&mut self, pause: &mut Duration) -> Result<Ended, RelayError> {
         self.appended = 0;
-        let mut publisher = self.open_publisher()?;
-        let position = publisher.position().unwrap_or(0);
-        // The topic was re-created, restored to an older copy, or replaced.
-        let lacks_events = position < self.outbox.removed()?;
-        if lacks_events || publisher.may_lose_records() {
-            let lacks = if lacks_events { "lacks" } else { "may lack" };
-            tracing::warn!(
-                "the event log {lacks} events that were published: it will be told the state of every account"
-            );
-            self.outbox.request_resync()?;
-        }
+        let Some(mut publisher) = self.open_session()? else { return Ok(Ended::Superseded) };
+        let position = publisher.log.position().unwrap_or(0);
         self.outbox.remove_published(position)?;
-        let outcome = self.publish_behind(position, publisher.as_mut(), pause);
-        if outcome.is_err() && publisher.commit().is_ok() {
+        let outcome = self.publish_behind(position, &mut publisher, pause);
+        if outcome.is_err() && publisher.log.commit().is_ok() {
             // These batches were committed before the log went away.
-            self.record_committed(publisher.as_ref());
-            self.outbox.remove_published(publisher.position().unwrap_or(0))?;
+            self.record_committed(publisher.log.as_ref());
+            self.outbox.remove_published(publisher.log.position().unwrap_or(0))?;
         }
         outcome
     }
 
+    /// Opens a publisher in a new session, which the log confirms, if the database is the one whose events the log has. Returns `None`
+    /// if the database is superseded.
+    fn open_session(&mut self) -> Result<Option<OpenPublisher>, RelayError> {
+        // Compared before anyone is fenced: a database that does not belong to the topic must not stop the one that does.
+        let committed = self.log.committed(PUBLISHER, COMMITTED_TIMEOUT)?;
+        let (position, note) = committed.map_or((None, String::new()), |found| (Some(found.position), found.note));
+        if self.compare(Owner::from_note(&note).as_ref(), position)?.is_none() {
+            return Ok(None);
+        }
+        let session = new_session();
+        self.outbox.add_session(&session)?;
+        let log = self.open_publisher()?;
+        // Compared again, now that nobody else can publish.
+        let previous = Owner::from_note(log.note());
+        let Some((lineage, standing)) = self.compare(previous.as_ref(), log.position())? else { return Ok(None) };
+        let lacks_events = standing == Standing::LogLacksEvents;
+        let (resync, was_open) = previous.map_or((0, false), |owner| (owner.resync, owner.is_resync_open));
+        if lacks_events || log.may_lose_records() {
+            let lacks = if lacks_events { "lacks" } else { "may lack" };
+            tracing::warn!("the event log {lacks} events that were published, publishing the state of every account");
+        }
+        let is_resync_open = lacks_events || log.may_lose_records() || was_open;
+        if is_resync_open {
+            self.outbox.request_resync()?;
+        }
+        let owner = Owner {
+            database_id: lineage.database_id,
+            session,
+            account_sequence_high: self.outbox.account_sequence_high(),
+            number_key: lineage.number_key,
+            resync,
+            is_resync_open,
+        };
+        let position = log.position().unwrap_or(0);
+        let mut publisher = OpenPublisher { log, owner };
+        publisher.log.set_note(publisher.owner.to_note());
+        publisher.log.publish(&[], position)?;
+        self.outbox.session_confirmed()?;
+        Ok(Some(publisher))
+    }
+
+    /// Compares the database with the log. Returns `None` if the database is superseded, and closes it for writes.
+    fn compare(
+        &mut self,
+        owner: Option<&Owner>,
+        position: Option<u64>,
+    ) -> Result<Option<(Lineage, Standing)>, RelayError> {
+        let lineage = self.outbox.lineage(owner.map(|owner| owner.session.as_str()))?;
+        let standing = lineage.compare(owner, position);
+        let Standing::Superseded(reason) = standing else {
+            if self.superseded.set(None) {
+                tracing::info!("this account database takes writes again");
+                self.outbox.set_superseded(None)?;
+            }
+            self.superseded_by = None;
+            return Ok(Some((lineage, standing)));
+        };
+        if self.superseded_by.as_ref() != Some(&reason) {
+            let stranded = self.outbox.waiting()?;
+            let text = format!("{reason}; acknowledged events that are in this database only: {stranded}");
+            tracing::error!(reason = text, "this account database is superseded and takes no writes");
+            self.superseded.set(Some(&text));
+            self.outbox.set_superseded(Some(&text))?;
+            self.superseded_by = Some(reason);
+        }
+        Ok(None)
+    }
+
     /// Opens a publisher, which fences the one before it, and renews the lease meanwhile.
     fn open_publisher(&mut self) -> Result<Box<dyn Publisher>, RelayError> {
-        let Relay { log, publisher_name, outbox, .. } = self;
+        let Relay { log, outbox, .. } = self;
         let began = Instant::now();
         thread::scope(|scope| {
             // The channel closes when the thread ends. An unpark just before this thread parks elsewhere would be lost.
             let (open, closed) = sync_channel::<()>(0);
             let opening = thread::Builder::new().name("account-relay-open".to_owned()).spawn_scoped(scope, move || {
                 let _open = open;
-                log.publisher(publisher_name)
+                log.publisher(PUBLISHER)
             });
             let opening =
                 opening.map_err(|error| LogError::Unavailable(format!("no thread for a publisher: {error}")))?;
@@ -161,21 +253,21 @@ impl Relay {
     fn publish_behind(
         &mut self,
         mut position: u64,
-        publisher: &mut dyn Publisher,
+        publisher: &mut OpenPublisher,
         pause: &mut Duration,
     ) -> Result<Ended, RelayError> {
         let mut is_refreshed = false;
         loop {
             let stopping = self.stopping();
             if !self.outbox.may_publish()? {
-                return Ok(Ended::Superseded);
+                return Ok(Ended::LeaseLost);
             }
             if !stopping && let Some(request) = self.outbox.resync_requested()? {
                 position = self.resync(publisher, position, request)?;
                 continue;
             }
             if self.backlog_is_open() && self.backlog <= Some(position) {
-                publisher.commit()?;
+                publisher.log.commit()?;
                 self.outbox.remove_published(position)?;
                 self.backlog_published.store(true, Ordering::Release);
             }
@@ -184,12 +276,12 @@ impl Relay {
                     position = reached;
                     // A full batch means that more events wait.
                     if count < MAX_BATCH && !stopping {
-                        thread::park_timeout(publisher.gathering_time(count));
+                        thread::park_timeout(publisher.log.gathering_time(count));
                     }
                 }
-                None => match publisher.commit_due() {
+                None => match publisher.log.commit_due() {
                     Some(due) if due.is_zero() || stopping => {
-                        publisher.commit()?;
+                        publisher.log.commit()?;
                         self.outbox.remove_published(position)?;
                     }
                     Some(due) => self.signal.wait(due),
@@ -204,11 +296,11 @@ impl Relay {
                     }
                 },
             }
-            if self.record_committed(publisher) {
+            if self.record_committed(publisher.log.as_ref()) {
                 *pause = FIRST_PAUSE;
                 // Also under load, between two transactions.
                 if !stopping {
-                    publisher.check()?;
+                    publisher.log.check()?;
                 }
             }
         }
@@ -220,11 +312,12 @@ impl Relay {
     /// account's version goes back (A3), wherever the resync is interrupted. An interrupted request stays open and starts again.
     fn resync(
         &mut self,
-        publisher: &mut dyn Publisher,
+        publisher: &mut OpenPublisher,
         mut position: u64,
         request: ResyncRequest,
     ) -> Result<u64, RelayError> {
         tracing::info!("publishing the state of every account");
+        publisher.set_owner(Owner { resync: request.0, is_resync_open: true, ..publisher.owner.clone() });
         let (mut accounts, mut last_account) = (0, 0);
         loop {
             let page = self.outbox.accounts_after(last_account, MAX_PAGE)?;
@@ -235,7 +328,7 @@ impl Relay {
                 if self.stopping() || !self.outbox.may_publish()? {
                     tracing::info!(
                         accounts,
-                        "publishing the state of every account was cut short, and will begin anew"
+                        "publishing the state of every account was interrupted, and starts again later"
                     );
                     return Ok(position);
                 }
@@ -243,13 +336,14 @@ impl Relay {
                 position = reached;
             }
             position = position.max(page.head);
-            publisher.append(&page.records, position)?;
-            self.record_committed(publisher);
+            publisher.log.append(&page.records, position)?;
+            self.record_committed(publisher.log.as_ref());
             accounts += page.records.len();
             last_account = page.last;
         }
-        publisher.commit()?;
-        self.record_committed(publisher);
+        publisher.set_owner(Owner { is_resync_open: false, ..publisher.owner.clone() });
+        publisher.log.publish(&[], position)?;
+        self.record_committed(publisher.log.as_ref());
         self.outbox.remove_published(position)?;
         self.outbox.resync_done(request)?;
         tracing::info!(accounts, "published the state of every account");
@@ -264,11 +358,7 @@ impl Relay {
     /// Checks whether the backlog needs no publishing: the outbox was empty, or another instance published it.
     fn check_backlog(&mut self) -> Result<(), RelayError> {
         if self.backlog_is_open() {
-            let backlog = match self.backlog {
-                Some(backlog) => backlog,
-                None => *self.backlog.insert(self.outbox.last()?),
-            };
-            if self.outbox.removed()? >= backlog {
+            if Some(self.outbox.removed()?) >= self.backlog {
                 self.backlog_published.store(true, Ordering::Release);
             }
         }
@@ -279,19 +369,23 @@ impl Relay {
     /// has no more.
     fn publish_next(
         &mut self,
-        publisher: &mut dyn Publisher,
+        publisher: &mut OpenPublisher,
         position: u64,
         up_to: u64,
     ) -> Result<Option<(usize, u64)>, RelayError> {
+        let account_sequence_high = self.outbox.account_sequence_high();
         let (records, reached) = self.outbox.read(position, up_to, MAX_BATCH)?;
         if records.is_empty() {
             return Ok(None);
         }
-        publisher.append(records, reached)?;
+        if account_sequence_high != publisher.owner.account_sequence_high {
+            publisher.set_owner(Owner { account_sequence_high, ..publisher.owner.clone() });
+        }
+        publisher.log.append(records, reached)?;
         let count = records.len();
         self.appended += count;
         // Events that the log has committed leave the outbox now, the others after their commit.
-        self.outbox.remove_published(publisher.position().unwrap_or(0))?;
+        self.outbox.remove_published(publisher.log.position().unwrap_or(0))?;
         Ok(Some((count, reached)))
     }
 

@@ -1,5 +1,6 @@
 //! The account database in PostgreSQL, shared by the instances of the service.
 
+mod commit_history;
 mod handover;
 pub(crate) mod outbox;
 mod states;
@@ -11,15 +12,18 @@ use group_commit::{GroupCommit, StoreError};
 use http_server::Page;
 use jiff::Timestamp;
 use numbering::Numbering;
-use postgres::{OpenError, Parameter, Postgres, PostgresSchema};
+use postgres::{OpenError, Parameter, Postgres, PostgresSchema, SYNCED};
+use sqlite_file::FailStop;
 use tokio_postgres::Row;
 
+use self::commit_history::CommitHistory;
 use self::handover::Handover;
 use self::writer::Writer;
 use super::{Opened, PageRequest, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;
 use crate::decide::OutboxEvent;
+use crate::lineage::{Inheritance, Predecessor, Superseded};
 use crate::outbox::OutboxSignal;
 
 pub(crate) const SCHEMA: PostgresSchema =
@@ -29,32 +33,91 @@ pub(crate) const SCHEMA: PostgresSchema =
 const COLUMNS: &str =
     "sequence, id, beholder_name, country_code, status, version, event_version, created_at, updated_at";
 
-pub(super) async fn open(url: &str, clock: Clock, signal: OutboxSignal) -> Result<Opened, OpenError> {
+pub(super) async fn open(
+    url: &str,
+    clock: Clock,
+    signal: OutboxSignal,
+    predecessor: &Predecessor<'_>,
+) -> Result<Opened, OpenError> {
     let database = Postgres::open(url, &SCHEMA).await?;
-    let row = database
-        .read(async |client| client.query_one("SELECT database_id, number_key FROM account.ledger", &[]).await)
-        .await
-        .map_err(|error| OpenError(error.to_string()))?;
-    let key = <[u8; 16]>::try_from(row.get::<_, &[u8]>(1))
+    let (key, superseded) =
+        begin_lineage(&database, predecessor).await.map_err(|error| OpenError(error.to_string()))?;
+    let key = <[u8; 16]>::try_from(key)
         .map_err(|_| OpenError("the number key in the database has not 16 bytes".to_owned()))?;
     let numbering = AccountNumbering(Numbering::decimal(key));
     let handover = Handover::new(signal);
-    let writer = Writer::new(&database, numbering.clone(), clock, handover.clone());
+    let history = CommitHistory::default();
+    let fail_stop = history.fail_stop().clone();
+    let writer = Writer::new(&database, numbering.clone(), clock, handover.clone(), history);
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError(error.to_string()))?;
     let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), handover));
-    let reader = super::Reader::Postgres(Reader { database, numbering: numbering.clone() });
-    let store = Store { writer, reader, numbering };
-    Ok(Opened { store, writer_thread, outbox, database_id: row.get(0) })
+    let reader = super::Reader::Postgres(Reader { database, numbering: numbering.clone(), fail_stop });
+    let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded) };
+    Ok(Opened { store, writer_thread, outbox })
+}
+
+/// Anchors the outbox at its last event, unless an instance holds the lease: that instance then vouches for the database. An empty
+/// database takes over the topic of its predecessor, if the log names one. Returns the key of the numbers, and why the database takes
+/// no writes.
+async fn begin_lineage(
+    database: &Postgres,
+    predecessor: &Predecessor<'_>,
+) -> Result<(Vec<u8>, Option<String>), StoreError> {
+    let sql =
+        "SELECT NOT EXISTS (SELECT FROM account.accounts) AND NOT EXISTS (SELECT FROM account.publisher_sessions)";
+    let is_empty = database.read(async |client| Ok(client.query_one(sql, &[]).await?.get::<_, bool>(0))).await?;
+    if is_empty && let Some(inheritance) = predecessor() {
+        inherit(database, inheritance).await?;
+    }
+    let anchor = format!(
+        "UPDATE account.relay_lease
+         SET outbox_anchor = coalesce(outbox_anchor, (SELECT last_outbox_sequence FROM account.ledger))
+         WHERE expires_at < clock_timestamp() RETURNING {SYNCED}"
+    );
+    let lineage = "SELECT number_key, superseded FROM account.ledger, account.relay_lease";
+    database
+        .read(async |client| {
+            client.query_opt(&anchor, &[]).await?;
+            let row = client.query_one(lineage, &[]).await?;
+            Ok((row.get(0), row.get(1)))
+        })
+        .await
+}
+
+/// Gives an empty database the identity of its predecessor. Several instances may do so at once, with the same result.
+async fn inherit(database: &Postgres, inheritance: Inheritance) -> Result<(), StoreError> {
+    let Inheritance { owner, number_key, position, account_sequence_floor } = inheritance;
+    let (position, floor) = (position as i64, account_sequence_floor as i64);
+    let sql = format!(
+        "WITH empty AS (
+             UPDATE account.ledger SET database_id = $1, number_key = $2, last_outbox_sequence = $3,
+                 previous_outbox_sequence = $3
+             WHERE NOT EXISTS (SELECT FROM account.accounts) RETURNING 1
+         ), lease AS (
+             UPDATE account.relay_lease SET removed_outbox_sequence = $3, outbox_anchor = $3 FROM empty
+         ), session AS (
+             INSERT INTO account.publisher_sessions (session) SELECT $4 FROM empty ON CONFLICT DO NOTHING
+         )
+         SELECT setval('account.account_sequence', $5), {SYNCED} FROM empty"
+    );
+    let parameters: [Parameter<'_>; 5] =
+        [&owner.database_id, &number_key.as_slice(), &position, &owner.session, &floor];
+    database.read(async |client| client.query_opt(&sql, &parameters).await).await.map(drop)
 }
 
 #[derive(Clone)]
 pub(super) struct Reader {
     database: Postgres,
     numbering: AccountNumbering,
+    fail_stop: FailStop,
 }
 
 impl Reader {
+    pub(super) fn fail_stop(&self) -> &FailStop {
+        &self.fail_stop
+    }
+
     pub(super) fn database(&self) -> &Postgres {
         &self.database
     }

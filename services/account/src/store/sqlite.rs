@@ -24,6 +24,7 @@ use self::writer::Writer;
 use super::{Opened, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;
+use crate::lineage::{Inheritance, Predecessor, Superseded};
 use crate::outbox::OutboxSignal;
 use crate::outbox::recent_events::RecentEvents;
 
@@ -41,14 +42,22 @@ const COLUMNS: &str =
 const LAST_EVENT: &str =
     "SELECT max(removed_outbox_sequence, (SELECT coalesce(max(last_sequence), 0) FROM outbox)) FROM ledger";
 
-pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Opened, OpenError> {
+/// The greatest sequence of an account, or the greatest that must not be used.
+const LAST_ACCOUNT: &str =
+    "SELECT max(account_sequence_floor, (SELECT coalesce(max(sequence), 0) FROM accounts)) FROM ledger";
+
+pub(super) fn open(
+    path: &Path,
+    clock: Clock,
+    signal: OutboxSignal,
+    predecessor: &Predecessor,
+) -> Result<Opened, OpenError> {
     let file = SqliteFile::open(path, &SCHEMA)?;
     let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
     let published = PublishedPosition::default();
     let (connection, durability) = file.group_writer()?;
-    let (database_id, number_key) = connection
-        .query_row("SELECT database_id, number_key FROM ledger", [], |row| Ok((row.get(0)?, row.get(1)?)))
-        .map_err(|error| unusable(error.to_string()))?;
+    let (number_key, superseded) =
+        begin_lineage(&connection, predecessor).map_err(|error| unusable(error.to_string()))?;
     let numbering = AccountNumbering(Numbering::decimal(number_key));
     let recent = RecentEvents::default();
     let outbox = SqliteOutbox::new(
@@ -65,8 +74,29 @@ pub(super) fn open(path: &Path, clock: Clock, signal: OutboxSignal) -> Result<Op
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| unusable(error.to_string()))?;
     let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone(), reader_published));
-    let store = Store { writer, reader, numbering };
-    Ok(Opened { store, writer_thread, outbox: Box::new(outbox), database_id })
+    let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded) };
+    Ok(Opened { store, writer_thread, outbox: Box::new(outbox) })
+}
+
+/// Anchors the outbox at its last event. An empty database takes over the topic of its predecessor, if the log names one. Returns the
+/// key of the numbers, and why the database takes no writes.
+fn begin_lineage(connection: &Connection, predecessor: &Predecessor) -> rusqlite::Result<([u8; 16], Option<String>)> {
+    let sql = "SELECT NOT EXISTS (SELECT 1 FROM accounts) AND NOT EXISTS (SELECT 1 FROM publisher_sessions)";
+    if connection.query_row(sql, [], |row| row.get(0))?
+        && let Some(Inheritance { owner, number_key, position, account_sequence_floor }) = predecessor()
+    {
+        let transaction = connection.unchecked_transaction()?;
+        transaction.execute(
+            "UPDATE ledger SET database_id = ?1, number_key = ?2, account_sequence_floor = ?3, unused_sequences = ?3,
+                 removed_outbox_sequence = ?4",
+            params![owner.database_id, number_key, account_sequence_floor as i64, position as i64],
+        )?;
+        transaction.execute("INSERT INTO publisher_sessions (session) VALUES (?)", [owner.session])?;
+        transaction.commit()?;
+    }
+    // Not synced here: the write-ahead log has the anchor before every later event.
+    connection.execute(&format!("UPDATE ledger SET outbox_anchor = coalesce(outbox_anchor, ({LAST_EVENT}))"), [])?;
+    connection.query_row("SELECT number_key, superseded FROM ledger", [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// The account with this id, and its sequence. The id contains a permutation of the sequence, so no index is needed.

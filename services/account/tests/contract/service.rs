@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use account_service::Config;
 use clock::Clock;
-use event_log::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
+use event_log::{Committed, EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
 use http_server::{CorsOrigin, HttpConfig};
 use postgres::DatabaseUrl;
 use serde_json::{Value, json};
@@ -295,6 +295,11 @@ impl EventLog for FaultyLog {
         Ok(Box::new(FaultyPublisher { publisher: self.log.publisher(name)?, faults: self.faults.clone() }))
     }
 
+    fn committed(&self, name: &str, timeout: Duration) -> Result<Option<Committed>, LogError> {
+        self.faults.check()?;
+        self.log.committed(name, timeout)
+    }
+
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {
         self.log.reader(from)
     }
@@ -318,13 +323,21 @@ impl Publisher for FaultyPublisher {
         self.publisher.position()
     }
 
+    fn note(&self) -> &str {
+        self.publisher.note()
+    }
+
+    fn set_note(&mut self, note: String) {
+        self.publisher.set_note(note);
+    }
+
     fn may_lose_records(&self) -> bool {
         self.faults.may_lose_records.swap(false, Ordering::SeqCst)
     }
 
     fn append(&mut self, records: &[Record], position: u64) -> Result<(), LogError> {
         self.faults.check()?;
-        self.faults.publishes_left.fetch_sub(1, Ordering::SeqCst);
+        self.faults.publishes_left.fetch_sub(i64::from(!records.is_empty()), Ordering::SeqCst);
         self.publisher.append(records, position)
     }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::accounts::view::AccountView;
 
-/// A partition with unread records counts as stalled when its position has not moved for so long.
+/// A partition whose position is not at its end counts as stalled when the position has not moved for so long.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
 /// The status, written by the feed and its watch, read by handlers.
@@ -53,11 +53,17 @@ struct Progress {
 struct Partition {
     /// The last time at which the view is known to have had the whole partition; `None` if it never had.
     current_at: Option<Instant>,
-    /// The number of unread records.
-    lag: u64,
+    end: u64,
     position: u64,
-    /// When the position last moved or nothing was left to read.
+    /// When the position last moved or was at the end.
     moved_at: Instant,
+}
+
+impl Partition {
+    /// The number of unread records.
+    fn lag(&self) -> u64 {
+        self.end.saturating_sub(self.position)
+    }
 }
 
 /// A change in the stalled partitions.
@@ -133,7 +139,7 @@ impl ViewStatus {
     /// How long a partition has been stalled, the longest; `None` if none is, or if an error is the known cause.
     pub(crate) fn stalled_for(&self) -> Option<Duration> {
         let progress = self.lock();
-        let unread = progress.partitions.values().filter(|partition| partition.lag > 0);
+        let unread = progress.partitions.values().filter(|partition| partition.position != partition.end);
         let longest = unread.map(|partition| partition.moved_at.elapsed()).max()?;
         (progress.trouble.is_none() && progress.stalled.is_some()).then_some(longest)
     }
@@ -149,23 +155,29 @@ impl ViewStatus {
             let partition = partitions.entry(*number).or_insert_with(|| Partition {
                 // A new partition did not exist at the last comparison.
                 current_at: caught_up_at.and(answered_at.or(*caught_up_at)),
-                lag: 0,
+                end: *end,
                 position,
                 moved_at: at,
             });
-            partition.lag = end.saturating_sub(position);
-            if partition.lag == 0 {
+            let has_moved = position != partition.position;
+            (partition.end, partition.position) = (*end, position);
+            // A position beyond the end was reached after the end was asked for. If it stays there, the topic was recreated.
+            if position == *end || (position > *end && has_moved) {
                 partition.current_at = Some(at);
             }
-            if partition.lag == 0 || partition.position != position {
-                (partition.position, partition.moved_at) = (position, at);
+            if position == *end || has_moved {
+                partition.moved_at = at;
             }
         }
         *answered_at = Some(at);
         let is_stalled = |partition: &Partition| at.saturating_duration_since(partition.moved_at) >= STALLED_AFTER;
         let text = |(number, partition): (&u32, &Partition)| {
-            let (seconds, Partition { position, lag, .. }) = (partition.moved_at.elapsed().as_secs(), partition);
-            format!("partition {number} has brought nothing for {seconds} s at offset {position}, {lag} before its end")
+            let (seconds, Partition { position, end, .. }) = (partition.moved_at.elapsed().as_secs(), partition);
+            let place = match end.checked_sub(*position) {
+                Some(lag) => format!("{lag} before its end"),
+                None => format!("beyond its end at {end}: the topic was recreated"),
+            };
+            format!("partition {number} has brought nothing for {seconds} s at offset {position}, {place}")
         };
         let texts: Vec<_> = partitions.iter().filter(|(_, partition)| is_stalled(partition)).map(text).collect();
         let now = (!texts.is_empty()).then(|| texts.join("; "));
@@ -226,7 +238,7 @@ impl ViewStatus {
             "deleted": view.count(AccountStatus::Deleted),
             "caught_up": !self.is_catching_up(),
             "age_seconds": age.map(|age| (age.as_secs_f64() * 1_000.0).round() / 1_000.0),
-            "lag": progress.partitions.values().map(|partition| partition.lag).max().unwrap_or(0),
+            "lag": progress.partitions.values().map(Partition::lag).max().unwrap_or(0),
             "records": self.records(),
             "quarantined": self.quarantined(),
             "failure": failures.into_iter().flatten().next().map(|cause| process::public_cause(cause)),
@@ -281,6 +293,21 @@ mod tests {
     }
 
     #[test]
+    fn a_position_beyond_the_end_of_a_recreated_topic_is_stalled_and_old() {
+        let start = Instant::now();
+        let status = caught_up(start);
+        status.read(1, 0, positions([6, 5]));
+        let after = |seconds| start + Duration::from_secs(seconds);
+        // Read after the end was asked for.
+        assert_eq!(status.compare(&positions([5, 5]), after(1)), None);
+        assert_eq!(status.lock().partitions[&0].current_at, Some(after(1)));
+        assert_eq!(status.compare(&positions([2, 5]), after(2)), None);
+        let Some(Stall::Began(text)) = status.compare(&positions([2, 5]), after(7)) else { panic!("not stalled") };
+        assert!(text.starts_with("partition 0 ") && text.contains("beyond its end at 2"), "{text}");
+        assert_eq!(status.lock().partitions[&0].current_at, Some(after(1)));
+    }
+
+    #[test]
     fn a_partition_that_is_read_slowly_or_has_nothing_new_is_not_stalled() {
         let start = Instant::now();
         let status = caught_up(start);
@@ -297,6 +324,6 @@ mod tests {
         let ends = Positions::from([(0, 5), (1, 5), (2, 4)]);
         assert_eq!(status.compare(&ends, start + Duration::from_secs(1)), None);
         let progress = status.lock();
-        assert_eq!((progress.partitions[&2].lag, progress.partitions[&2].current_at), (4, Some(start)));
+        assert_eq!((progress.partitions[&2].lag(), progress.partitions[&2].current_at), (4, Some(start)));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use event_log::{EventLog, GroupReader, LogError, PassedOver, Positions, Publisher, Reader, RecordRef};
+use event_log::{Committed, EventLog, GroupReader, LogError, PassedOver, Positions, Publisher, Reader, RecordRef};
 
 /// What a call that is held back waits before it says that nothing has come.
 const PACE: Duration = Duration::from_millis(2);
@@ -86,6 +86,11 @@ impl EventLog for SwitchedLog {
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
         self.switches.check()?;
         self.log.publisher(name)
+    }
+
+    fn committed(&self, name: &str, timeout: Duration) -> Result<Option<Committed>, LogError> {
+        self.switches.check()?;
+        self.log.committed(name, timeout)
     }
 
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use event_log::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, RecordRef};
+use event_log::{Committed, EventLog, GroupReader, LogError, Positions, Publisher, Reader, RecordRef};
 
 pub(super) struct HeldFeed {
     log: Arc<dyn EventLog>,
@@ -42,6 +42,10 @@ impl EventLog for HeldFeed {
 
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError> {
         self.log.publisher(name)
+    }
+
+    fn committed(&self, name: &str, timeout: Duration) -> Result<Option<Committed>, LogError> {
+        self.log.committed(name, timeout)
     }
 
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>, LogError> {

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use event_log::{GroupReader, Positions, Reader, Record};
+use event_log::{Committed, GroupReader, Positions, Reader, Record};
 use group_commit::StoreError;
 
 use super::*;
@@ -13,6 +13,30 @@ impl Outbox for CountingOutbox {
     fn may_publish(&mut self) -> Result<bool, StoreError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(true)
+    }
+
+    fn lineage(&mut self, _: Option<&str>) -> Result<Lineage, StoreError> {
+        Err(StoreError::Stopping)
+    }
+
+    fn add_session(&mut self, _: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn session_confirmed(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn account_sequence_high(&self) -> u64 {
+        0
+    }
+
+    fn set_superseded(&mut self, _: Option<&str>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn superseded(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(None)
     }
 
     fn read(&mut self, after: u64, _: u64, _: usize) -> Result<(&[Record], u64), StoreError> {
@@ -66,6 +90,10 @@ impl EventLog for QuickLog {
         Ok(Box::new(QuickPublisher))
     }
 
+    fn committed(&self, _: &str, _: Duration) -> Result<Option<Committed>, LogError> {
+        Ok(None)
+    }
+
     fn reader(&self, _: &Positions) -> Result<Box<dyn Reader>, LogError> {
         Err(LogError::Refused("nobody reads here".to_owned()))
     }
@@ -84,6 +112,12 @@ impl Publisher for QuickPublisher {
         None
     }
 
+    fn note(&self) -> &str {
+        ""
+    }
+
+    fn set_note(&mut self, _: String) {}
+
     fn append(&mut self, _: &[Record], _: u64) -> Result<(), LogError> {
         Ok(())
     }
@@ -97,12 +131,13 @@ fn a_publisher_that_is_open_is_used_at_once() {
         outbox: Box::new(CountingOutbox(Arc::clone(&asked))),
         signal: OutboxSignal::channel().1,
         log: Arc::new(QuickLog),
-        publisher_name: "test".to_owned(),
+        superseded: Superseded::default(),
         status: Arc::default(),
         stopping: Arc::default(),
         appended: 0,
         backlog: None,
         backlog_published: Arc::default(),
+        superseded_by: None,
     };
     for _ in 0..OPENINGS {
         relay.open_publisher().map(drop).expect("a publisher");

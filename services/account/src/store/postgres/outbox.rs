@@ -13,6 +13,7 @@ use super::handover::Handover;
 use super::{COLUMNS, account_from_row, event_from_row};
 use crate::account_number::AccountNumbering;
 use crate::decide::{OutboxEvent, RecordBuffer, new_page_id};
+use crate::lineage::Lineage;
 use crate::outbox::{AccountPage, NO_END, Outbox, ResyncRequest, ResyncRequests};
 
 /// How long a lease lasts without renewal, and so when another instance takes over. A failover may take five seconds, of which
@@ -29,6 +30,9 @@ const READ_INTERVAL: Duration = Duration::from_millis(500);
 /// How often published events are removed. Each removal is a transaction and leaves dead rows for vacuum.
 const REMOVAL_INTERVAL: Duration = Duration::from_millis(200);
 
+/// The sessions that are kept. A log that names an older one is taken for another copy's.
+const MAX_SESSIONS: i64 = 1_000;
+
 /// The outbox as one instance uses it. The lease only avoids contention; safety comes from fencing in the event log.
 pub(super) struct PostgresOutbox {
     database: Postgres,
@@ -43,6 +47,10 @@ pub(super) struct PostgresOutbox {
     read_at: Option<Instant>,
     /// The resync request that was open when the lease was granted last.
     resync: Option<ResyncRequest>,
+    /// The highest sequence of an account when the lease was granted last.
+    account_sequence_high: u64,
+    /// Whether the log names the session that this instance added last.
+    is_confirmed: bool,
     removal: Removal,
     records: RecordBuffer,
 }
@@ -76,6 +84,8 @@ impl PostgresOutbox {
             read_to: 0,
             read_at: None,
             resync: None,
+            account_sequence_high: 0,
+            is_confirmed: false,
             removal: Removal::default(),
             records: RecordBuffer::default(),
         }
@@ -105,9 +115,10 @@ impl Outbox for PostgresOutbox {
         if self.handover.leased().is_some_and(|leased| asked - leased < LEASE_RENEWAL) {
             return Ok(true);
         }
-        let (holder, seconds) = (self.holder, LEASE.as_secs_f64());
-        let granted =
-            self.with_session(async |session| session.client.query_opt(&session.lease, &[&holder, &seconds]).await)?;
+        let (holder, seconds, confirmed) = (self.holder, LEASE.as_secs_f64(), self.is_confirmed);
+        let granted = self.with_session(async |session| {
+            session.client.query_opt(&session.lease, &[&holder, &seconds, &confirmed]).await
+        })?;
         // The lease counts from before the request, so it never seems longer here than on the server.
         let was_granted = self.handover.set_leased(granted.is_some().then_some(asked));
         if was_granted && granted.is_none() {
@@ -115,7 +126,61 @@ impl Outbox for PostgresOutbox {
             self.with_session(async |session| session.client.batch_execute("NOTIFY account_outbox").await)?;
         }
         self.resync = granted.as_ref().and_then(|row| requests_from_row(row).open());
+        if let Some(row) = &granted {
+            self.account_sequence_high = row.get::<_, i64>(2) as u64;
+        }
         Ok(granted.is_some())
+    }
+
+    fn lineage(&mut self, session: Option<&str>) -> Result<Lineage, StoreError> {
+        let sql = "SELECT database_id, encode(number_key, 'hex'),
+                       EXISTS (SELECT FROM account.publisher_sessions WHERE session = $1),
+                       EXISTS (SELECT FROM account.accounts), coalesce(outbox_anchor, last_outbox_sequence),
+                       removed_outbox_sequence, set_back
+                   FROM account.ledger, account.relay_lease";
+        let row = self.with_session(async |connection| connection.client.query_one(sql, &[&session]).await)?;
+        Ok(Lineage {
+            database_id: row.get(0),
+            number_key: row.get(1),
+            knows_session: row.get(2),
+            has_accounts: row.get(3),
+            anchor: row.get::<_, i64>(4) as u64,
+            removed: self.removal.published.max(row.get::<_, i64>(5) as u64),
+            set_back: row.get(6),
+        })
+    }
+
+    fn add_session(&mut self, session: &str) -> Result<(), StoreError> {
+        self.is_confirmed = false;
+        let sql = format!(
+            "WITH old AS (
+                 DELETE FROM account.publisher_sessions
+                 WHERE number <= (SELECT max(number) FROM account.publisher_sessions) - {MAX_SESSIONS}
+             )
+             INSERT INTO account.publisher_sessions (session) VALUES ($1) RETURNING {SYNCED}"
+        );
+        self.with_session(async |connection| connection.client.query_one(&sql, &[&session]).await).map(drop)
+    }
+
+    fn session_confirmed(&mut self) -> Result<(), StoreError> {
+        self.is_confirmed = true;
+        let sql = "UPDATE account.relay_lease SET outbox_anchor = NULL";
+        self.with_session(async |session| session.client.execute(sql, &[]).await).map(drop)
+    }
+
+    fn account_sequence_high(&self) -> u64 {
+        self.account_sequence_high
+    }
+
+    fn set_superseded(&mut self, reason: Option<&str>) -> Result<(), StoreError> {
+        let sql = format!("UPDATE account.relay_lease SET superseded = $1 RETURNING {SYNCED}");
+        self.with_session(async |session| session.client.query_one(&sql, &[&reason]).await).map(drop)
+    }
+
+    fn superseded(&mut self) -> Result<Option<String>, StoreError> {
+        self.with_session(async |session| {
+            Ok(session.client.query_one("SELECT superseded FROM account.relay_lease", &[]).await?.get(0))
+        })
     }
 
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError> {
@@ -252,9 +317,10 @@ impl OutboxSession {
         client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off").await?;
         let lease = client
             .prepare(
-                "UPDATE account.relay_lease SET holder = $1, expires_at = clock_timestamp() + make_interval(secs => $2)
+                "UPDATE account.relay_lease SET holder = $1, expires_at = clock_timestamp() + make_interval(secs => $2),
+                     outbox_anchor = CASE WHEN $3 THEN NULL ELSE outbox_anchor END
                  WHERE holder = $1 OR expires_at < clock_timestamp()
-                 RETURNING resync_requested, resync_done",
+                 RETURNING resync_requested, resync_done, (SELECT last_value FROM account.account_sequence)",
             )
             .await?;
         let read = client

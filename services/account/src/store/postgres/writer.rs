@@ -12,12 +12,12 @@ use std::collections::HashMap;
 
 use clock::Clock;
 use group_commit::{Committer, StoreError};
-use jiff::Timestamp;
 use numbering::TimeOrderedIds;
 use postgres::{BEGIN, Parameter, Postgres, SYNCED, Session, commit_isolated};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
+use super::commit_history::CommitHistory;
 use super::handover::Handover;
 use super::{COLUMNS, account_from_row};
 use crate::account::Account;
@@ -31,11 +31,19 @@ pub(super) struct Writer {
     clock: Clock,
     ids: TimeOrderedIds,
     handover: Handover,
+    history: CommitHistory,
 }
 
 impl Writer {
-    pub(super) fn new(database: &Postgres, numbering: AccountNumbering, clock: Clock, handover: Handover) -> Self {
-        Writer { session: Session::new(database.clone()), numbering, clock, ids: TimeOrderedIds::new(), handover }
+    pub(super) fn new(
+        database: &Postgres,
+        numbering: AccountNumbering,
+        clock: Clock,
+        handover: Handover,
+        history: CommitHistory,
+    ) -> Self {
+        let (session, ids) = (Session::new(database.clone()), TimeOrderedIds::new());
+        Writer { session, numbering, clock, ids, handover, history }
     }
 }
 
@@ -45,44 +53,48 @@ impl Committer for Writer {
 
     /// An empty batch asks the server too, which shows whether it answers.
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
-        let Writer { session, numbering, clock, ids, handover } = self;
+        let Writer { session, numbering, clock, ids, handover, history } = self;
         commit_isolated(commands, |commands| {
             let (now, accounts) = (clock.now(), HashMap::new());
             let id_of = |_sequence| ids.next(now);
             let batch = Batch { numbering, id_of: &id_of, now, accounts };
             let hands_over = handover.is_publishing();
             let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over).await;
-            let (outcomes, events) = session.run(WriteSession::open, work)?;
-            if hands_over && let Some(batch) = events {
-                handover.hand_over(batch);
+            let (outcomes, events) = session.run(async |database| WriteSession::open(database, history).await, work)?;
+            if let Some(batch) = events {
+                history.record_commit(batch.last_sequence);
+                if hands_over {
+                    handover.hand_over(batch);
+                }
             }
             Ok(outcomes)
         })
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
-        self.session.check(WriteSession::open)
+        let Writer { session, history, .. } = self;
+        session.check(async |database| WriteSession::open(database, history).await)
     }
 }
 
 /// Updates the totals and reserves the sequences of the events: `previous` is the last sequence before them, `last` the last of
-/// them. $11 says whether to notify other instances.
+/// them. $10 says whether to notify other instances.
 const HEAD: &str = "
     head AS (
         UPDATE account.ledger SET
             active = active + $1, blocked = blocked + $2, deleted = deleted + $3,
             previous_outbox_sequence = last_outbox_sequence,
-            last_outbox_sequence = greatest(last_outbox_sequence, $4) + cardinality($5::uuid[])
+            last_outbox_sequence = last_outbox_sequence + cardinality($4::uuid[])
         RETURNING previous_outbox_sequence AS previous, last_outbox_sequence AS last,
-            CASE WHEN $11 THEN pg_notify('account_outbox', '') IS NULL END
+            CASE WHEN $10 THEN pg_notify('account_outbox', '') IS NULL END
     )";
 
 /// Writes the events with the sequences that [`HEAD`] reserved.
 const INSERT_EVENTS: &str = "
     INSERT INTO account.outbox
-    SELECT head.last - cardinality($5::uuid[]) + event.place, event.account_id, event.event_type, event.status,
+    SELECT head.last - cardinality($4::uuid[]) + event.place, event.account_id, event.event_type, event.status,
         event.version, event.occurred_at, event.traceparent
-    FROM head, unnest($5::uuid[], $6::text[], $7::text[], $8::bigint[], $9::bigint[], $10::text[])
+    FROM head, unnest($4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::text[])
         WITH ORDINALITY AS event (account_id, event_type, status, version, occurred_at, traceparent, place)";
 
 /// A connection with its statements.
@@ -103,8 +115,9 @@ impl AsRef<Client> for WriteSession {
 }
 
 impl WriteSession {
-    async fn open(database: &Postgres) -> Result<Self, StoreError> {
+    async fn open(database: &Postgres, history: &CommitHistory) -> Result<Self, StoreError> {
         let client = database.connect().await?;
+        history.check(&client).await?;
         let draw =
             client.prepare("SELECT nextval('account.account_sequence') FROM generate_series(1, $1::bigint)").await?;
         let lock = format!("SELECT {COLUMNS} FROM account.accounts WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE");
@@ -133,8 +146,8 @@ impl WriteSession {
         let create = format!(
             "WITH created AS (
                  INSERT INTO account.accounts SELECT nextval('account.account_sequence'), new.* FROM unnest(
-                     $12::uuid[], $13::text[], $14::text[], $15::text[], $16::bigint[], $17::bigint[],
-                     $18::bigint[], $19::bigint[]) AS new
+                     $11::uuid[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::bigint[],
+                     $17::bigint[], $18::bigint[]) AS new
                  RETURNING id, sequence
              ), {HEAD}, inserted AS ({INSERT_EVENTS})
              SELECT array_agg(id), array_agg(sequence), (SELECT previous FROM head), (SELECT last FROM head), {SYNCED}
@@ -171,9 +184,8 @@ impl WriteSession {
             let account = account.map_err(|error| StoreError::Rejected(error.to_string()))?;
             batch.accounts.insert(account.id, account);
         }
-        let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        let events = self.write(changes, now, notifies).await?;
+        let events = self.write(changes, notifies).await?;
         Ok((outcomes, events))
     }
 
@@ -184,16 +196,15 @@ impl WriteSession {
         commands: Vec<Command>,
         notifies: bool,
     ) -> Result<(Vec<Outcome>, Option<EventBatch>), StoreError> {
-        let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
+        let numbering = batch.numbering;
         let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
         let c = Columns::of(changes.created.iter().map(|(_, account)| account));
         let e = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
-        let parameters: [Parameter<'_>; 19] = [
+        let parameters: [Parameter<'_>; 18] = [
             active,
             blocked,
             deleted,
-            &now,
             &e.ids,
             &e.types,
             &e.statuses,
@@ -224,13 +235,12 @@ impl WriteSession {
     }
 
     /// Writes and commits in one round trip. If a statement fails, the following ones fail too, and the commit becomes a rollback.
-    async fn write(&self, changes: Changes, now: Timestamp, notifies: bool) -> Result<Option<EventBatch>, StoreError> {
+    async fn write(&self, changes: Changes, notifies: bool) -> Result<Option<EventBatch>, StoreError> {
         let created = Columns::of(changes.created.iter().map(|(_, account)| account));
         let sequences: Vec<i64> = changes.created.iter().map(|(sequence, _)| *sequence as i64).collect();
         let updated = Columns::of(changes.updated.iter());
         let events = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
-        let now = now.as_microsecond();
         let (c, u, e) = (&created, &updated, &events);
         let (_, _, rows, ()) = tokio::try_join!(
             biased;
@@ -254,7 +264,7 @@ impl WriteSession {
                 &self.client,
                 &self.insert_events,
                 [
-                    active, blocked, deleted, &now, &e.ids, &e.types, &e.statuses, &e.versions, &e.times, &e.traces,
+                    active, blocked, deleted, &e.ids, &e.types, &e.statuses, &e.versions, &e.times, &e.traces,
                     &notifies,
                 ],
             ),

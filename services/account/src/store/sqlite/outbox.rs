@@ -14,13 +14,17 @@ use serde::{Deserialize, Serialize};
 use sqlite_file::{Durability, SharedConnection};
 use uuid::Uuid;
 
-use super::{COLUMNS, LAST_EVENT, account_from_row, invalid, timestamp};
+use super::{COLUMNS, LAST_ACCOUNT, LAST_EVENT, account_from_row, invalid, timestamp};
 use crate::account_number::AccountNumbering;
 use crate::decide::{OutboxEvent, RecordBuffer, new_page_id};
+use crate::lineage::Lineage;
 use crate::outbox::recent_events::RecentEvents;
 use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
 
-/// How often the file is read for a resync request, which another process may write.
+/// The sessions that are kept. A log that names an older one is taken for another copy's.
+const MAX_SESSIONS: i64 = 1_000;
+
+/// How often the file is read for a resync request, which another process may write, and for the highest account.
 const REQUEST_POLL: Duration = Duration::from_millis(500);
 
 pub(super) struct SqliteOutbox {
@@ -30,6 +34,7 @@ pub(super) struct SqliteOutbox {
     recent: RecentEvents,
     published: PublishedPosition,
     requests_read_at: Option<Instant>,
+    account_sequence_high: u64,
     records: RecordBuffer,
 }
 
@@ -58,7 +63,16 @@ impl SqliteOutbox {
         published: PublishedPosition,
     ) -> Self {
         let records = RecordBuffer::default();
-        SqliteOutbox { connection, durability, numbering, recent, published, requests_read_at: None, records }
+        SqliteOutbox {
+            connection,
+            durability,
+            numbering,
+            recent,
+            published,
+            requests_read_at: None,
+            account_sequence_high: 0,
+            records,
+        }
     }
 
     /// Reads the events for [`Outbox::read`] from the file.
@@ -85,6 +99,56 @@ impl SqliteOutbox {
 impl Outbox for SqliteOutbox {
     fn may_publish(&mut self) -> Result<bool, StoreError> {
         Ok(true)
+    }
+
+    fn lineage(&mut self, session: Option<&str>) -> Result<Lineage, StoreError> {
+        let sql = format!(
+            "SELECT database_id, lower(hex(number_key)), EXISTS (SELECT 1 FROM publisher_sessions WHERE session = ?1),
+                 EXISTS (SELECT 1 FROM accounts), coalesce(outbox_anchor, ({LAST_EVENT})), removed_outbox_sequence
+             FROM ledger"
+        );
+        let lineage = self.connection.run(|connection| {
+            connection.query_row(&sql, [session], |row| {
+                Ok(Lineage {
+                    database_id: row.get(0)?,
+                    number_key: row.get(1)?,
+                    knows_session: row.get(2)?,
+                    has_accounts: row.get(3)?,
+                    anchor: row.get::<_, i64>(4)? as u64,
+                    removed: row.get::<_, i64>(5)? as u64,
+                    set_back: None,
+                })
+            })
+        })?;
+        Ok(Lineage { removed: lineage.removed.max(self.published.get()), ..lineage })
+    }
+
+    fn add_session(&mut self, session: &str) -> Result<(), StoreError> {
+        self.connection.run(|connection| {
+            let transaction = connection.unchecked_transaction()?;
+            transaction.execute("INSERT INTO publisher_sessions (session) VALUES (?)", [session])?;
+            let sql = "DELETE FROM publisher_sessions WHERE number <= (SELECT max(number) FROM publisher_sessions) - ?";
+            transaction.execute(sql, [MAX_SESSIONS])?;
+            transaction.commit()
+        })
+    }
+
+    fn session_confirmed(&mut self) -> Result<(), StoreError> {
+        self.connection.run(|connection| connection.execute("UPDATE ledger SET outbox_anchor = NULL", []))?;
+        Ok(())
+    }
+
+    fn account_sequence_high(&self) -> u64 {
+        self.account_sequence_high
+    }
+
+    fn set_superseded(&mut self, reason: Option<&str>) -> Result<(), StoreError> {
+        self.connection.run(|connection| connection.execute("UPDATE ledger SET superseded = ?", [reason]))?;
+        Ok(())
+    }
+
+    fn superseded(&mut self) -> Result<Option<String>, StoreError> {
+        self.connection.run(|connection| connection.query_row("SELECT superseded FROM ledger", [], |row| row.get(0)))
     }
 
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError> {
@@ -128,8 +192,11 @@ impl Outbox for SqliteOutbox {
         if self.requests_read_at.is_some_and(|at| at.elapsed() < REQUEST_POLL) {
             return Ok(None);
         }
-        let requests = self.connection.run(resync_requests)?;
-        self.requests_read_at = Some(Instant::now());
+        let (requests, high) = self.connection.run(|connection| {
+            let high = connection.query_row(LAST_ACCOUNT, [], |row| row.get::<_, i64>(0))?;
+            Ok((resync_requests(connection)?, high as u64))
+        })?;
+        (self.requests_read_at, self.account_sequence_high) = (Some(Instant::now()), high);
         Ok(requests.open())
     }
 

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sqlite_file::ReadPool;
 
 use super::outbox::PublishedPosition;
-use super::{COLUMNS, account_by_id, account_from_row};
+use super::{COLUMNS, LAST_ACCOUNT, account_by_id, account_from_row};
 use crate::account::Account;
 use crate::account_number::AccountNumbering;
 use crate::store::PageRequest;
@@ -70,10 +70,10 @@ fn page(
     let mut statement = connection.prepare_cached(&sql)?;
     let accounts: rusqlite::Result<Vec<_>> =
         statement.query_map(parameters, |row| account_from_row(row, numbering))?.collect();
-    // Sequences have no gaps. Accounts that are neither blocked nor deleted are active.
-    let all = "(SELECT coalesce(max(sequence), 0) FROM accounts)";
+    // Accounts that are neither blocked nor deleted are active.
+    let all = format!("(({LAST_ACCOUNT}) - unused_sequences)");
     let total = match request.status {
-        None => all.to_owned(),
+        None => all,
         Some(AccountStatus::Active) => format!("{all} - blocked - deleted"),
         Some(AccountStatus::Blocked) => "blocked".to_owned(),
         Some(AccountStatus::Deleted) => "deleted".to_owned(),

@@ -11,7 +11,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use sqlite_file::Durability;
 
 use super::outbox::{PublishedPosition, events_to_json, remove_published};
-use super::{LAST_EVENT, account_by_id};
+use super::{LAST_ACCOUNT, LAST_EVENT, account_by_id};
 use crate::account_number::AccountNumbering;
 use crate::decide::{self, Batch, Changes, Command, Outcome};
 use crate::outbox::OutboxSignal;
@@ -55,7 +55,7 @@ impl Writer {
     ) -> rusqlite::Result<Self> {
         let counter = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
         let counters = Counters {
-            last_account_sequence: counter("SELECT coalesce(max(sequence), 0) FROM accounts")? as u64,
+            last_account_sequence: counter(LAST_ACCOUNT)? as u64,
             last_outbox_sequence: counter(LAST_EVENT)? as u64,
         };
         Ok(Writer {
@@ -95,10 +95,7 @@ impl Committer for Writer {
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        // New events follow everything that was published, even in an older copy of the database with a slow clock.
-        let before =
-            Counters { last_outbox_sequence: self.counters.last_outbox_sequence.max(published), ..self.counters };
-        let counters = write(&transaction, &changes, &sequences, before, now)?;
+        let counters = write(&transaction, &changes, &sequences, self.counters, now)?;
         self.since_removal += 1;
         let removes = published > self.removed && self.since_removal >= REMOVAL_INTERVAL;
         if removes {
@@ -177,8 +174,7 @@ fn write(
     }
     if !changes.events.is_empty() {
         let count = changes.events.len() as u64;
-        let first = u64::try_from(now.as_microsecond()).unwrap_or(0).max(counters.last_outbox_sequence + 1);
-        counters.last_outbox_sequence = first + count - 1;
+        counters.last_outbox_sequence += count;
         transaction.prepare_cached("INSERT INTO outbox VALUES (?, ?, ?, ?)")?.execute(params![
             counters.last_outbox_sequence as i64,
             count as i64,
@@ -200,7 +196,6 @@ fn write(
 
 #[cfg(test)]
 mod tests {
-    use account_events::TraceParent;
     use numbering::Numbering;
     use sqlite_file::SqliteFile;
 
@@ -217,26 +212,6 @@ mod tests {
     }
 
     const KEY: [u8; 16] = [3; 16];
-
-    #[test]
-    fn an_event_comes_behind_those_that_have_left_the_outbox_whatever_the_clock_says() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = SqliteFile::open(&folder.path().join("account.db"), &SCHEMA).unwrap();
-        let clock = Clock::fixed(1_764_066_600_000_000);
-        let mut numbers = Vec::new();
-        for _ in 0..3 {
-            let mut writer = Writer::of(&file, &AccountNumbering(Numbering::decimal(KEY)), clock.clone());
-            let (beholder_name, country_code) = ("Jane Doe".parse().unwrap(), "DE".parse().unwrap());
-            let trace = TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
-            writer.commit(vec![Command::Create { beholder_name, country_code, trace }], false).unwrap();
-            let number = "SELECT max(last_sequence) FROM outbox";
-            let number = writer.connection.query_row(number, [], |row| row.get::<_, i64>(0)).unwrap();
-            numbers.push(number);
-            remove_published(&writer.connection, number as u64).unwrap();
-            clock.advance_micros(-60_000_000);
-        }
-        assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
-    }
 
     #[test]
     fn nothing_is_written_where_nothing_changes_unless_it_is_to_tell_whether_it_can_be() {

@@ -1,0 +1,37 @@
+//! The owner record: which account database publishes to the topic (docs/decisions/0016).
+
+use serde::{Deserialize, Serialize};
+
+/// The name under which account services publish. There is one for a topic, whatever the database, so that every database finds the
+/// record of the one before.
+pub const PUBLISHER: &str = "account-service";
+
+/// What the publisher stores in the event log, atomically with its records and its position, which is the outbox sequence of the last
+/// event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The id of the account database.
+    pub database_id: String,
+    /// The session in which the database publishes: a random id for each opening of a publisher.
+    pub session: String,
+    /// About the highest sequence of an account in the database.
+    pub account_sequence_high: u64,
+    /// The key of the account numbers, in hexadecimal digits. Whoever takes over needs the key to issue no number twice.
+    pub number_key: String,
+    /// The last resync that began. A reader that sees a new number reads the log again from its start: the log may be another one.
+    pub resync: i64,
+    /// Whether this resync is not complete, so that the log may lack accounts.
+    pub is_resync_open: bool,
+}
+
+impl Owner {
+    /// Reads a publisher's note. `None` if the note is no owner record.
+    pub fn from_note(note: &str) -> Option<Owner> {
+        serde_json::from_str(note).ok()
+    }
+
+    /// The record as a publisher's note.
+    pub fn to_note(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default() // text and numbers always serialise
+    }
+}

@@ -1,0 +1,226 @@
+//! Whose position is it? Compares the account database with the owner record in the event log (docs/decisions/0016).
+//!
+//! A position in the log means something only to the database whose events it counts. A restored database, a copied data directory or a
+//! wrong topic would otherwise skip events, or publish old versions after new ones. So the relay compares the two sides before it opens
+//! a publisher and again after it has fenced the others.
+
+use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
+
+use account_events::Owner;
+use event_log::Committed;
+use parking_lot::RwLock;
+use uuid::Uuid;
+
+use crate::http::error::AccountError;
+
+/// Sequences that are left out above the highest one in the owner record, which lags by the creations of about a second.
+pub(crate) const SEQUENCE_MARGIN: u64 = 1_000_000;
+
+/// Asks the log for the owner of the topic, if it has one. Called for an empty database only.
+pub(crate) type Predecessor<'a> = dyn Fn() -> Option<Inheritance> + Sync + 'a;
+
+/// What an empty database takes over with the topic: the identity, so that the log knows it, and where sequences go on.
+#[derive(Debug, Clone)]
+pub(crate) struct Inheritance {
+    pub(crate) owner: Owner,
+    pub(crate) number_key: [u8; 16],
+    /// The outbox sequence of the last event in the log.
+    pub(crate) position: u64,
+    /// New accounts get greater sequences.
+    pub(crate) account_sequence_floor: u64,
+}
+
+impl Inheritance {
+    /// Reads what publishers have committed. `None` if that names no owner.
+    pub(crate) fn of(committed: &Committed) -> Option<Inheritance> {
+        let owner = Owner::from_note(&committed.note)?;
+        Some(Inheritance {
+            number_key: u128::from_str_radix(&owner.number_key, 16).ok()?.to_be_bytes(),
+            position: committed.position,
+            account_sequence_floor: owner.account_sequence_high + SEQUENCE_MARGIN,
+            owner,
+        })
+    }
+}
+
+/// What the account database knows of its own events.
+#[derive(Debug, Clone)]
+pub(crate) struct Lineage {
+    pub(crate) database_id: String,
+    pub(crate) number_key: String,
+    /// Whether the owner's session is one of this database's.
+    pub(crate) knows_session: bool,
+    pub(crate) has_accounts: bool,
+    /// The last event whose database is known to be the one that published: the anchor, or else the last event.
+    pub(crate) anchor: u64,
+    /// The last event that left the outbox, because the log had it.
+    pub(crate) removed: u64,
+    /// How the instances noticed that the database was replaced by an older copy.
+    pub(crate) set_back: Option<String>,
+}
+
+/// The relation of the database to the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The log has what left the outbox, and nothing that this database does not know.
+    Current,
+    /// The log lacks events that left the outbox.
+    LogLacksEvents,
+    /// The log has events that this database does not know.
+    Superseded(Reason),
+}
+
+/// Why the database is superseded.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Another database owns the topic.
+    Foreign { owner: String },
+    /// The topic has an owner, and this database has no accounts. Only a start can take the topic over.
+    Empty { owner: String },
+    /// Another copy of this database has published.
+    Copy,
+    /// The log is ahead of this database.
+    Restored { position: u64, anchor: u64 },
+    /// The database was replaced under running instances.
+    SetBack { notice: String },
+}
+
+impl Display for Reason {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Foreign { owner } => write!(
+                f,
+                "the topic belongs to the account database {owner}: check KAFKA_TOPIC and the database URL; one topic has one account \
+                 database"
+            ),
+            Reason::Empty { owner } => write!(
+                f,
+                "the topic belongs to the account database {owner}, and this one is empty: a restart takes the topic over"
+            ),
+            Reason::Copy => f.write_str(
+                "another copy of this account database has published to the event log: stop one of them, and run tandem recover",
+            ),
+            Reason::Restored { position, anchor } => write!(
+                f,
+                "the event log is ahead of this account database (event {position} after {anchor}), which is an older copy: run tandem \
+                 recover"
+            ),
+            Reason::SetBack { notice } => write!(f, "{notice}: run tandem recover"),
+        }
+    }
+}
+
+impl Lineage {
+    /// Compares this database with what the log says: the owner, and the position of the last event.
+    pub(crate) fn compare(&self, owner: Option<&Owner>, position: Option<u64>) -> Standing {
+        if let Some(notice) = &self.set_back {
+            return Standing::Superseded(Reason::SetBack { notice: notice.clone() });
+        }
+        let position = position.unwrap_or(0);
+        if let Some(owner) = owner {
+            let id = || owner.database_id.clone();
+            if owner.database_id != self.database_id {
+                let reason =
+                    if self.has_accounts { Reason::Foreign { owner: id() } } else { Reason::Empty { owner: id() } };
+                return Standing::Superseded(reason);
+            }
+            if !self.knows_session {
+                return Standing::Superseded(Reason::Copy);
+            }
+            if position > self.anchor {
+                return Standing::Superseded(Reason::Restored { position, anchor: self.anchor });
+            }
+        }
+        if position < self.removed { Standing::LogLacksEvents } else { Standing::Current }
+    }
+}
+
+/// Why the database takes no writes, if so. Clones share the state.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Superseded(Arc<RwLock<Option<Arc<str>>>>);
+
+impl Superseded {
+    pub(crate) fn new(reason: Option<String>) -> Self {
+        Superseded(Arc::new(RwLock::new(reason.map(Arc::from))))
+    }
+
+    /// Sets the reason, or that there is none. Returns whether that is a change.
+    pub(crate) fn set(&self, reason: Option<&str>) -> bool {
+        let mut current = self.0.write();
+        let changes = current.as_deref() != reason;
+        if changes {
+            *current = reason.map(Arc::from);
+        }
+        changes
+    }
+
+    pub(crate) fn reason(&self) -> Option<Arc<str>> {
+        self.0.read().clone()
+    }
+
+    /// Fails if the database takes no writes.
+    pub(crate) fn check(&self) -> Result<(), AccountError> {
+        if self.0.read().is_some() { Err(AccountError::Superseded) } else { Ok(()) }
+    }
+}
+
+/// A new session.
+pub(crate) fn new_session() -> String {
+    Uuid::new_v4().simple().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A database that published event 90 and has 100 events.
+    fn database() -> Lineage {
+        Lineage {
+            database_id: "a".to_owned(),
+            number_key: String::new(),
+            knows_session: true,
+            has_accounts: true,
+            anchor: 100,
+            removed: 90,
+            set_back: None,
+        }
+    }
+
+    fn owner(database_id: &str) -> Owner {
+        Owner {
+            database_id: database_id.to_owned(),
+            session: "s".to_owned(),
+            account_sequence_high: 7,
+            number_key: String::new(),
+            resync: 0,
+            is_resync_open: false,
+        }
+    }
+
+    #[test]
+    fn each_row_of_the_table_has_its_standing() {
+        let ours = owner("a");
+        let compare = |database: Lineage, owner, position| database.compare(owner, position);
+        assert_eq!(compare(database(), Some(&ours), Some(90)), Standing::Current);
+        assert_eq!(compare(database(), Some(&ours), Some(100)), Standing::Current);
+        assert_eq!(compare(database(), Some(&ours), Some(89)), Standing::LogLacksEvents);
+        assert_eq!(compare(database(), None, None), Standing::LogLacksEvents);
+        assert_eq!(compare(Lineage { removed: 0, ..database() }, None, None), Standing::Current);
+        let superseded = |standing| match standing {
+            Standing::Superseded(reason) => reason,
+            other => panic!("{other:?}"),
+        };
+        let ahead = superseded(compare(database(), Some(&ours), Some(101)));
+        assert_eq!(ahead, Reason::Restored { position: 101, anchor: 100 });
+        let copy = Lineage { knows_session: false, ..database() };
+        assert_eq!(superseded(compare(copy, Some(&ours), Some(90))), Reason::Copy);
+        let other = owner("b");
+        let foreign = superseded(compare(database(), Some(&other), Some(5)));
+        assert_eq!(foreign, Reason::Foreign { owner: "b".to_owned() });
+        let empty = Lineage { has_accounts: false, ..database() };
+        assert_eq!(superseded(compare(empty, Some(&other), Some(5))), Reason::Empty { owner: "b".to_owned() });
+        let set_back = Lineage { set_back: Some("it went back".to_owned()), ..database() };
+        assert!(superseded(compare(set_back, Some(&ours), Some(90))).to_string().starts_with("it went back"));
+    }
+}
