@@ -18,9 +18,10 @@ pub struct Owner {
     pub account_sequence_high: u64,
     /// The key of the account numbers, in hexadecimal digits. Whoever takes over needs the key to issue no number twice.
     pub number_key: String,
-    /// The last resync that began. A reader that sees a new number reads the log again from its start: the log may be another one.
-    pub resync: i64,
-    /// Whether this resync is not complete, so that the log may lack accounts.
+    /// A random id of the log, new when the log was found empty or lacked events. A reader whose log got another id reads from the
+    /// start: its positions are not of this log.
+    pub log_id: String,
+    /// Whether the log may lack accounts, because the state of every account is being published again.
     pub is_resync_open: bool,
 }
 

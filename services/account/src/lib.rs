@@ -31,7 +31,8 @@ pub use config::Config;
 
 use crate::lineage::Inheritance;
 use crate::outbox::OutboxSignal;
-use crate::outbox::relay::{Relay, RelayStatus};
+use crate::outbox::relay::Relay;
+use crate::outbox::relay_status::RelayStatus;
 use crate::store::{Opened, Store};
 
 /// The service's name, as `/health` gives it.

@@ -165,8 +165,8 @@ impl Superseded {
     }
 }
 
-/// A new session.
-pub(crate) fn new_session() -> String {
+/// The id of a new session, or of a log without an owner.
+pub(crate) fn random_id() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
@@ -193,7 +193,7 @@ mod tests {
             session: "s".to_owned(),
             account_sequence_high: 7,
             number_key: String::new(),
-            resync: 0,
+            log_id: String::new(),
             is_resync_open: false,
         }
     }

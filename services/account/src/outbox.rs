@@ -5,6 +5,7 @@
 
 pub(crate) mod recent_events;
 pub(crate) mod relay;
+pub(crate) mod relay_status;
 pub mod resync;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};

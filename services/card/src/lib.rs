@@ -70,6 +70,7 @@ pub async fn run(
         unstored: Vec::new(),
         checkpoints,
         backlog_published: config.backlog_published,
+        log_id: None,
     };
     let closer = CardCloser {
         log: Arc::clone(&log),

@@ -6,16 +6,16 @@
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use account_events::{Owner, PUBLISHER};
 use event_log::{EventLog, LogError, Publisher};
-use parking_lot::Mutex;
 
-use crate::lineage::{Lineage, Reason, Standing, Superseded, new_session};
+use crate::lineage::{Lineage, Reason, Standing, Superseded, random_id};
+use crate::outbox::relay_status::RelayStatus;
 use crate::outbox::{NO_END, Outbox, OutboxWait, RelayError, ResyncRequest};
 
 /// The approximate number of events in a batch: the events of one transaction stay together. An event takes about 1 KiB.
@@ -169,19 +169,21 @@ impl Relay {
         if self.compare(Owner::from_note(&note).as_ref(), position)?.is_none() {
             return Ok(None);
         }
-        let session = new_session();
+        let session = random_id();
         self.outbox.add_session(&session)?;
         let log = self.open_publisher()?;
         // Compared again, now that nobody else can publish.
         let previous = Owner::from_note(log.note());
         let Some((lineage, standing)) = self.compare(previous.as_ref(), log.position())? else { return Ok(None) };
-        let lacks_events = standing == Standing::LogLacksEvents;
-        let (resync, was_open) = previous.map_or((0, false), |owner| (owner.resync, owner.is_resync_open));
-        if lacks_events || log.may_lose_records() {
+        let (lacks_events, may_lack_events) = (standing == Standing::LogLacksEvents, log.may_lose_records());
+        let was_open = previous.as_ref().is_some_and(|owner| owner.is_resync_open);
+        // The topic of an earlier owner, unless it was recreated, restored to an older copy, or replaced.
+        let log_id = previous.filter(|_| !lacks_events).map_or_else(random_id, |owner| owner.log_id);
+        if lacks_events || may_lack_events {
             let lacks = if lacks_events { "lacks" } else { "may lack" };
             tracing::warn!("the event log {lacks} events that were published, publishing the state of every account");
         }
-        let is_resync_open = lacks_events || log.may_lose_records() || was_open;
+        let is_resync_open = lacks_events || may_lack_events || was_open;
         if is_resync_open {
             self.outbox.request_resync()?;
         }
@@ -190,7 +192,7 @@ impl Relay {
             session,
             account_sequence_high: self.outbox.account_sequence_high(),
             number_key: lineage.number_key,
-            resync,
+            log_id,
             is_resync_open,
         };
         let position = log.position().unwrap_or(0);
@@ -317,7 +319,7 @@ impl Relay {
         request: ResyncRequest,
     ) -> Result<u64, RelayError> {
         tracing::info!("publishing the state of every account");
-        publisher.set_owner(Owner { resync: request.0, is_resync_open: true, ..publisher.owner.clone() });
+        publisher.set_owner(Owner { is_resync_open: true, ..publisher.owner.clone() });
         let (mut accounts, mut last_account) = (0, 0);
         loop {
             let page = self.outbox.accounts_after(last_account, MAX_PAGE)?;
@@ -401,51 +403,6 @@ impl Relay {
 
     fn stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
-    }
-}
-
-/// The state of the relay, for `/readyz` and the log.
-#[derive(Debug, Default)]
-pub(crate) struct RelayStatus {
-    failure: Mutex<Option<String>>,
-    /// Events in the outbox after the last failure; 0 while publishing works.
-    waiting: AtomicU64,
-    published: AtomicU64,
-}
-
-impl RelayStatus {
-    /// Why publishing fails now, if it does.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.lock().clone()
-    }
-
-    /// Events that wait for the log, as of the last attempt.
-    pub(crate) fn waiting_count(&self) -> u64 {
-        self.waiting.load(Ordering::Relaxed)
-    }
-
-    /// Events published since the start.
-    pub(crate) fn published_count(&self) -> u64 {
-        self.published.load(Ordering::Relaxed)
-    }
-
-    fn published(&self, count: usize) {
-        self.published.fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    /// Records a failure, and logs the first one.
-    fn failed(&self, error: &RelayError, waiting: Option<u64>) {
-        self.waiting.store(waiting.unwrap_or_default(), Ordering::Relaxed);
-        if self.failure.lock().replace(error.to_string()).is_none() {
-            tracing::warn!(%error, "events wait in the outbox until the event log takes them");
-        }
-    }
-
-    fn succeeded(&self) {
-        self.waiting.store(0, Ordering::Relaxed);
-        if self.failure.lock().take().is_some() {
-            tracing::info!("the event log takes events again");
-        }
     }
 }
 

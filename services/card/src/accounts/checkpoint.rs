@@ -157,6 +157,11 @@ impl Checkpoints {
         samples.iter().for_each(|(partition, sample)| self.samples.add(*partition, *sample));
     }
 
+    /// Forgets the samples of a log that was replaced.
+    pub(crate) fn forget_samples(&mut self) {
+        self.samples = Samples::default();
+    }
+
     /// Clears the view if its checkpoint cannot belong to a log that ends at `ends`. Returns whether it did.
     pub(crate) fn contradicted(&mut self, view: &mut ViewWriter, ends: &Positions) -> bool {
         match self.unproven.as_ref().and_then(|mark| mark.contradiction(ends)) {

@@ -17,14 +17,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use account_events::{AccountEvent, AccountId, AccountStatus};
+use account_events::{AccountEvent, AccountId, AccountStatus, Owner, PUBLISHER};
 use event_log::{EventLog, LogError, Positions};
 
 use self::batch::{Batch, BatchReader};
 use self::lines::EventLines;
 use crate::accounts::checkpoint::Checkpoints;
 use crate::accounts::quarantine::{self, Quarantine, QuarantinedRecord};
-use crate::accounts::status::{Stall, ViewStatus, remaining};
+use crate::accounts::status::{LogState, Stall, ViewStatus, remaining};
 use crate::accounts::view::{Applied, ViewWriter};
 use crate::http::error::CardError;
 use crate::store::Store;
@@ -32,7 +32,7 @@ use crate::store::Store;
 /// How long one poll waits for records, and so how late the feed notices that the service stops.
 const POLL: Duration = Duration::from_millis(250);
 
-/// As [`POLL`], while the account service in the same process publishes its backlog.
+/// As [`POLL`], while the log may lack accounts.
 const BACKLOG_POLL: Duration = Duration::from_millis(5);
 
 /// How long the log may take to return its start or end offsets.
@@ -44,6 +44,9 @@ const REOPEN_AFTER: Duration = Duration::from_secs(10);
 
 /// How often the age of the view is measured: several times in the smallest permitted maximum age of one second.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How often the owner record is read, and so how late a replaced log is noticed.
+const OWNER_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -73,6 +76,8 @@ pub(crate) struct AccountFeed {
     pub(crate) checkpoints: Checkpoints,
     /// Set once the log has the events that the account service's outbox held at the start; `None` if that is another process.
     pub(crate) backlog_published: Option<Arc<AtomicBool>>,
+    /// The id of the log that is read, once it is known.
+    pub(crate) log_id: Option<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +91,8 @@ enum FeedError {
 /// The target of a rebuild and its progress.
 struct Rebuild {
     ends: Positions,
-    /// Whether `ends` include the backlog of the account service's outbox.
-    includes_backlog: bool,
+    /// Whether the log had every account when `ends` were asked for.
+    is_complete: bool,
     started: Instant,
     reported: Instant,
 }
@@ -116,8 +121,8 @@ impl AccountFeed {
         quarantine: &mut Quarantine,
     ) -> Result<(), FeedError> {
         self.log.prepare()?;
-        // Read before the end offsets, so that these include the backlog.
-        let includes_backlog = self.is_backlog_published();
+        // Read before the end offsets, so that these include every account.
+        let is_complete = self.is_log_complete();
         let starts = self.log.start_offsets(OFFSETS_TIMEOUT)?;
         let (ends, now) = (self.log.end_offsets(OFFSETS_TIMEOUT)?, Instant::now());
         self.checkpoints.set_starts(starts);
@@ -129,7 +134,7 @@ impl AccountFeed {
             Some(rebuild) => rebuild.ends.iter_mut().for_each(|(partition, end)| {
                 *end = ends.get(partition).copied().unwrap_or(0).min(*end);
             }),
-            None => *rebuild = Some(Rebuild { ends, includes_backlog, started: now, reported: now }),
+            None => *rebuild = Some(Rebuild { ends, is_complete, started: now, reported: now }),
         }
         self.status.set_cut(self.checkpoints.warnings());
         let mut lines = EventLines::default();
@@ -150,6 +155,7 @@ impl AccountFeed {
             if self.unstored.is_empty() {
                 self.checkpoints.write_if_due(|| (reader.positions(), reader.durable_positions()));
             }
+            self.follow_log(&mut reader, positions)?;
             self.apply(reader.read(POLL), positions, &mut lines)?;
             if opened.elapsed() >= REOPEN_AFTER && self.status.stalled_for() >= Some(REOPEN_AFTER) {
                 return Err(LogError::Unavailable("a partition brings nothing, opening a new reader".to_owned()).into());
@@ -176,7 +182,7 @@ impl AccountFeed {
         if checked.is_break() || !self.status.is_catching_up() {
             return Ok(checked);
         }
-        let poll = if rebuild.includes_backlog { POLL } else { BACKLOG_POLL };
+        let poll = if rebuild.is_complete { POLL } else { BACKLOG_POLL };
         let (ends, stop) = (rebuild.ends.clone(), Arc::clone(&self.stopping));
         std::thread::scope(|scope| {
             let (ahead, batches) = sync_channel(BATCHES_AHEAD);
@@ -278,16 +284,16 @@ impl AccountFeed {
         if self.checkpoints.disproved(&mut self.view, positions, left == 0) {
             return Ok(ControlFlow::Break(()));
         }
-        if left == 0 && !rebuild.includes_backlog && self.is_backlog_published() {
+        if left == 0 && !rebuild.is_complete && self.is_log_complete() {
             rebuild.ends = self.log.end_offsets(OFFSETS_TIMEOUT)?;
-            rebuild.includes_backlog = true;
+            rebuild.is_complete = true;
             left = remaining(positions, &rebuild.ends);
         }
         if left == 0 {
             self.view.settle();
         }
         let (records, seconds) = (self.status.records(), rebuild.started.elapsed().as_secs_f64());
-        if left == 0 && rebuild.includes_backlog && self.unclosed.is_empty() && self.close_checkpointed() {
+        if left == 0 && rebuild.is_complete && self.unclosed.is_empty() && self.close_checkpointed() {
             self.status.caught_up();
             tracing::info!(records, seconds, "the account view holds every account");
         } else if rebuild.reported.elapsed() >= PROGRESS_INTERVAL {
@@ -298,8 +304,26 @@ impl AccountFeed {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn is_backlog_published(&self) -> bool {
+    /// Whether the log has every account: the backlog of the outbox was published, and no resync is open.
+    fn is_log_complete(&self) -> bool {
         self.backlog_published.as_ref().is_none_or(|published| published.load(Ordering::Acquire))
+            && self.status.log().is_some_and(|log| !log.is_incomplete)
+    }
+
+    /// Reads the log from its start if it is not the log that was read until now: its topic was recreated or restored, and the positions
+    /// mean other records there. The view stays, because reading a state twice changes nothing.
+    fn follow_log(&mut self, reader: &mut BatchReader<'_>, positions: &mut Positions) -> Result<(), LogError> {
+        let Some(LogState { id, .. }) = self.status.log().filter(|log| !log.id.is_empty()) else { return Ok(()) };
+        let is_other = self.log_id.as_ref().is_some_and(|known| *known != id);
+        if is_other {
+            tracing::warn!("the event log was replaced, reading it from its start");
+            positions.clear();
+            self.checkpoints.forget_samples();
+            reader.restart(self.log.reader(positions)?);
+            *positions = reader.positions();
+        }
+        self.log_id = Some(id);
+        Ok(())
     }
 
     /// Closes the accounts that are deleted in the checkpoint, and returns whether all are closed. Failures are retried later.
@@ -309,10 +333,17 @@ impl AccountFeed {
     }
 }
 
-/// Measures the age of the view: compares its positions with the end offsets of the log, until `stop` is set.
+/// Measures the age of the view: compares its positions with the end offsets of the log, until `stop` is set. Also reads what the log
+/// says of itself.
 pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) {
+    let mut owner_read_at: Option<Instant> = None;
     while !stopping(stop) {
         let asked = Instant::now();
+        let is_complete = status.log().is_some_and(|log| !log.is_incomplete);
+        if !is_complete || owner_read_at.is_none_or(|at| at.elapsed() >= OWNER_INTERVAL) {
+            read_owner(log, status);
+            owner_read_at = Some(asked);
+        }
         status.set_warnings(log.warnings());
         match log.end_offsets(OFFSETS_TIMEOUT) {
             Ok(ends) => match status.compare(&ends, asked) {
@@ -326,6 +357,24 @@ pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) 
         }
         std::thread::park_timeout(WATCH_INTERVAL);
     }
+}
+
+/// Reads the owner record. A log that does not answer is asked again, and one that refuses the answer counts as complete.
+fn read_owner(log: &dyn EventLog, status: &ViewStatus) {
+    let state = match log.committed(PUBLISHER, OFFSETS_TIMEOUT) {
+        Ok(committed) => committed
+            .and_then(|committed| Owner::from_note(&committed.note))
+            .map_or_else(LogState::default, |owner| LogState { id: owner.log_id, is_incomplete: owner.is_resync_open }),
+        Err(LogError::Unavailable(_)) => return,
+        Err(error) if status.log().is_some() => {
+            return tracing::debug!(%error, "cannot read who publishes to the event log");
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot read who publishes to the event log, taking the log for complete");
+            LogState::default()
+        }
+    };
+    status.set_log(state);
 }
 
 fn stopping(flag: &AtomicBool) -> bool {

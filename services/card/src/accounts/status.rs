@@ -46,6 +46,17 @@ struct Progress {
     warnings: Vec<String>,
     /// Partitions whose first records were deleted.
     cut: Vec<String>,
+    /// What the log says of itself; `None` until the first answer.
+    log: Option<LogState>,
+}
+
+/// What the owner record says of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct LogState {
+    /// The id of the log; empty if there is no owner record.
+    pub(crate) id: String,
+    /// Whether the log may lack accounts.
+    pub(crate) is_incomplete: bool,
 }
 
 /// The progress in one partition, as of the last end offsets.
@@ -206,6 +217,16 @@ impl ViewStatus {
     /// Sets why the log does not return its end offsets.
     pub(crate) fn set_unanswered(&self, failure: String) {
         self.lock().unanswered = Some(failure);
+    }
+
+    /// Sets what the log says of itself.
+    pub(crate) fn set_log(&self, log: LogState) {
+        self.lock().log = Some(log);
+    }
+
+    /// What the log says of itself; `None` until the first answer.
+    pub(crate) fn log(&self) -> Option<LogState> {
+        self.lock().log.clone()
     }
 
     /// Records that the log cannot be read. Returns whether it could before.

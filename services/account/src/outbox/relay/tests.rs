@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 
 use event_log::{Committed, GroupReader, Positions, Reader, Record};
 use group_commit::StoreError;
