@@ -71,6 +71,7 @@ suite! {
     durable_positions_reach_the_end_too,
     the_end_of_an_empty_log_is_reached_at_once,
     a_publishers_position_is_kept transactions,
+    a_publishers_note_is_kept_with_its_position transactions,
     a_new_publisher_fences_the_earlier_one transactions,
     publishers_of_other_names_go_on transactions,
     many_records_arrive_whole,

@@ -38,6 +38,33 @@ pub fn postgres_database(server: &str) -> String {
     format!("{server}/{name}")
 }
 
+/// Copies the database at `from`, which may be in use, over the one at `to`. On PostgreSQL it closes the connections to both.
+pub fn copy_database(from: &str, to: &str) {
+    if let (Some(from), Some(to)) = (from.strip_prefix("sqlite:"), to.strip_prefix("sqlite:")) {
+        for suffix in ["", "-wal", "-shm"] {
+            // Which of them is there depends on how SQLite left it.
+            let _ = std::fs::remove_file(format!("{to}{suffix}"));
+        }
+        if Path::new(&format!("{from}-wal")).exists() {
+            let connection = rusqlite::Connection::open(from).expect("a database to copy");
+            connection.execute("VACUUM INTO ?", [to]).expect("a place for the copy");
+        } else {
+            std::fs::copy(from, to).expect("a database to copy");
+        }
+        return;
+    }
+    let (server, from) = from.rsplit_once('/').expect("a URL with a database");
+    let (_, to) = to.rsplit_once('/').expect("a URL with a database");
+    with_postgres(&format!("{server}/postgres"), async |client| {
+        let disconnect = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{from}'");
+        client.batch_execute(&format!("DROP DATABASE IF EXISTS {to} WITH (FORCE)")).await?;
+        client.batch_execute(&format!("ALTER DATABASE {from} ALLOW_CONNECTIONS false")).await?;
+        client.batch_execute(&disconnect).await?;
+        client.batch_execute(&format!("CREATE DATABASE {to} TEMPLATE {from}")).await?;
+        client.batch_execute(&format!("ALTER DATABASE {from} ALLOW_CONNECTIONS true")).await
+    });
+}
+
 /// What `work` makes of a connection to the PostgreSQL at `url`.
 pub fn with_postgres<T>(url: &str, work: impl AsyncFnOnce(&Client) -> Result<T, tokio_postgres::Error>) -> T {
     let runtime =

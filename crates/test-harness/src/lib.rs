@@ -12,7 +12,7 @@ mod process;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-pub use database::{POSTGRES_URL, database_url, postgres_database, with_postgres};
+pub use database::{POSTGRES_URL, copy_database, database_url, postgres_database, with_postgres};
 pub use event_log::{KAFKA_BROKERS, forget_event_log, make_topic_that_deletes, open_event_log, unique_name};
 pub use http::{Answer, Http};
 pub use in_process::InProcess;

@@ -125,11 +125,11 @@ impl Lineage {
                     if self.has_accounts { Reason::Foreign { owner: id() } } else { Reason::Empty { owner: id() } };
                 return Standing::Superseded(reason);
             }
-            if !self.knows_session {
-                return Standing::Superseded(Reason::Copy);
-            }
             if position > self.anchor {
                 return Standing::Superseded(Reason::Restored { position, anchor: self.anchor });
+            }
+            if !self.knows_session {
+                return Standing::Superseded(Reason::Copy);
             }
         }
         if position < self.removed { Standing::LogLacksEvents } else { Standing::Current }

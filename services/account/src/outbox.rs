@@ -53,8 +53,8 @@ pub(crate) trait Outbox: Send {
     /// The sequence of the last committed event; 0 if there was none.
     fn last(&mut self) -> Result<u64, StoreError>;
 
-    /// The number of events in the outbox.
-    fn waiting(&mut self) -> Result<u64, StoreError>;
+    /// The number of events after `after`.
+    fn waiting(&mut self, after: u64) -> Result<u64, StoreError>;
 
     /// Removes the events up to and including `position` soon: the event log has them.
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError>;

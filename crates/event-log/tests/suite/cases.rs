@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use event_log::{
-    DEFAULT_PARTITION_COUNT, EventLog, GroupReader, HeaderList, LogError, Positions, Reader, Record, partition_of_key,
+    Committed, DEFAULT_PARTITION_COUNT, EventLog, GroupReader, HeaderList, LogError, MAX_NOTE_BYTES, Positions, Reader,
+    Record, partition_of_key,
 };
 
 use super::places::{PATIENCE, Place};
@@ -260,6 +261,30 @@ pub(crate) fn a_publishers_position_is_kept(place: &dyn Place) {
     let log = place.open();
     assert_eq!(log.publisher(&name).unwrap().position(), Some(1 << 40));
     assert_eq!(read_to_end(&*log, &mut *log.reader(&Positions::new()).unwrap()).len(), 10);
+}
+
+pub(crate) fn a_publishers_note_is_kept_with_its_position(place: &dyn Place) {
+    let name = unique("note");
+    let committed = |log: &dyn EventLog| log.committed(&name, PATIENCE).unwrap();
+    let log = place.open();
+    assert_eq!(committed(&*log), None);
+    let mut publisher = log.publisher(&name).unwrap();
+    assert_eq!(publisher.note(), "");
+    publisher.set_note(r#"{"a": "note of two words"}"#.to_owned());
+    publisher.publish(&numbered("a", 5), 7).unwrap();
+    let expected = Committed { position: 7, note: r#"{"a": "note of two words"}"#.to_owned() };
+    assert_eq!(committed(&*log), Some(expected.clone()));
+    // Asking fences nobody.
+    publisher.publish(&numbered("b", 5), 8).unwrap();
+    drop(publisher);
+    drop(log);
+    let log = place.open();
+    assert_eq!(committed(&*log), Some(Committed { position: 8, ..expected.clone() }));
+    let mut publisher = log.publisher(&name).unwrap();
+    assert_eq!(publisher.note(), expected.note);
+    publisher.set_note("n".repeat(MAX_NOTE_BYTES));
+    publisher.publish(&[], 8).unwrap();
+    assert_eq!(committed(&*log).unwrap().note.len(), MAX_NOTE_BYTES);
 }
 
 pub(crate) fn a_new_publisher_fences_the_earlier_one(place: &dyn Place) {

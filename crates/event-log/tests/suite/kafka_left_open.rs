@@ -29,9 +29,11 @@ fn a_position_in_a_transaction_that_was_left_open_counts_and_is_told_of() {
         let (log, name) = (place.open(), place.settings().topic);
         log.publisher(&name).unwrap().publish(&[record("1")], 1).unwrap();
         let mut connection = Connection::open(&place.settings().brokers);
-        let (id, epoch) = connection.init_producer(&format!("{name}{producer}"));
+        // The publisher is named after the topic, and its group has the topic's name too.
+        let group = format!("{name}-{name}");
+        let (id, epoch) = connection.init_producer(&format!("{group}{producer}"));
         // The position 2, with one record that the topic had before.
-        connection.commit_offset((&format!("{name}{producer}"), id, epoch), &name, (&name, 2, "1"));
+        connection.commit_offset((&format!("{group}{producer}"), id, epoch), &group, (&name, 2, "1"));
 
         // Also if whoever is told of it first has no time to take note.
         for _ in 0..2 {

@@ -156,16 +156,21 @@ fn a_position_in_a_topic_that_is_shorter_than_it_was_counts_no_more() {
     let (log, settings) = (place.open(), place.settings());
     log.publisher("another").unwrap().publish(&[record("1"), record("2")], 2).unwrap();
     let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", &settings.brokers).set("group.id", "relay");
+    config.set("bootstrap.servers", &settings.brokers).set("group.id", format!("relay-{}", settings.topic));
     let consumer: BaseConsumer = config.create().unwrap();
-    // As a publisher commits it: with where the partitions ended in all.
-    for (total, position) in [("2", Some(7)), ("3", None), ("", Some(7))] {
+    // As a publisher commits it: the sums of the partitions' ends and starts, and its note.
+    for (total, position) in [("2", Some(7)), ("3", None), ("", Some(7)), ("2 0 a note", Some(7)), ("3 0 a note", None)]
+    {
         let mut offsets = TopicPartitionList::new();
         let mut offset = offsets.add_partition(&settings.topic, 0);
         offset.set_offset(Offset::Offset(7)).unwrap();
         offset.set_metadata(total);
         consumer.commit(&offsets, CommitMode::Sync).unwrap();
+        let committed = log.committed("relay", PATIENCE).unwrap();
+        assert_eq!(committed.as_ref().map(|committed| committed.position), position, "{total}");
         assert_eq!(log.publisher("relay").unwrap().position(), position, "{total}");
+        let note = committed.map(|committed| committed.note).unwrap_or_default();
+        assert_eq!(note == "a note", total == "2 0 a note");
     }
 }
 

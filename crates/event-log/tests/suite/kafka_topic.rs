@@ -151,18 +151,19 @@ fn a_publisher_with_nothing_to_publish_commits_its_position_again() {
     let Some((log, settings, name)) = real() else { return };
     log.publisher(&name).unwrap().publish(&[record("a", 1)], 7).unwrap();
     let mut publisher = log.publisher(&name).unwrap();
+    let group = format!("{name}-{name}");
     // As brokers do after `offsets.retention.minutes`.
     until("it is forgotten", || {
-        let deleted = administer(&settings, async |admin| admin.delete_groups(&[&name], &options()).await);
+        let deleted = administer(&settings, async |admin| admin.delete_groups(&[&group], &options()).await);
         deleted.unwrap().iter().all(Result::is_ok).then_some(())
     });
-    let group: BaseConsumer =
-        ClientConfig::new().set("bootstrap.servers", &settings.brokers).set("group.id", &name).create().unwrap();
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", &settings.brokers).set("group.id", &group).create().unwrap();
     until("it is there again", || {
         publisher.check().unwrap();
         let mut asked = TopicPartitionList::new();
         asked.add_partition(&name, 0);
-        let found = group.committed_offsets(asked, PATIENCE).unwrap();
+        let found = consumer.committed_offsets(asked, PATIENCE).unwrap();
         (found.elements()[0].offset() == Offset::Offset(7)).then_some(())
     });
     assert_eq!(log.publisher(&name).unwrap().position(), Some(7));

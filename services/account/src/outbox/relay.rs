@@ -96,7 +96,8 @@ impl Relay {
         loop {
             let outcome = self.publish_until_failure(&mut pause);
             if let Err(error) = &outcome {
-                self.status.failed(error, self.outbox.waiting().ok());
+                let waiting = self.outbox.removed().and_then(|removed| self.outbox.waiting(removed));
+                self.status.failed(error, waiting.ok());
             }
             if outcome.is_ok() || self.stopping() {
                 // Without the release the lease expires.
@@ -220,7 +221,11 @@ impl Relay {
             return Ok(Some((lineage, standing)));
         };
         if self.superseded_by.as_ref() != Some(&reason) {
-            let stranded = self.outbox.waiting()?;
+            // An older copy shares its events up to the anchor with the database that published them.
+            let stranded = self.outbox.waiting(match reason {
+                Reason::Restored { anchor, .. } => anchor,
+                _ => lineage.removed,
+            })?;
             let text = format!("{reason}; acknowledged events that are in this database only: {stranded}");
             tracing::error!(reason = text, "this account database is superseded and takes no writes");
             self.superseded.set(Some(&text));

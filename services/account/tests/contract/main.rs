@@ -11,6 +11,7 @@ mod delete;
 mod events;
 mod get;
 mod late_commit;
+mod lineage;
 mod list;
 mod log_away;
 mod lost_log;

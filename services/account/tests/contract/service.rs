@@ -106,6 +106,14 @@ impl TestService {
         TestService { running, log, folder, clock, cors, faults }
     }
 
+    /// Ends the service, runs `between`, and starts the service again; the log stays open.
+    pub(crate) fn restart_beside(mut self, between: impl FnOnce(&Self)) -> Self {
+        self.running.stop().expect("a clean end");
+        between(&self);
+        self.running = run(self.folder.path(), &self.log, &self.clock, &self.cors, &self.faults);
+        self
+    }
+
     /// Ends the service and throws its log away; `between` then has the service while the new log is still away, and it
     /// gets the log back after that.
     pub(crate) fn restart_with_an_empty_log(self, between: impl FnOnce(&Self)) -> Self {
@@ -154,6 +162,30 @@ impl TestService {
     /// A second service on the same files, to see it refused.
     pub(crate) fn start_another(&self) -> InProcess {
         run(self.folder.path(), &self.log, &self.clock, &self.cors, &self.faults)
+    }
+
+    /// Starts another service on a copy of the database that [`copy_database`] made in `folder`, with the same log.
+    pub(crate) fn start_copy(&self, folder: &Path) -> InProcess {
+        run(folder, &self.log, &self.clock, &self.cors, &Faults::default())
+    }
+
+    /// Ends the service, and has it go on with the log of `other` while `meanwhile` runs.
+    pub(crate) fn with_the_log_of(self, other: &Self, meanwhile: impl FnOnce(&Http)) {
+        let TestService { mut running, folder, clock, cors, .. } = self;
+        running.stop().expect("a clean end");
+        let moved = run(folder.path(), &other.log, &clock, &cors, &Faults::default());
+        meanwhile(moved.http());
+    }
+
+    /// Waits until the service takes no writes, and returns why.
+    #[track_caller]
+    pub(crate) fn superseded(&self) -> String {
+        superseded(self)
+    }
+
+    /// Waits until the service ends by itself, and returns its error.
+    pub(crate) fn failure(&mut self) -> String {
+        self.running.wait().expect_err("it ends with an error").to_string()
     }
 
     /// All that is in the log now, each partition's records in order.
@@ -353,6 +385,18 @@ impl Publisher for FaultyPublisher {
         self.faults.check()?;
         self.publisher.check()
     }
+}
+
+/// Waits until the service takes no writes, and returns why.
+#[track_caller]
+pub(crate) fn superseded(service: &Http) -> String {
+    wait_until("it is superseded", || {
+        let ready = service.get("/readyz");
+        let reasons = ready.body["reasons"].as_array()?.iter().filter_map(Value::as_str);
+        let reason = reasons.filter_map(|reason| reason.strip_prefix("superseded: ")).next()?;
+        assert_eq!(ready.status, 503);
+        Some(reason.to_owned())
+    })
 }
 
 /// `/account?id=`

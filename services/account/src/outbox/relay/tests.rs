@@ -52,7 +52,7 @@ impl Outbox for CountingOutbox {
         Ok(0)
     }
 
-    fn waiting(&mut self) -> Result<u64, StoreError> {
+    fn waiting(&mut self, _: u64) -> Result<u64, StoreError> {
         Ok(0)
     }
 

@@ -37,7 +37,9 @@ impl CommitHistory {
         let notice = format!(
             "this account database was set back under a running service, to event {found} after event {known} was committed"
         );
-        let sql = format!("UPDATE account.relay_lease SET set_back = $1, superseded = $1 RETURNING {SYNCED}");
+        let sql = format!(
+            "UPDATE account.relay_lease SET set_back = $1::text, superseded = $1::text || ': run tandem recover' RETURNING {SYNCED}"
+        );
         client.query_one(&sql, &[&notice]).await?;
         self.fail_stop.stop(format!("{notice}: the process stops"));
         Err(StoreError::Unavailable(notice))

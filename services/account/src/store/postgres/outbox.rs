@@ -223,9 +223,10 @@ impl Outbox for PostgresOutbox {
         Ok(last as u64)
     }
 
-    fn waiting(&mut self) -> Result<u64, StoreError> {
+    fn waiting(&mut self, after: u64) -> Result<u64, StoreError> {
         let waiting = self.with_session(async |session| {
-            let row = session.client.query_one("SELECT count(*) FROM account.outbox", &[]).await?;
+            let sql = "SELECT count(*) FROM account.outbox WHERE sequence > $1";
+            let row = session.client.query_one(sql, &[&(after as i64)]).await?;
             Ok(row.get::<_, i64>(0))
         })?;
         Ok(waiting as u64)

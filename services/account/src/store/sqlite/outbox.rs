@@ -177,9 +177,10 @@ impl Outbox for SqliteOutbox {
         Ok(self.connection.run(|connection| connection.query_row(LAST_EVENT, [], |row| row.get::<_, i64>(0)))? as u64)
     }
 
-    fn waiting(&mut self) -> Result<u64, StoreError> {
-        let sql = "SELECT coalesce(sum(event_count), 0) FROM outbox";
-        Ok(self.connection.run(|connection| connection.query_row(sql, [], |row| row.get::<_, i64>(0)))? as u64)
+    fn waiting(&mut self, after: u64) -> Result<u64, StoreError> {
+        let sql = "SELECT coalesce(sum(event_count), 0) FROM outbox WHERE last_sequence > ?";
+        let count = |connection: &Connection| connection.query_row(sql, [after as i64], |row| row.get::<_, i64>(0));
+        Ok(self.connection.run(count)? as u64)
     }
 
     /// Notes the position. The writer removes the events with its next transaction.
