@@ -1,4 +1,4 @@
-//! The owner record: which account database publishes to the topic (docs/decisions/0016).
+//! The owner record: which account database publishes to the topic (docs/decisions/0017).
 
 use serde::{Deserialize, Serialize};
 

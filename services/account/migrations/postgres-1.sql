@@ -30,7 +30,7 @@ CREATE TABLE account.outbox (
 );
 
 -- The sessions in which this database has published, in order. The event log names the last one, so a log that names another session
--- was published to by another copy of this database (docs/decisions/0016).
+-- was published to by another copy of this database (docs/decisions/0017).
 CREATE TABLE account.publisher_sessions (
     number  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     session text   NOT NULL UNIQUE

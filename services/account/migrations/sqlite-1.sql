@@ -24,7 +24,7 @@ CREATE TABLE outbox (
 ) STRICT;
 
 -- The sessions in which this database has published, in order. The event log names the last one, so a log that names another session
--- was published to by another copy of this database (docs/decisions/0016).
+-- was published to by another copy of this database (docs/decisions/0017).
 CREATE TABLE publisher_sessions (
     number  INTEGER PRIMARY KEY,
     session TEXT    NOT NULL UNIQUE

@@ -1,4 +1,4 @@
-//! Whose position is it? Compares the account database with the owner record in the event log (docs/decisions/0016).
+//! Whose position is it? Compares the account database with the owner record in the event log (docs/decisions/0017).
 //!
 //! A position in the log means something only to the database whose events it counts. A restored database, a copied data directory or a
 //! wrong topic would otherwise skip events, or publish old versions after new ones. So the relay compares the two sides before it opens

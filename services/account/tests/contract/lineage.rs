@@ -1,5 +1,5 @@
 //! A database and a log that do not belong together: a restored database, a copy that runs beside its original, an empty database on
-//! a topic that has an owner, a foreign topic (docs/decisions/0016). No account is lost in silence, no number is issued twice, and no
+//! a topic that has an owner, a foreign topic (docs/decisions/0017). No account is lost in silence, no number is issued twice, and no
 //! version goes back in the log.
 
 use std::collections::HashSet;
