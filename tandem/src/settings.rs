@@ -1,6 +1,6 @@
 //! The settings of the all-in-one (docs/operations/configure.md).
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use http_server::HttpArgs;
 use postgres::DatabaseUrl;
 use process::{CommonArgs, KafkaArgs};
@@ -79,8 +79,35 @@ pub(crate) struct VerifyArgs {
     pub(crate) wait_seconds: u64,
 }
 
+/// The arguments of `tandem recover`.
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// What becomes of accounts whose rows are lost, so that only the event log knows them
+    #[arg(long, value_enum, default_value = "keep")]
+    pub(crate) lost: LostAccounts,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LostAccounts {
+    /// They are listed, and stay as they are
+    Keep,
+    /// They are blocked, and get no more cards
+    Block,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Join an account database that was restored to an older copy, or copied, with the event log
+    ///
+    /// Stop the account service first; on PostgreSQL its instances may run while they are superseded. For each account the newer state
+    /// wins, and DELETED always. What the log knows better is adopted, and what the log lacks is published. A recovery that was
+    /// interrupted is run again. It uses the service's own settings.
+    Recover(RecoverArgs),
+
     /// Have the state of every account published again, as after a topic was lost
     ///
     /// It is safe while services run, and they need not: the request is kept in the account database that

@@ -12,6 +12,7 @@ mod decide;
 pub mod http;
 mod lineage;
 pub mod outbox;
+pub mod recover;
 pub mod store;
 
 use std::sync::Arc;

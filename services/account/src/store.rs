@@ -113,7 +113,7 @@ impl Store {
         republication: Republication,
         trace: TraceParent,
     ) -> Result<Account, AccountError> {
-        self.writer.submit(Command::Republish { republication, trace }).await?
+        self.submit(Command::Republish { republication, trace }).await
     }
 
     /// The account with this id.

@@ -3,6 +3,7 @@
 mod commit_history;
 mod handover;
 pub(crate) mod outbox;
+pub(crate) mod recover;
 mod states;
 mod writer;
 

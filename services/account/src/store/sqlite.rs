@@ -3,6 +3,7 @@
 
 pub(crate) mod outbox;
 mod reader;
+pub(crate) mod recover;
 mod states;
 mod writer;
 

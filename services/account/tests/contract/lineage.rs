@@ -12,12 +12,12 @@ use crate::lost_log::last_of_each;
 use crate::service::{TestService, account, superseded};
 
 /// The URL of a database that only this test uses, in the folder of the saved copies.
-struct Backup {
+pub(crate) struct Backup {
     folder: tempfile::TempDir,
 }
 
 impl Backup {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Backup { folder: tempfile::tempdir().expect("a folder") }
     }
 
@@ -25,17 +25,17 @@ impl Backup {
         database_url(self.folder.path(), "account")
     }
 
-    fn save(&self, database: &DatabaseUrl) {
+    pub(crate) fn save(&self, database: &DatabaseUrl) {
         copy_database(&text(database), &self.url());
     }
 
-    fn restore(&self, database: &DatabaseUrl) {
+    pub(crate) fn restore(&self, database: &DatabaseUrl) {
         copy_database(&self.url(), &text(database));
     }
 }
 
 /// The URL with its password.
-fn text(url: &DatabaseUrl) -> String {
+pub(crate) fn text(url: &DatabaseUrl) -> String {
     match url {
         DatabaseUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
         DatabaseUrl::Postgres(url) => url.clone(),

@@ -17,6 +17,7 @@ mod log_away;
 mod lost_log;
 mod postgres;
 mod protocol;
+mod recover;
 mod restart;
 mod resync;
 mod service;

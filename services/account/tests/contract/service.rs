@@ -82,6 +82,11 @@ impl TestService {
         self.faults.backlog_published.load(Ordering::SeqCst)
     }
 
+    /// The log, without the faults that the test gives it.
+    pub(crate) fn event_log(&self) -> &Arc<dyn EventLog> {
+        &self.log
+    }
+
     /// Where its database is.
     pub(crate) fn database(&self) -> DatabaseUrl {
         database_url(self.folder.path(), "account").parse().expect("a database URL")

@@ -173,6 +173,8 @@ impl Outbox for PostgresOutbox {
     }
 
     fn set_superseded(&mut self, reason: Option<&str>) -> Result<(), StoreError> {
+        // What was handed over is published from the table, once an operator has recovered it.
+        self.handover.recent.clear();
         let sql = format!("UPDATE account.relay_lease SET superseded = $1 RETURNING {SYNCED}");
         self.with_session(async |session| session.client.query_one(&sql, &[&reason]).await).map(drop)
     }

@@ -321,17 +321,17 @@ impl<'a> Columns<'a> {
 }
 
 /// Events by column, for UNNEST.
-struct EventColumns {
-    ids: Vec<Uuid>,
-    types: Vec<&'static str>,
-    statuses: Vec<&'static str>,
-    versions: Vec<i64>,
-    times: Vec<i64>,
-    traces: Vec<String>,
+pub(super) struct EventColumns {
+    pub(super) ids: Vec<Uuid>,
+    pub(super) types: Vec<&'static str>,
+    pub(super) statuses: Vec<&'static str>,
+    pub(super) versions: Vec<i64>,
+    pub(super) times: Vec<i64>,
+    pub(super) traces: Vec<String>,
 }
 
 impl EventColumns {
-    fn of(events: &[OutboxEvent]) -> Self {
+    pub(super) fn of(events: &[OutboxEvent]) -> Self {
         EventColumns {
             ids: events.iter().map(|event| event.event.account_id.0).collect(),
             types: events.iter().map(|event| event.event.event_type.as_str()).collect(),
