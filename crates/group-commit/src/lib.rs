@@ -11,6 +11,7 @@
 //! transaction.
 
 mod health;
+mod isolation;
 mod queue;
 mod store_error;
 #[cfg(test)]
@@ -37,7 +38,7 @@ pub type Syncer = Box<dyn FnMut() -> Result<(), StoreError> + Send>;
 /// The database behind a [`GroupCommit`]. All methods run on its writer thread.
 pub trait Committer: Send + 'static {
     /// A request, reduced to what the transaction needs to decide it.
-    type Command: Send + 'static;
+    type Command: Clone + Send + 'static;
     /// The result of a command: done, or the domain rule that forbids it.
     type Outcome: Send + 'static;
 
@@ -45,8 +46,9 @@ pub trait Committer: Send + 'static {
     /// commands. After `Ok`, the transaction is committed, and durable unless there is a [`sync`](Committer::sync). After
     /// `Err`, nothing is written, except that a connection lost during COMMIT leaves that unknown.
     ///
-    /// A command that breaks a rule does not affect its neighbours. A batch without changes need not be written, unless
-    /// `is_failing`: then the transaction also tests whether the last failure is over.
+    /// A command that breaks a rule does not affect its neighbours. Commands that the database rejects, or that need a locked
+    /// row, are isolated: `commit` is called again with parts of the batch. A call without commands tests whether anything can
+    /// be written now. A batch without changes need not be written, unless `is_failing`: then it is such a test, too.
     fn commit(&mut self, commands: Vec<Self::Command>, is_failing: bool) -> Result<Vec<Self::Outcome>, StoreError>;
 
     /// Returns what makes commits durable on a thread of its own, or `None` if commits are durable when they return.
@@ -62,10 +64,11 @@ pub trait Committer: Send + 'static {
 
 type Answer<O> = oneshot::Sender<Result<O, StoreError>>;
 
-/// The result of a transaction, and the requests that wait for it.
+/// The results of a batch, the requests that wait for them, and whether the database works.
 struct Committed<O> {
-    result: Result<Vec<O>, StoreError>,
+    results: Vec<Result<O, StoreError>>,
     answers: Vec<Answer<O>>,
+    health: Result<(), StoreError>,
 }
 
 /// A handle to one writer thread, which turns commands `C` into outcomes `O`. Clones share the thread.
@@ -93,7 +96,7 @@ impl<C, O> Drop for CloseOnExit<C, O> {
     }
 }
 
-impl<C: Send + 'static, O: Send + 'static> GroupCommit<C, O> {
+impl<C: Clone + Send + 'static, O: Send + 'static> GroupCommit<C, O> {
     /// Starts the writer thread under `name`. The thread ends after [`GroupCommit::stop`], and joining it waits until all
     /// accepted commands are durable. Called within a Tokio runtime, answers are sent on that.
     pub fn start(
@@ -159,7 +162,7 @@ fn write<C: Committer>(
 ) {
     let GroupCommit { queue, health } = shared;
     loop {
-        let (commands, answers) = match queue.take(IDLE) {
+        let (commands, answers): (Vec<_>, Vec<_>) = match queue.take(IDLE) {
             NextBatch::Commands(batch) => batch.into_iter().unzip(),
             // An empty transaction tests whether the failure is over, so that no request needs to.
             NextBatch::Idle if health.failure().is_some() => (Vec::new(), Vec::new()),
@@ -169,7 +172,8 @@ fn write<C: Committer>(
             }
             NextBatch::Stopped => break,
         };
-        let committed = Committed { result: committer.commit(commands, health.failure().is_some()), answers };
+        let (results, works) = isolation::commit(&mut committer, &commands, health.failure().is_some());
+        let committed = Committed { results, answers, health: works };
         match &unsynced {
             None => answer(committed, health, runtime),
             Some(unsynced) => {
@@ -189,32 +193,34 @@ fn sync_and_answer<C, O: Send + 'static>(
     shared: &GroupCommit<C, O>,
     runtime: Option<&Handle>,
 ) {
-    while let Ok(Committed { result, answers }) = committed.recv() {
+    while let Ok(mut committed) = committed.recv() {
         let synced = sync();
         shared.queue.record_synced();
-        let result = result.and_then(|outcomes| synced.map(|()| outcomes));
-        answer(Committed { result, answers }, &shared.health, runtime);
-    }
-}
-
-/// Answers the requests of a transaction: several of them in one task of `runtime`, which wakes it once.
-fn answer<O: Send + 'static>(committed: Committed<O>, health: &Health, runtime: Option<&Handle>) {
-    health.record(committed.result.as_ref());
-    match runtime {
-        Some(runtime) if committed.answers.len() > 1 => drop(runtime.spawn(async { send_answers(committed) })),
-        _ => send_answers(committed),
-    }
-}
-
-/// Ignores clients that have disconnected: their commands are done all the same.
-fn send_answers<O>(Committed { result, answers }: Committed<O>) {
-    match result {
-        Ok(outcomes) => {
-            debug_assert_eq!(outcomes.len(), answers.len(), "one outcome a command");
-            for (outcome, answer) in outcomes.into_iter().zip(answers) {
-                let _ = answer.send(Ok(outcome));
-            }
+        if let Err(error) = synced {
+            committed.results.fill_with(|| Err(error.clone()));
+            committed.health = Err(error);
         }
-        Err(error) => answers.into_iter().for_each(|answer| drop(answer.send(Err(error.clone())))),
+        answer(committed, &shared.health, runtime);
+    }
+}
+
+/// Answers the requests of a batch: several of them in one task of `runtime`, which wakes it once.
+fn answer<O: Send + 'static>(
+    Committed { results, answers, health: works }: Committed<O>,
+    health: &Health,
+    runtime: Option<&Handle>,
+) {
+    health.record(works.as_ref());
+    debug_assert_eq!(results.len(), answers.len(), "one result a command");
+    let is_several = answers.len() > 1;
+    let send = move || {
+        for (result, answer) in results.into_iter().zip(answers) {
+            // The client may have disconnected: its command is done all the same.
+            let _ = answer.send(result);
+        }
+    };
+    match runtime {
+        Some(runtime) if is_several => drop(runtime.spawn(async { send() })),
+        _ => send(),
     }
 }

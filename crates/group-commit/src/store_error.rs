@@ -4,6 +4,7 @@
 
 use std::error::Error as _;
 
+use rusqlite::ErrorCode;
 use tokio_postgres::error::SqlState;
 
 /// Why a database operation failed. Domain rules are not errors: they are outcomes of a command.
@@ -16,11 +17,15 @@ pub enum StoreError {
     /// unknown.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
-    /// The database rejects the data of this command, or cannot read a row that the command names. Nothing was written, and
-    /// a retry fails too. Other commands are not affected.
+    /// The database rejects the data of this command. Nothing was written, and a retry fails too. Other commands are not
+    /// affected.
     #[error("the database rejected the command: {0}")]
     Rejected(String),
-    /// A concurrent transaction conflicted. Nothing was written, and a retry may succeed.
+    /// A stored row that the command needs cannot be read. Nothing was written, and a retry fails too. Commands that do not
+    /// need the row are not affected.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// A concurrent transaction conflicted, or has locked a row for too long. Nothing was written, and a retry may succeed.
     #[error("another transaction was in the way: {0}")]
     Conflict(String),
     /// The service is stopping. Nothing was written.
@@ -30,7 +35,20 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        StoreError::Unavailable(error.to_string())
+        let text = error.to_string();
+        match error {
+            rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
+                ErrorCode::ConstraintViolation | ErrorCode::TooBig => StoreError::Rejected(text),
+                ErrorCode::DatabaseCorrupt => StoreError::Damaged(text),
+                _ => StoreError::Unavailable(text),
+            },
+            // A stored value is not what this service writes.
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::Utf8Error(..) => StoreError::Damaged(text),
+            _ => StoreError::Unavailable(text),
+        }
     }
 }
 
@@ -41,8 +59,7 @@ impl From<tokio_postgres::Error> for StoreError {
             Some(
                 &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::LOCK_NOT_AVAILABLE,
             ) => StoreError::Conflict(text),
-            // One command needs the damaged page; its neighbours do not.
-            Some(&SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED) => StoreError::Rejected(text),
+            Some(&SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED) => StoreError::Damaged(text),
             Some(code) if is_data_error(code.code()) => StoreError::Rejected(text),
             _ => StoreError::Unavailable(text),
         }

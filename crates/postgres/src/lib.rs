@@ -8,7 +8,6 @@
 //! parameters are set when a connection is opened, and `synchronous_commit`, on which durability rests, is set again in each
 //! transaction ([`BEGIN`], [`SYNCED`]).
 
-mod batch;
 mod fault;
 mod session;
 mod start;
@@ -27,7 +26,6 @@ use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
-pub use self::batch::commit_isolated;
 use self::fault::is_about_tls;
 pub use self::session::Session;
 pub use self::url::DatabaseUrl;
@@ -49,8 +47,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 ///
 /// `statement_timeout` comes first and alone, because a default of a millisecond would cancel the rest. `search_path`
 /// contains no schema of the services, so that an unqualified name fails in every test. The timeouts of a statement and of
-/// an idle transaction, in milliseconds, release the locks of a paused or dead client; the second is shorter, so that a
-/// transaction that waits for such a lock gets it in time. Parameters that a server does not know are left out.
+/// an idle transaction, in milliseconds, release the locks of a paused or dead client. A [`Session`] sets its own
+/// `lock_timeout`. Parameters that a server does not know are left out.
 const SESSION_PARAMETERS: &str = "
     SET statement_timeout = 5000;
     SELECT set_config(name, value, false) FROM (VALUES

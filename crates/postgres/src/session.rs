@@ -11,6 +11,17 @@ use group_commit::StoreError;
 /// The idle time after which a session tests its connection, so that an instance without writes notices an outage.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
+/// How long a transaction waits for a row that another one has locked. Every request behind the transaction waits, too. A commit
+/// of another instance holds its locks for milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The lock timeout soon after a conflict, while a batch is halved to isolate the commands that need a locked row: with
+/// [`LOCK_TIMEOUT`] ten halvings would take five seconds.
+const LOCK_TIMEOUT_AFTER_CONFLICT: Duration = Duration::from_millis(100);
+
+/// How long [`LOCK_TIMEOUT_AFTER_CONFLICT`] applies.
+const AFTER_CONFLICT: Duration = Duration::from_secs(2);
+
 /// How long [`Session::check`] processes incoming messages of a session that is not due for a test.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -21,6 +32,9 @@ pub struct Session<S> {
     driver: Driver,
     current: Option<S>,
     used: Instant,
+    /// The lock timeout of the connection; zero before it is set.
+    lock_timeout: Duration,
+    conflicted: Option<Instant>,
 }
 
 /// What drives a session's connection.
@@ -60,12 +74,17 @@ impl Drop for Driver {
 impl<S: AsRef<Client>> Session<S> {
     /// A closed session. The thread that uses the session drives its connection.
     pub fn new(database: Postgres) -> Self {
-        Session { database, driver: Driver::Own(None), current: None, used: Instant::now() }
+        Session::with(database, Driver::Own(None))
     }
 
     /// A closed session. `runtime` drives its connection all the time, as LISTEN needs.
     pub fn driven_by(runtime: Handle, database: Postgres) -> Self {
-        Session { database, driver: Driver::Shared(runtime), current: None, used: Instant::now() }
+        Session::with(database, Driver::Shared(runtime))
+    }
+
+    fn with(database: Postgres, driver: Driver) -> Self {
+        let lock_timeout = Duration::ZERO;
+        Session { database, driver, current: None, used: Instant::now(), lock_timeout, conflicted: None }
     }
 
     /// Runs `work` on the session, which `open` opens if it is closed, within [`DEADLINE`](super::DEADLINE) altogether.
@@ -74,8 +93,10 @@ impl<S: AsRef<Client>> Session<S> {
         open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>,
         work: impl AsyncFnOnce(&S) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Session { database, driver, current, used } = self;
+        let Session { database, driver, current, used, lock_timeout, conflicted } = self;
         *used = Instant::now();
+        let has_conflicted = conflicted.is_some_and(|at| at.elapsed() < AFTER_CONFLICT);
+        let wanted = if has_conflicted { LOCK_TIMEOUT_AFTER_CONFLICT } else { LOCK_TIMEOUT };
         driver.block_on(within_deadline(async {
             // A connection without a shared runtime is not driven between two uses. These two polls of the driver and of the
             // connection find out whether the server has closed it.
@@ -83,16 +104,24 @@ impl<S: AsRef<Client>> Session<S> {
             tokio::task::yield_now().await;
             let session = match current.take() {
                 Some(session) if !session.as_ref().is_closed() => session,
-                _ => open(database).await?,
-            };
-            let result = work(&session).await;
-            match result {
-                Ok(_) => {}
-                // The connection is usable; its transaction is not.
-                Err(StoreError::Rejected(_) | StoreError::Conflict(_)) => {
-                    session.as_ref().batch_execute("ROLLBACK").await?;
+                _ => {
+                    *lock_timeout = Duration::ZERO;
+                    open(database).await?
                 }
-                Err(error) => return Err(error),
+            };
+            if *lock_timeout != wanted {
+                session.as_ref().batch_execute(&format!("SET lock_timeout = {}", wanted.as_millis())).await?;
+                *lock_timeout = wanted;
+            }
+            let result = work(&session).await;
+            if let Err(error) = &result {
+                match error {
+                    StoreError::Conflict(_) => *conflicted = Some(Instant::now()),
+                    StoreError::Rejected(_) | StoreError::Damaged(_) => {}
+                    _ => return result,
+                }
+                // The connection is usable; its transaction is not.
+                session.as_ref().batch_execute("ROLLBACK").await?;
             }
             *current = Some(session);
             result

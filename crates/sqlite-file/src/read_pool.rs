@@ -7,6 +7,7 @@ use group_commit::{Health, StoreError};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use crate::shared_connection::unavailable;
 use crate::{Durability, FailStop, OpenError, SharedConnection, SqliteFile};
 
 /// The number of concurrent reads. Reads are short, and the cores are few.
@@ -102,8 +103,8 @@ impl Pool {
         // Each permit has a free connection, unless connections change hands during the search.
         let free = self.connections.iter().find_map(SharedConnection::try_lock);
         let mut connection = free.or_else(|| Some(self.connections.first()?.lock())).ok_or(StoreError::Stopping)?;
-        let transaction = connection.as_mut().ok_or(StoreError::Stopping)?.transaction()?;
-        Ok(query(&transaction)?)
+        let connection = connection.as_mut().ok_or(StoreError::Stopping)?;
+        connection.transaction().and_then(|transaction| query(&transaction)).map_err(unavailable)
     }
 }
 

@@ -30,7 +30,7 @@ impl SharedConnection {
         }
         let connection = self.lock();
         let connection = connection.as_ref().ok_or(StoreError::Stopping)?;
-        Ok(self.file.check(work(connection))?)
+        self.file.check(work(connection)).map_err(unavailable)
     }
 
     /// Waits for the work that runs on the connection, and closes it.
@@ -46,4 +46,9 @@ impl SharedConnection {
     pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Option<Connection>>> {
         self.connection.try_lock()
     }
+}
+
+/// The error of work that belongs to no command, so that none is at fault.
+pub(crate) fn unavailable(error: rusqlite::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
 }

@@ -102,7 +102,7 @@ impl From<AccountError> for ApiError {
             AccountError::VersionMismatch { .. } => ApiError::precondition_failed("version_mismatch", text),
             AccountError::VersionMatch { .. } => ApiError::precondition_failed("precondition_failed", text),
             AccountError::Superseded => ApiError::unavailable("database_superseded", text, 1),
-            AccountError::Store(StoreError::Rejected(_)) => {
+            AccountError::Store(StoreError::Rejected(_) | StoreError::Damaged(_)) => {
                 let text = "the database does not accept this request; the logs tell more";
                 ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_rejected", text)
             }

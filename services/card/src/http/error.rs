@@ -93,7 +93,7 @@ impl From<CardError> for ApiError {
             CardError::NotFound => ApiError::not_found("card_not_found", text),
             CardError::AlreadyDeleted => ApiError::conflict("card_already_deleted", text),
             CardError::Exists => ApiError::precondition_failed("precondition_failed", text),
-            CardError::Store(StoreError::Rejected(_)) => {
+            CardError::Store(StoreError::Rejected(_) | StoreError::Damaged(_)) => {
                 let text = "the database does not accept this request; the logs tell more";
                 ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_rejected", text)
             }

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use clock::Clock;
 use group_commit::{Committer, StoreError};
 use numbering::TimeOrderedIds;
-use postgres::{BEGIN, Parameter, Postgres, SYNCED, Session, commit_isolated};
+use postgres::{BEGIN, Parameter, Postgres, SYNCED, Session};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
@@ -51,24 +51,21 @@ impl Committer for Writer {
     type Command = Command;
     type Outcome = Outcome;
 
-    /// An empty batch asks the server too, which shows whether it answers.
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let Writer { session, numbering, clock, ids, handover, history } = self;
-        commit_isolated(commands, |commands| {
-            let (now, accounts) = (clock.now(), HashMap::new());
-            let id_of = |_sequence| ids.next(now);
-            let batch = Batch { numbering, id_of: &id_of, now, accounts };
-            let hands_over = handover.is_publishing();
-            let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over).await;
-            let (outcomes, events) = session.run(async |database| WriteSession::open(database, history).await, work)?;
-            if let Some(batch) = events {
-                history.record_commit(batch.last_sequence);
-                if hands_over {
-                    handover.hand_over(batch);
-                }
+        let (now, accounts) = (clock.now(), HashMap::new());
+        let id_of = |_sequence| ids.next(now);
+        let batch = Batch { numbering, id_of: &id_of, now, accounts };
+        let hands_over = handover.is_publishing();
+        let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over).await;
+        let (outcomes, events) = session.run(async |database| WriteSession::open(database, history).await, work)?;
+        if let Some(batch) = events {
+            history.record_commit(batch.last_sequence);
+            if hands_over {
+                handover.hand_over(batch);
             }
-            Ok(outcomes)
-        })
+        }
+        Ok(outcomes)
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
@@ -164,8 +161,14 @@ impl WriteSession {
         commands: Vec<Command>,
         notifies: bool,
     ) -> Result<(Vec<Outcome>, Option<EventBatch>), StoreError> {
+        if commands.is_empty() {
+            // The locks that every transaction needs.
+            let locks = "LOCK TABLE account.accounts, account.outbox IN ROW EXCLUSIVE MODE; SELECT FROM account.ledger FOR UPDATE";
+            self.client.batch_execute(&format!("{BEGIN}; {locks}; COMMIT")).await?;
+            return Ok((Vec::new(), None));
+        }
         let named: Vec<Uuid> = decide::named_accounts(&commands).into_iter().map(|id| id.0).collect();
-        if named.is_empty() && !commands.is_empty() {
+        if named.is_empty() {
             return self.create(batch, commands, notifies).await;
         }
         let creations = decide::creations(&commands) as i64;
@@ -179,9 +182,8 @@ impl WriteSession {
             self.client.query(&self.lock, &lock),
         )?;
         for row in &locked {
-            // A row that cannot be read fails only the command that names it.
             let account = account_from_row(row, batch.numbering);
-            let account = account.map_err(|error| StoreError::Rejected(error.to_string()))?;
+            let account = account.map_err(|error| StoreError::Damaged(error.to_string()))?;
             batch.accounts.insert(account.id, account);
         }
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
