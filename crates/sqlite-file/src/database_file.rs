@@ -65,15 +65,13 @@ impl DatabaseFile {
     /// Locks the file at `name`. Creates the file and its folder for the owner alone if they are missing. Warns if other
     /// users may read them, and if the write-ahead log is missing.
     pub fn open(name: &Path) -> Result<Self, OpenError> {
-        let unusable =
-            |path: &Path, error: io::Error| OpenError::Unusable { path: path.into(), reason: error.to_string() };
         let folder = name.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Some(folder) = folder {
-            create_folder(folder).map_err(|error| unusable(folder, error))?;
+            create_folder(folder).map_err(|error| OpenError::unusable(folder, error))?;
         }
-        let file = for_owner().read(true).open(name).map_err(|error| unusable(name, error))?;
-        let path = fs::canonicalize(name).map_err(|error| unusable(name, error))?;
-        let lock = lock(&file, &path).map_err(|error| unusable(name, error))?;
+        let file = for_owner().read(true).open(name).map_err(|error| OpenError::unusable(name, error))?;
+        let path = fs::canonicalize(name).map_err(|error| OpenError::unusable(name, error))?;
+        let lock = lock(&file, &path).map_err(|error| OpenError::unusable(name, error))?;
         let began = Instant::now();
         while let Err(error) = lock.try_lock() {
             match error {
@@ -81,16 +79,17 @@ impl DatabaseFile {
                 TryLockError::WouldBlock => {
                     // The owner may be in this process, and closing the file would release its locks.
                     std::mem::forget((file, lock));
-                    return Err(OpenError::InUse(name.to_owned()));
+                    let text = "is in use by another process: two would overwrite each other's rows";
+                    return Err(OpenError(format!("{} {text}", name.display())));
                 }
-                TryLockError::Error(error) => return Err(unusable(name, error)),
+                TryLockError::Error(error) => return Err(OpenError::unusable(name, error)),
             }
         }
         let [wal, shm] = ["-wal", "-shm"].map(|suffix| beside(&path, suffix));
         // SQLite's own error would name neither the file nor the cause.
         for path in [&wal, &shm] {
             match File::options().read(true).write(true).open(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unusable(path, error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(OpenError::unusable(path, error)),
                 _ => {}
             }
         }
@@ -228,7 +227,7 @@ impl UseProbe {
             let file = File::options().read(true).write(true).open(path)?;
             Ok(UseProbe { lock: lock(&file, &fs::canonicalize(path)?)?, _file: file })
         };
-        open().map_err(|error: io::Error| OpenError::Unusable { path: path.into(), reason: error.to_string() })
+        open().map_err(|error: io::Error| OpenError::unusable(path, error))
     }
 
     /// Whether a process owns the file now.

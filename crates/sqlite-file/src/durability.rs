@@ -42,8 +42,7 @@ impl Durability {
     /// For the writer of `file`, which is in WAL mode and has a connection.
     pub(crate) fn open(file: &DatabaseFile) -> Result<Self, OpenError> {
         let path = file.beside("-wal");
-        let opened = File::open(&path);
-        let write_ahead_log = opened.map_err(|error| OpenError::Unusable { path, reason: error.to_string() })?;
+        let write_ahead_log = File::open(&path).map_err(|error| OpenError::unusable(&path, error))?;
         Ok(Durability::of(file.clone(), write_ahead_log))
     }
 

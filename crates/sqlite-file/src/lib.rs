@@ -7,12 +7,12 @@ mod database_file;
 mod durability;
 mod fail_stop;
 mod modes;
-mod open_error;
 mod read_pool;
 mod shared_connection;
 mod wal_checkpoint;
 mod write_back;
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,6 @@ pub use self::database_file::{DatabaseFile, UseProbe, connect_beside};
 pub use self::durability::Durability;
 pub use self::fail_stop::{FailStop, StorageFailed};
 pub use self::modes::{create_folder, for_owner, warn_of_exposed};
-pub use self::open_error::OpenError;
 pub use self::read_pool::ReadPool;
 pub use self::shared_connection::SharedConnection;
 
@@ -41,6 +40,18 @@ const WAL_KEEP_BYTES: i64 = 32 * 1_024 * 1_024;
 
 /// How long a connection waits for another connection's transaction, which may take as long as an fsync.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a file cannot be used, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(String);
+
+impl OpenError {
+    /// The system or SQLite cannot create, open or lock the file at `path`.
+    pub fn unusable(path: &Path, reason: impl Display) -> Self {
+        OpenError(format!("cannot open {}: {reason}", path.display()))
+    }
+}
 
 /// The owner of a file, and its tables.
 #[derive(Debug, Clone, Copy)]
@@ -78,15 +89,16 @@ impl SqliteFile {
     /// A connection that writes to a file which another process may own, without its lock. The file must have exactly this
     /// schema. Only for rows that the owner reads from the file each time, and keeps no copy of in memory.
     pub fn connect_beside(path: &Path, schema: &Schema) -> Result<Connection, OpenError> {
-        if let Err(error) = std::fs::metadata(path) {
-            return Err(OpenError::Unusable { path: path.to_owned(), reason: error.to_string() });
-        }
+        std::fs::metadata(path).map_err(|error| OpenError::unusable(path, error))?;
         let connection = connect_beside(path, OpenFlags::SQLITE_OPEN_READ_WRITE);
         let connection = connection.and_then(as_writer).map_err(|error| open_error(path, &error))?;
         let (found, known) = (check_owner(&connection, schema, path)?, schema.migrations.len());
         match found == known {
             true => Ok(connection),
-            false => Err(OpenError::Older { path: path.to_owned(), found, known }),
+            false => Err(OpenError(format!(
+                "{} has schema version {found}, and this binary needs {known}: start the newer version of the service first",
+                path.display()
+            ))),
         }
     }
 
@@ -185,11 +197,14 @@ fn check_owner(connection: &Connection, schema: &Schema, path: &Path) -> Result<
     };
     let (application_id, version, tables) = read().map_err(|error: rusqlite::Error| open_error(path, &error))?;
     if tables > 0 && application_id != i64::from(schema.application_id) {
-        return Err(OpenError::Foreign { path: path.to_owned(), owner: schema.owner });
+        return Err(OpenError(format!("{} is not a database of the {}", path.display(), schema.owner)));
     }
     let (found, known) = (usize::try_from(version).unwrap_or(usize::MAX), schema.migrations.len());
     match found > known {
-        true => Err(OpenError::Newer { path: path.to_owned(), found, known }),
+        true => Err(OpenError(format!(
+            "{} has schema version {found}, and this binary knows up to {known}: start the newer binary",
+            path.display()
+        ))),
         false => Ok(found),
     }
 }
@@ -210,10 +225,12 @@ fn migrate(connection: &mut Connection, schema: &Schema, path: &Path) -> Result<
 }
 
 fn open_error(path: &Path, error: &rusqlite::Error) -> OpenError {
-    let (path, reason) = (path.to_owned(), error.to_string());
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged { path, reason },
-        _ => OpenError::Unusable { path, reason },
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError(format!(
+            "{} is damaged or no database ({error}): restore it from a backup, or move it away to start empty",
+            path.display()
+        )),
+        _ => OpenError::unusable(path, error),
     }
 }
 

@@ -46,20 +46,19 @@ struct Shared {
 
 /// Replaces SQLite's automatic checkpoints of `writer`, a connection to `file`.
 pub(crate) fn checkpoint_beside(writer: &mut Connection, file: &DatabaseFile) -> Result<(), OpenError> {
-    let unusable = |reason: String| OpenError::Unusable { path: file.name().to_owned(), reason };
     let (requests, receiver) = sync_channel(1);
     let shared = Shared { is_copied: AtomicBool::new(false), pages: AtomicI32::new(0), file: file.clone() };
     let (shared, connection) = (Arc::new(shared), open_writer(file)?);
     let for_thread = Arc::clone(&shared);
     let thread = Builder::new().name("wal-checkpoint".to_owned());
     let thread = thread.spawn(move || run(&connection, &receiver, &for_thread));
-    let thread = Some(thread.map_err(|error| unusable(error.to_string()))?);
+    let thread = Some(thread.map_err(|error| OpenError::unusable(file.name(), error))?);
     let mut checkpointer = Checkpointer { requests: Some(requests), shared, thread, next_pages: WAL_PAGES };
     let hook = move |log: &mut Wal, pages| {
         checkpointer.committed(log, pages);
         Ok(())
     };
-    writer.wal_hook(Some(hook)).map_err(|error| unusable(error.to_string()))
+    writer.wal_hook(Some(hook)).map_err(|error| OpenError::unusable(file.name(), error))
 }
 
 impl Checkpointer {

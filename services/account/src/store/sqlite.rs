@@ -54,11 +54,10 @@ pub(super) fn open(
     predecessor: &Predecessor,
 ) -> Result<Opened, OpenError> {
     let file = SqliteFile::open(path, &SCHEMA)?;
-    let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
     let published = PublishedPosition::default();
     let (connection, durability) = file.group_writer()?;
     let (number_key, superseded) =
-        begin_lineage(&connection, predecessor).map_err(|error| unusable(error.to_string()))?;
+        begin_lineage(&connection, predecessor).map_err(|error| OpenError::unusable(path, error))?;
     let numbering = AccountNumbering(Numbering::decimal(number_key));
     let recent = RecentEvents::default();
     let outbox = SqliteOutbox::new(
@@ -71,9 +70,9 @@ pub(super) fn open(
     let reader_published = published.clone();
     let read_pool = file.read_pool(durability.clone())?;
     let writer = Writer::open((connection, durability), numbering.clone(), clock, signal, recent, published)
-        .map_err(|error| unusable(error.to_string()))?;
+        .map_err(|error| OpenError::unusable(path, error))?;
     let (writer, writer_thread) =
-        GroupCommit::start("account-writer", writer).map_err(|error| unusable(error.to_string()))?;
+        GroupCommit::start("account-writer", writer).map_err(|error| OpenError::unusable(path, error))?;
     let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone(), reader_published));
     let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded) };
     Ok(Opened { store, writer_thread, outbox: Box::new(outbox) })

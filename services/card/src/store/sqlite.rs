@@ -39,17 +39,16 @@ const LAST_CARD: &str = "SELECT coalesce(max(sequence), 0) FROM cards";
 
 pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>), OpenError> {
     let file = SqliteFile::open(path, &SCHEMA)?;
-    let unusable = |reason: String| OpenError::Unusable { path: path.to_owned(), reason };
     let (connection, durability) = file.group_writer()?;
     let number_key = connection
         .query_row("SELECT number_key FROM ledger", [], |row| row.get(0))
-        .map_err(|error| unusable(error.to_string()))?;
+        .map_err(|error| OpenError::unusable(path, error))?;
     let numbering = CardNumbering(Numbering::hexadecimal(number_key));
     let pool = file.read_pool(durability.clone())?;
-    let writer =
-        Writer::open(connection, durability, numbering.clone(), clock).map_err(|error| unusable(error.to_string()))?;
+    let writer = Writer::open(connection, durability, numbering.clone(), clock)
+        .map_err(|error| OpenError::unusable(path, error))?;
     let (writer, writer_thread) =
-        GroupCommit::start("card-writer", writer).map_err(|error| unusable(error.to_string()))?;
+        GroupCommit::start("card-writer", writer).map_err(|error| OpenError::unusable(path, error))?;
     let reader = Reader::new(pool, numbering.clone());
     Ok((Store { writer, reader: Arc::new(super::Reader::Sqlite(reader)), numbering }, writer_thread))
 }
