@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use group_commit::{StoreError, Syncer};
-use parking_lot::Mutex;
 use rusqlite::Transaction;
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::{DatabaseFile, OpenError};
 
@@ -27,15 +26,8 @@ struct State {
     visible: AtomicU64,
     /// The number of transactions whose commit has returned.
     committed: AtomicU64,
-    synced: Mutex<Synced>,
-}
-
-#[derive(Default)]
-struct Synced {
-    /// The number of durable transactions.
-    count: u64,
-    /// Requests and threads that wait until this many transactions are durable.
-    waiting: Vec<(u64, oneshot::Sender<()>)>,
+    /// The number of durable transactions. Requests and threads wait for it to grow.
+    synced: watch::Sender<u64>,
 }
 
 impl Durability {
@@ -48,7 +40,7 @@ impl Durability {
 
     fn of(file: DatabaseFile, write_ahead_log: File) -> Self {
         let (visible, committed) = (AtomicU64::new(0), AtomicU64::new(0));
-        Durability(Arc::new(State { file, write_ahead_log, visible, committed, synced: Mutex::default() }))
+        Durability(Arc::new(State { file, write_ahead_log, visible, committed, synced: watch::Sender::default() }))
     }
 
     /// Commits a transaction of the writer. Readers see it at once and wait for the next [`sync`](Durability::sync).
@@ -77,7 +69,7 @@ impl Durability {
     pub fn sync(&self) -> Result<(), StoreError> {
         let State { file, write_ahead_log, committed, synced, .. } = &*self.0;
         let committed = committed.load(Ordering::SeqCst);
-        if synced.lock().count == committed {
+        if *synced.borrow() == committed {
             return Ok(());
         }
         let result = match file.fail_stop().has_failed() {
@@ -87,17 +79,8 @@ impl Durability {
                 storage_failed()
             }),
         };
-        let mut synced = synced.lock();
-        match result {
-            Ok(()) => {
-                synced.count = committed;
-                for (_, waiting) in synced.waiting.extract_if(.., |(number, _)| *number <= committed) {
-                    let _ = waiting.send(()); // a request may have been cancelled
-                }
-            }
-            // Dropping the channels tells those who wait.
-            Err(_) => synced.waiting.clear(),
-        }
+        // After a failure the count stays, and those who wait find the failure.
+        synced.send_modify(|count| *count = if result.is_ok() { committed } else { *count });
         result
     }
 
@@ -109,34 +92,17 @@ impl Durability {
 
     /// Waits until everything is durable that is visible at the call.
     pub(crate) async fn wait(&self) -> Result<(), StoreError> {
-        match self.0.waiting() {
-            None => Ok(()),
-            Some(durable) => durable.await.map_err(|_| not_durable()),
+        let visible = self.0.visible.load(Ordering::SeqCst);
+        let is_over = |count: &u64| *count >= visible || self.0.file.fail_stop().has_failed();
+        match self.0.synced.subscribe().wait_for(is_over).await {
+            Ok(count) if *count >= visible => Ok(()),
+            _ => Err(StoreError::Unavailable("what was read is not durable".to_owned())),
         }
     }
 
     /// Like [`wait`](Durability::wait), for a thread that may block.
     pub fn wait_blocking(&self) -> Result<(), StoreError> {
-        match self.0.waiting() {
-            None => Ok(()),
-            Some(durable) => durable.blocking_recv().map_err(|_| not_durable()),
-        }
-    }
-}
-
-impl State {
-    /// Returns what ends when everything visible is durable, or `None` if it is.
-    fn waiting(&self) -> Option<oneshot::Receiver<()>> {
-        let visible = self.visible.load(Ordering::SeqCst);
-        let mut synced = self.synced.lock();
-        (synced.count < visible).then(|| {
-            let (sender, receiver) = oneshot::channel();
-            // After a failure no sync follows; dropping the sender tells the receiver.
-            if !self.file.fail_stop().has_failed() {
-                synced.waiting.push((visible, sender));
-            }
-            receiver
-        })
+        pollster::block_on(self.wait())
     }
 }
 
@@ -144,14 +110,18 @@ pub(crate) fn storage_failed() -> StoreError {
     StoreError::Unavailable("the storage failed, and the process stops".to_owned())
 }
 
-fn not_durable() -> StoreError {
-    StoreError::Unavailable("what was read is not durable".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
     use crate::{Schema, SqliteFile};
+
+    /// Polls a wait once.
+    fn polled(wait: Pin<&mut impl Future<Output = Result<(), StoreError>>>) -> Poll<Result<(), StoreError>> {
+        wait.poll(&mut Context::from_waker(Waker::noop()))
+    }
 
     const SCHEMA: Schema = Schema { application_id: 7, owner: "test", migrations: &["CREATE TABLE one (n INTEGER)"] };
 
@@ -163,19 +133,20 @@ mod tests {
         let write = || durability.counted(|| connection.execute("INSERT INTO one VALUES (1)", []));
         durability.wait_blocking().expect("nothing is written");
         write().unwrap();
-        let mut waiting = durability.0.waiting().expect("it is not durable yet");
-        assert!(waiting.try_recv().is_err());
+        let mut waiting = pin!(durability.wait());
+        assert!(polled(waiting.as_mut()).is_pending(), "it is not durable yet");
         durability.sync().unwrap();
-        waiting.try_recv().expect("it is durable");
+        assert!(matches!(polled(waiting.as_mut()), Poll::Ready(Ok(()))), "it is durable");
         durability.wait_blocking().expect("all is durable");
-        // One that readers may see already, and whose commit has not returned while a sync ran.
-        let mut waiting = durability.counted(|| {
+        // Readers may see a transaction whose commit has not returned while a sync ran.
+        let mut waiting = pin!(durability.wait());
+        durability.counted(|| {
             durability.sync().unwrap();
-            durability.0.waiting().expect("it may be seen")
+            assert!(polled(waiting.as_mut()).is_pending(), "readers may see it");
         });
-        assert!(waiting.try_recv().is_err(), "the sync may have come before the commit");
+        assert!(polled(waiting.as_mut()).is_pending(), "the sync may have come before the commit");
         durability.sync().unwrap();
-        waiting.try_recv().expect("it is durable");
+        assert!(matches!(polled(waiting.as_mut()), Poll::Ready(Ok(()))), "it is durable");
     }
 
     #[test]
@@ -202,9 +173,11 @@ mod tests {
             failing.commit(transaction)
         };
         insert().unwrap();
-        let mut waiting = failing.0.waiting().expect("it is not durable yet");
+        let mut waiting = Box::pin(failing.wait());
+        assert!(polled(waiting.as_mut()).is_pending(), "it is not durable yet");
         failing.sync().unwrap_err();
-        assert!(matches!(waiting.try_recv(), Err(oneshot::error::TryRecvError::Closed)), "nobody is left waiting");
+        assert!(matches!(polled(waiting.as_mut()), Poll::Ready(Err(_))), "nobody is left waiting");
+        drop(waiting);
         let cause = file.fail_stop().failed().await.to_string();
         assert!(cause.contains("file.db failed"), "{cause}");
         insert().unwrap_err();

@@ -7,7 +7,6 @@ use group_commit::{Health, StoreError};
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::shared_connection::unavailable;
 use crate::{Durability, FailStop, OpenError, SharedConnection, SqliteFile};
 
 /// The number of concurrent reads. Reads are short, and the cores are few.
@@ -67,7 +66,10 @@ impl ReadPool {
         let pool = Arc::clone(&self.0);
         let reading = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            pool.run(query)
+            // Each permit has a free connection, unless connections change hands during the search.
+            let free = pool.connections.iter().find(|connection| !connection.is_busy());
+            let connection = free.or(pool.connections.first()).ok_or(StoreError::Stopping)?;
+            connection.run(|connection| query(&*connection.unchecked_transaction()?))
         });
         let result = reading.await.unwrap_or_else(|error| Err(StoreError::Unavailable(error.to_string())));
         let is_new_failure = match &result {
@@ -95,16 +97,6 @@ impl ReadPool {
     /// Waits for the running reads and closes the file ([`SqliteFile::close`]). For a thread that may block.
     pub fn close(&self) -> Result<(), StoreError> {
         self.0.file.close()
-    }
-}
-
-impl Pool {
-    fn run<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        // Each permit has a free connection, unless connections change hands during the search.
-        let free = self.connections.iter().find_map(SharedConnection::try_lock);
-        let mut connection = free.or_else(|| Some(self.connections.first()?.lock())).ok_or(StoreError::Stopping)?;
-        let connection = connection.as_mut().ok_or(StoreError::Stopping)?;
-        connection.transaction().and_then(|transaction| query(&transaction)).map_err(unavailable)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use group_commit::StoreError;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rusqlite::Connection;
 
 use crate::DatabaseFile;
@@ -28,27 +28,19 @@ impl SharedConnection {
         if self.file.fail_stop().has_failed() {
             return Err(storage_failed());
         }
-        let connection = self.lock();
+        let connection = self.connection.lock();
         let connection = connection.as_ref().ok_or(StoreError::Stopping)?;
-        self.file.check(work(connection)).map_err(unavailable)
+        // The work belongs to no command of a batch, so no command is at fault.
+        self.file.check(work(connection)).map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
     /// Waits for the work that runs on the connection, and closes it.
     pub(crate) fn close(&self) {
-        drop(self.lock().take());
+        drop(self.connection.lock().take());
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
-        self.connection.lock()
+    /// Whether work runs on the connection.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.connection.is_locked()
     }
-
-    /// Returns `None` if work runs on the connection.
-    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Option<Connection>>> {
-        self.connection.try_lock()
-    }
-}
-
-/// The error of work that belongs to no command, so that none is at fault.
-pub(crate) fn unavailable(error: rusqlite::Error) -> StoreError {
-    StoreError::Unavailable(error.to_string())
 }
