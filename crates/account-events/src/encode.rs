@@ -30,7 +30,7 @@ impl Envelope<'_> {
         record
     }
 
-    /// As [`encode`](Envelope::encode), but reuses the allocations of `record`. Sets `is_first_of_key` to false.
+    /// As [`encode`](Envelope::encode), but reuses the allocations of `record`.
     pub fn encode_into(&self, record: &mut Record) {
         let AccountEvent { event_type, account_id, status, .. } = self.event;
         let (mut buffer, event_type) = (Uuid::encode_buffer(), event_type.as_str());
@@ -41,7 +41,6 @@ impl Envelope<'_> {
         let value = [r#"{"type":""#, event_type, r#"","account_id":""#, id, r#"","status":""#, status, r#""}"#];
         write(&mut record.value, &value);
         let event_id = format!("{id}:{}", self.version);
-        record.is_first_of_key = false;
         record.headers.clear();
         let mut header = |name: &str, value: &str| record.headers.push(name, value.as_bytes());
         header("ce_specversion", "1.0");

@@ -91,9 +91,6 @@ pub struct Record {
     pub value: Option<Vec<u8>>,
     /// The headers.
     pub headers: HeaderList,
-    /// Whether no earlier record has this key. The embedded log then need not search for a record that this one replaces. If it is
-    /// wrongly set, an older record stays and takes disk space. It is `false` in records that were read.
-    pub is_first_of_key: bool,
 }
 
 impl Record {
@@ -165,7 +162,6 @@ impl RecordRef<'_> {
             key: self.key.map(<[u8]>::to_vec),
             value: self.value.map(<[u8]>::to_vec),
             headers: self.headers.to_list(),
-            is_first_of_key: false,
         }
     }
 }

@@ -141,8 +141,6 @@ impl RecordBuffer {
             // Writing to a string never fails.
             let _ = write!(trace, "{}", event.trace);
             event.envelope(time, &trace).encode_into(&mut self.0[count]);
-            // The creation is the first event of an account.
-            self.0[count].is_first_of_key = event.event.event_type == EventType::Created;
             count += 1;
         }
         &self.0[..count]
@@ -236,26 +234,5 @@ impl Batch<'_> {
 
     fn event(&self, account: &Account, trace: TraceParent) -> OutboxEvent {
         OutboxEvent::new(account.id, account.event_version, account.status, self.now, trace)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_creation_is_said_to_be_the_first_of_its_key_unless_it_is_told_again() {
-        let trace = TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
-        let event = |version| {
-            let (id, at) = (AccountId(Uuid::from_u128(1)), Timestamp::UNIX_EPOCH);
-            OutboxEvent::new(id, version, AccountStatus::Active, at, trace)
-        };
-        let mut buffer = RecordBuffer::default();
-        let mut said = |versions: [Version; 2]| -> Vec<_> {
-            buffer.encode(&versions.map(event)).iter().map(|record| record.is_first_of_key).collect()
-        };
-        assert_eq!(said([1, 2]), [true, false]);
-        assert_eq!(said([2, 1]), [false, true], "whatever the memory was used for before");
-        assert!(!event(1).record().is_first_of_key, "a page tells it again");
     }
 }

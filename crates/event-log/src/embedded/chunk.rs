@@ -65,8 +65,6 @@ pub(super) struct Piece {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) bytes: Box<[u8]>,
-    /// How many of the records may replace an earlier record.
-    pub(super) replacing: u64,
 }
 
 impl Piece {
@@ -86,14 +84,12 @@ pub(super) struct ChunkBuilder {
     first: Option<u64>,
     last: u64,
     count: i64,
-    replacing: u64,
     bytes: Vec<u8>,
 }
 
 impl ChunkBuilder {
     /// Appends a new record at `offset`.
     pub(super) fn push_record(&mut self, offset: u64, record: &Record) {
-        self.replacing += u64::from(record.key.is_some() && !record.is_first_of_key);
         self.push_parts(offset, record.key.as_deref(), record.value.as_deref(), record.headers.as_encoded());
     }
 
@@ -141,16 +137,15 @@ impl ChunkBuilder {
     /// Removes the records and returns them as a piece of `partition`; `None` if there are none. The offsets must have no gap.
     pub(super) fn take_piece(&mut self, partition: u32) -> Option<Piece> {
         let first = self.first?;
-        let (last, bytes, replacing) = (self.last, self.bytes.as_slice().into(), self.replacing);
+        let (last, bytes) = (self.last, self.bytes.as_slice().into());
         self.clear();
-        Some(Piece { partition, first, last, bytes, replacing })
+        Some(Piece { partition, first, last, bytes })
     }
 
     /// Removes the records and keeps the allocation.
     pub(super) fn clear(&mut self) {
         self.first = None;
         self.count = 0;
-        self.replacing = 0;
         self.bytes.clear();
     }
 }

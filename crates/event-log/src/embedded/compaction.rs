@@ -3,7 +3,7 @@
 //! A partition is clean below some offset (no key occurs twice there) and dirty from it on. The maintenance thread compacts a
 //! partition when [`is_due`] says so. A round reads dirty records until they have a bounded number of keys, remembers the last offset
 //! of each key, and sweeps the partition from its start to the end of these records. The sweep removes every record that a
-//! remembered one replaces, and merges small chunks. Dirty records that replace nothing become clean without being read.
+//! remembered one replaces, and merges small chunks.
 //!
 //! The sweep runs in short write transactions, so a publisher waits for one of them at most. It may stop after any of them: each
 //! only removes records that a later, durable record replaces.
@@ -26,35 +26,12 @@ const SCAN_RECORDS: usize = 4_096;
 const RUN_MAX_CHUNKS: usize = 64;
 /// The number of chunks worth merging into one although no record is removed.
 const MERGE_MIN_CHUNKS: usize = 8;
-/// Chunks with fewer records on average are small. Eight chunks of this many events fill about one.
-const SMALL_CHUNK_RECORDS: u64 = 8;
 /// The most bytes that a sweep writes between two WAL checkpoints.
 const SWEEP_WAL_BYTES: usize = 16 << 20;
 /// The most pages that one write transaction returns to the file system.
 const VACUUM_PAGES: i64 = 16;
 /// The free pages that stay in the file for new records: a megabyte.
 const VACUUM_KEPT_PAGES: i64 = 64;
-
-/// What is known of the dirty records of a partition.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Dirty {
-    /// How many of them may replace an earlier record.
-    pub(super) replacing: u64,
-    /// The number of their commits. Each commit leaves a chunk, which may be small.
-    pub(super) commits: u64,
-}
-
-impl Dirty {
-    /// Of `records` that an earlier process wrote: each of them may replace another.
-    pub(super) fn unknown(records: u64) -> Dirty {
-        Dirty { replacing: records, commits: 0 }
-    }
-
-    /// Whether there is nothing to remove and nothing to merge in these `records`.
-    fn is_clean(self, records: u64) -> bool {
-        self.replacing == 0 && self.commits * SMALL_CHUNK_RECORDS <= records
-    }
-}
 
 /// Whether a partition is worth compacting: at least `min_records` are dirty, and as many as are clean (Kafka's
 /// `min.cleanable.dirty.ratio` of 0.5).
@@ -132,27 +109,10 @@ struct Compaction<'a> {
 
 impl Compaction<'_> {
     fn run(&mut self) -> Result<(), LogError> {
-        let (from, end, records, dirty) = {
-            let state = self.shared.state.lock();
-            let partition = &state.partitions[self.partition as usize];
-            let records = partition.clean_records + partition.dirty_records();
-            (partition.clean_end, partition.durable_end, records, partition.dirty)
+        let (mut from, end) = {
+            let partition = &self.shared.state.lock().partitions[self.partition as usize];
+            (partition.clean_end, partition.durable_end)
         };
-        match dirty.is_clean(end - from) {
-            true => self.store_clean(end, records)?,
-            false => self.clean(from, end)?,
-        }
-        let mut state = self.shared.state.lock();
-        let partition = &mut state.partitions[self.partition as usize];
-        // Not if it was stopped early.
-        if partition.clean_end == end {
-            partition.dirty.replacing -= dirty.replacing;
-            partition.dirty.commits -= dirty.commits;
-        }
-        Ok(())
-    }
-
-    fn clean(&mut self, mut from: u64, end: u64) -> Result<(), LogError> {
         while from < end {
             let Some((last_offsets, to)) = self.last_offsets(from, end)? else { return Ok(()) };
             let Some(kept) = self.sweep(&last_offsets, to, end)? else { return Ok(()) };

@@ -9,7 +9,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::chunk::{ChunkBuilder, Piece};
-use super::compaction::Dirty;
 use super::storage::Contents;
 use crate::{Committed, Positions, Record, partition_of_key};
 
@@ -44,8 +43,6 @@ pub(super) struct Partition {
     pub(super) clean_end: u64,
     /// The number of records below `clean_end`.
     pub(super) clean_records: u64,
-    /// The durable records from `clean_end` on.
-    pub(super) dirty: Dirty,
 }
 
 impl Partition {
@@ -133,7 +130,6 @@ impl State {
             durable_end: stored.next_offset,
             clean_end: stored.clean_end,
             clean_records: stored.clean_records,
-            dirty: Dirty::unknown(stored.next_offset.saturating_sub(stored.clean_end)),
             ..Partition::default()
         });
         let publishers = contents
@@ -203,21 +199,15 @@ impl State {
 
     /// Records that the first `count` pending batches are committed.
     pub(super) fn mark_durable(&mut self, count: usize) {
-        let ends: Vec<_> = self.partitions.iter().map(|partition| partition.durable_end).collect();
         for batch in self.pending.drain(..count) {
             self.last_durable_batch = batch.number;
             let committed = Committed { position: batch.position, note: batch.note.to_string() };
             self.publishers.entry(Arc::clone(&batch.publisher)).or_default().committed = Some(committed);
             for piece in &batch.pieces {
-                let partition = &mut self.partitions[piece.partition as usize];
-                partition.durable_end = piece.last + 1;
-                partition.dirty.replacing += piece.replacing;
+                self.partitions[piece.partition as usize].durable_end = piece.last + 1;
             }
         }
-        for (partition, previous_end) in self.partitions.iter_mut().zip(ends) {
-            partition.dirty.commits += u64::from(partition.durable_end > previous_end);
-            partition.trim();
-        }
+        self.partitions.iter_mut().for_each(Partition::trim);
     }
 
     /// Adds a member to a group and returns its id.

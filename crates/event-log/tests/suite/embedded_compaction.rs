@@ -1,10 +1,10 @@
-//! What compaction leaves, when it runs, and what it does not read.
+//! What compaction leaves, and when it runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Instant;
 
-use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, LogError, Record};
+use event_log::{EmbeddedLog, EmbeddedSettings, EventLog, Record};
 use proptest::prelude::*;
 use rusqlite::Connection;
 
@@ -64,8 +64,7 @@ fn compaction_makes_one_chunk_of_many_small_ones() {
     let log = folder.open();
     let mut publisher = log.publisher("relay").unwrap();
     for position in 1..=600 {
-        let first = Record { is_first_of_key: true, ..record(&format!("k{position}"), "v") };
-        publisher.publish(&[first], position).unwrap();
+        publisher.publish(&[record(&format!("k{position}"), "v")], position).unwrap();
     }
     let before = read_all(&log);
     log.compact_now().unwrap();
@@ -103,34 +102,11 @@ fn compaction_of_full_chunks_removes_what_is_replaced_and_counts_the_rest() {
     assert_eq!((counted.unwrap(), left.len()), (11_920, 11_920));
 }
 
-#[test]
-fn compaction_does_not_read_what_is_the_first_of_its_key_until_something_may_replace_it() {
-    let folder = Folder::new();
-    let log = folder.open();
-    let mut publisher = log.publisher("relay").unwrap();
-    let first = |n: u32| Record { is_first_of_key: true, ..record(&format!("k{n}"), "first") };
-    publisher.publish(&(0..1_000).map(first).collect::<Vec<_>>(), 1).unwrap();
-    let connection = Connection::open(folder.file("")).unwrap();
-    let garble = "UPDATE chunks_0 SET records = zeroblob(length(records))";
-    assert!(connection.execute(garble, []).unwrap() > 0);
-    log.compact_now().expect("it would have met garbled records");
-    let counted = |connection: &Connection| {
-        let sql = "SELECT sum(clean_records), sum(clean_end) FROM partitions";
-        connection.query_row(sql, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).unwrap()
-    };
-    assert_eq!(counted(&connection), (1_000, 1_000), "they are clean");
-    publisher.publish(&(0..1_000).map(|n| record(&format!("k{n}"), "second")).collect::<Vec<_>>(), 2).unwrap();
-    for attempt in 1..=2 {
-        let outcome = log.compact_now();
-        assert!(matches!(outcome, Err(LogError::Damaged(_))), "attempt {attempt}: {outcome:?}");
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Keys 0 to 9 are keys, the rest stand for none; beside them there may be a hundred others, all new or all known; after each
-    /// batch, maybe a compaction, maybe a reopening.
+    /// Keys 0 to 9 are keys, the rest stand for none; beside them there may be a hundred others; after each batch, maybe a
+    /// compaction, maybe a reopening.
     #[test]
     fn compaction_leaves_the_last_record_of_each_key(
         batches in prop::collection::vec((
@@ -142,13 +118,12 @@ proptest! {
     ) {
         let folder = Folder::new();
         let mut log = folder.open();
-        let (mut everything, mut known) = (Contents::new(), BTreeSet::new());
+        let mut everything = Contents::new();
         for (number, (keys, hundred, compact, reopen)) in (1u64..).zip(batches) {
             let from = log.end_offsets(PATIENCE).unwrap();
             let few = keys.iter().map(|key| (*key < 10).then(|| vec![*key]));
             let many = hundred.iter().flat_map(|key| (0..100).map(|n| Some(vec![*key, n])));
             let records: Vec<_> = few.chain(many).enumerate().map(|(index, key)| Record {
-                is_first_of_key: key.as_ref().is_some_and(|key| known.insert(key.clone())),
                 key,
                 value: (index % 7 != 0).then(|| format!("{number} {index}").into_bytes()),
                 ..Record::default()
