@@ -8,9 +8,6 @@ use tokio_postgres::Client;
 use super::{Postgres, within_deadline};
 use group_commit::StoreError;
 
-/// The idle time after which a session tests its connection, so that an instance without writes notices an outage.
-const IDLE_CHECK: Duration = Duration::from_secs(1);
-
 /// How long a transaction waits for a row that another one has locked. Every request behind the transaction waits, too. A commit
 /// of another instance holds its locks for milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -22,16 +19,12 @@ const LOCK_TIMEOUT_AFTER_CONFLICT: Duration = Duration::from_millis(100);
 /// How long [`LOCK_TIMEOUT_AFTER_CONFLICT`] applies.
 const AFTER_CONFLICT: Duration = Duration::from_secs(2);
 
-/// How long [`Session::check`] processes incoming messages of a session that is not due for a test.
-const POLL: Duration = Duration::from_millis(1);
-
 /// A connection with its prepared statements `S`, for a blocking thread. The first use opens it. A server or connection error
 /// closes it, and the next use opens another one; an error that the data caused only rolls back.
 pub struct Session<S> {
     database: Postgres,
     driver: Driver,
     current: Option<S>,
-    used: Instant,
     /// The lock timeout of the connection; zero before it is set.
     lock_timeout: Duration,
     conflicted: Option<Instant>,
@@ -84,7 +77,7 @@ impl<S: AsRef<Client>> Session<S> {
 
     fn with(database: Postgres, driver: Driver) -> Self {
         let lock_timeout = Duration::ZERO;
-        Session { database, driver, current: None, used: Instant::now(), lock_timeout, conflicted: None }
+        Session { database, driver, current: None, lock_timeout, conflicted: None }
     }
 
     /// Runs `work` on the session, which `open` opens if it is closed, within [`DEADLINE`](super::DEADLINE) altogether.
@@ -93,8 +86,7 @@ impl<S: AsRef<Client>> Session<S> {
         open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>,
         work: impl AsyncFnOnce(&S) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Session { database, driver, current, used, lock_timeout, conflicted } = self;
-        *used = Instant::now();
+        let Session { database, driver, current, lock_timeout, conflicted } = self;
         let has_conflicted = conflicted.is_some_and(|at| at.elapsed() < AFTER_CONFLICT);
         let wanted = if has_conflicted { LOCK_TIMEOUT_AFTER_CONFLICT } else { LOCK_TIMEOUT };
         driver.block_on(within_deadline(async {
@@ -128,14 +120,8 @@ impl<S: AsRef<Client>> Session<S> {
         }))
     }
 
-    /// For idle times: processes incoming messages, and now and then tests whether the server answers.
+    /// Tests whether the server answers, so that an instance without writes notices an outage.
     pub fn check(&mut self, open: impl AsyncFnOnce(&Postgres) -> Result<S, StoreError>) -> Result<(), StoreError> {
-        if self.used.elapsed() < IDLE_CHECK {
-            return self.driver.block_on(async {
-                tokio::time::sleep(POLL).await;
-                Ok(())
-            });
-        }
         self.run(open, async |session| Ok(session.as_ref().batch_execute("").await?))
     }
 }

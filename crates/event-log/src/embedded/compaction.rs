@@ -9,7 +9,6 @@
 //! only removes records that a later, durable record replaces.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
 
 use super::chunk::{Chunk, ChunkBuilder};
@@ -18,8 +17,8 @@ use super::state::Partition;
 use super::storage::{Database, PAGE_BYTES, garbled};
 use crate::LogError;
 
-/// The most keys of a round, some 40 MB. Each round sweeps the whole partition before it, so fewer rounds are better.
-const ROUND_MAX_KEYS: usize = 1 << 20;
+/// The most keys of a round, some 50 MB. Each round sweeps the whole partition before it, so fewer rounds are better.
+const ROUND_MAX_KEYS: usize = 1 << 19;
 /// The most records of one read. It bounds how long a read keeps the write-ahead log from starting over.
 const SCAN_RECORDS: usize = 4_096;
 /// The most chunks that one write transaction replaces, which takes about a millisecond.
@@ -77,27 +76,8 @@ pub(super) fn wal_checkpoint(shared: &Shared, truncate: bool) -> Result<(), LogE
     run(if truncate { "TRUNCATE" } else { "PASSIVE" })
 }
 
-/// The last offset of each key of a round, by the key's hash, as in Kafka's cleaner. 128 bits, keyed for each round, exclude
-/// collisions.
-#[derive(Default)]
-struct LastOffsets {
-    hashers: [RandomState; 2],
-    offsets: HashMap<[u64; 2], u64>,
-}
-
-impl LastOffsets {
-    fn hash(&self, key: &[u8]) -> [u64; 2] {
-        self.hashers.each_ref().map(|hasher| hasher.hash_one(key))
-    }
-
-    fn insert(&mut self, key: &[u8], offset: u64) {
-        self.offsets.insert(self.hash(key), offset);
-    }
-
-    fn get(&self, key: &[u8]) -> Option<u64> {
-        self.offsets.get(&self.hash(key)).copied()
-    }
-}
+/// The last offset of each key of a round.
+type LastOffsets = HashMap<Vec<u8>, u64>;
 
 /// The compaction of one partition.
 struct Compaction<'a> {
@@ -133,14 +113,14 @@ impl Compaction<'_> {
 
     /// The last offset of each key from `from` up to the returned offset; `None` when stopped.
     fn last_offsets(&mut self, mut from: u64, end: u64) -> Result<Option<(LastOffsets, u64)>, LogError> {
-        let mut last_offsets = LastOffsets::default();
-        while from < end && last_offsets.offsets.len() < ROUND_MAX_KEYS {
+        let mut last_offsets = LastOffsets::new();
+        while from < end && last_offsets.len() < ROUND_MAX_KEYS {
             if (self.stopped)() {
                 return Ok(None);
             }
             from = self.database.scan(self.partition, (from, end), SCAN_RECORDS, &mut |record| {
                 if let Some(key) = record.key {
-                    last_offsets.insert(key, record.offset);
+                    last_offsets.insert(key.to_vec(), record.offset);
                 }
             })?;
         }
@@ -213,7 +193,7 @@ impl Run {
         for record in chunk.records() {
             let record = record?;
             let last = record.key.and_then(|key| last_offsets.get(key));
-            if last.is_some_and(|last| record.offset < last) {
+            if last.is_some_and(|last| record.offset < *last) {
                 self.removed += 1;
             } else {
                 self.kept += u64::from(record.offset < to);

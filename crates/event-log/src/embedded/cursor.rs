@@ -13,7 +13,7 @@ use crate::{LogError, Positions, RecordRef, deadline};
 
 /// The most records one call reads from the file: enough to make the cost of starting a scan negligible.
 const FILE_BATCH_RECORDS: usize = 8_192;
-/// The most records one call takes from memory, except for the rest of its last piece. It bounds what a caller has to buffer.
+/// The most records one call takes from memory, except for the rest of the last piece. It bounds what a caller has to buffer.
 const MEMORY_BATCH_RECORDS: usize = 1_024;
 
 /// How far a cursor may read.
@@ -44,24 +44,20 @@ pub(super) struct Cursor {
     assigned: Vec<u32>,
     /// The index in `assigned` to begin with. It moves with each call, so that no partition starves behind a busy one.
     turn: usize,
-    /// What the current call reads from memory; kept for its allocation.
-    from_memory: Vec<Arc<Piece>>,
-    /// The partitions that the current call reads from the file, and up to which offset.
-    from_file: Vec<(u32, u64)>,
+}
+
+/// Records of one partition to read.
+enum Source {
+    /// These pieces in memory.
+    Memory(Vec<Arc<Piece>>),
+    /// The file, up to this offset.
+    File(u64),
 }
 
 impl Cursor {
     /// A cursor without partitions.
     pub(super) fn open(shared: &Shared, until: Until) -> Result<Cursor, LogError> {
-        Ok(Cursor {
-            database: shared.connect()?,
-            until,
-            next: Vec::new(),
-            assigned: Vec::new(),
-            turn: 0,
-            from_memory: Vec::new(),
-            from_file: Vec::new(),
-        })
+        Ok(Cursor { database: shared.connect()?, until, next: Vec::new(), assigned: Vec::new(), turn: 0 })
     }
 
     /// Reads `partitions` from the offsets that `position` returns. A position beyond the end of its partition becomes the start.
@@ -76,7 +72,7 @@ impl Cursor {
         self.assigned.iter().map(|partition| (*partition, self.next[*partition as usize])).collect()
     }
 
-    /// Waits up to `timeout` for records, and passes them to `apply`. Returns their number. `signal` announces records;
+    /// Waits up to `timeout` for records, and passes those of one partition to `apply`. Returns their number. `signal` announces records;
     /// `assign` runs before each look at the state and may change the assignment.
     pub(super) fn poll(
         &mut self,
@@ -90,77 +86,71 @@ impl Cursor {
         loop {
             let mut state = shared.state.lock();
             assign(self, &state);
-            while !self.gather(&state) {
+            let (partition, source) = loop {
+                if let Some(found) = self.find(&state) {
+                    break found;
+                }
                 if signal.wait_until(&mut state, deadline).timed_out() {
                     return Ok(0);
                 }
                 assign(self, &state);
-            }
+            };
             drop(state);
             // Compaction may have left no record there.
-            let count = self.read_gathered(apply)?;
+            let count = self.read(partition, source, apply)?;
             if count > 0 {
                 return Ok(count);
             }
         }
     }
 
-    /// Decides what to read next. Returns whether there is anything.
-    fn gather(&mut self, state: &State) -> bool {
-        self.from_memory.clear();
-        self.from_file.clear();
+    /// The next partition that has records to read, and where they are.
+    fn find(&mut self, state: &State) -> Option<(u32, Source)> {
         self.turn = self.turn.wrapping_add(1);
-        let mut room = MEMORY_BATCH_RECORDS;
-        for index in 0..self.assigned.len() {
-            let number = self.assigned[(self.turn.wrapping_add(index)) % self.assigned.len()];
+        (0..self.assigned.len()).find_map(|index| {
+            let number = self.assigned[self.turn.wrapping_add(index) % self.assigned.len()];
             let partition = &state.partitions[number as usize];
-            let (next, end) = (self.next[number as usize], self.until.end(partition));
-            if next >= end {
-                continue;
+            let (next, end, tail_start) =
+                (self.next[number as usize], self.until.end(partition), partition.tail_start());
+            if next < end.min(tail_start) {
+                return Some((number, Source::File(end.min(tail_start))));
             }
-            let tail_start = partition.tail_start();
-            if next < tail_start {
-                self.from_file.push((number, tail_start.min(end)));
-                continue;
-            }
-            for piece in partition.tail_from(next).take_while(|piece| piece.last < end) {
-                if room == 0 {
-                    break;
-                }
+            let mut room = MEMORY_BATCH_RECORDS;
+            let has_room = |piece: &&Arc<Piece>| {
+                let is_wanted = room > 0 && piece.last < end;
                 room = room.saturating_sub(piece.count());
-                self.from_memory.push(Arc::clone(piece));
-            }
-        }
-        !self.from_memory.is_empty() || !self.from_file.is_empty()
+                is_wanted
+            };
+            let pieces: Vec<_> = partition.tail_from(next).take_while(has_room).cloned().collect();
+            (!pieces.is_empty()).then_some((number, Source::Memory(pieces)))
+        })
     }
 
-    /// Passes what was gathered to `apply`, and advances with each record. Returns the number of records.
-    fn read_gathered(&mut self, apply: &mut dyn FnMut(RecordRef<'_>)) -> Result<usize, LogError> {
-        let mut count = 0;
-        for piece in self.from_memory.drain(..) {
-            let next = &mut self.next[piece.partition as usize];
-            // This process has encoded them, so none is truncated.
-            for record in piece.as_chunk().records().flatten().filter(|record| record.offset >= *next) {
-                count += 1;
-                apply(record);
+    /// Passes records to `apply`, and advances with each of them. Returns their number.
+    fn read(
+        &mut self,
+        partition: u32,
+        source: Source,
+        apply: &mut dyn FnMut(RecordRef<'_>),
+    ) -> Result<usize, LogError> {
+        let (mut count, next) = (0, &mut self.next[partition as usize]);
+        match source {
+            Source::Memory(pieces) => {
+                for piece in pieces {
+                    // This process has encoded the records, so none is truncated.
+                    for record in piece.as_chunk().records().flatten().filter(|record| record.offset >= *next) {
+                        count += 1;
+                        apply(record);
+                    }
+                    *next = piece.last + 1;
+                }
             }
-            *next = piece.last + 1;
-        }
-        let mut room = FILE_BATCH_RECORDS;
-        for (partition, end) in self.from_file.drain(..) {
-            if room == 0 {
-                break;
+            Source::File(end) => {
+                *next = self.database.scan(partition, (*next, end), FILE_BATCH_RECORDS, &mut |record| {
+                    count += 1;
+                    apply(record);
+                })?;
             }
-            let mut read = 0;
-            let next = &mut self.next[partition as usize];
-            let reached = self.database.scan(partition, (*next, end), room, &mut |record| {
-                *next = record.offset + 1;
-                read += 1;
-                apply(record);
-            })?;
-            *next = reached;
-            room -= read;
-            count += read;
         }
         Ok(count)
     }

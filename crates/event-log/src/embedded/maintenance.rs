@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::compaction::{compact, is_due, wal_checkpoint};
 use super::shared::Shared;
@@ -64,16 +64,9 @@ impl Maintenance {
 }
 
 fn run(shared: &Shared) {
-    let mut paused_until = Instant::now();
     loop {
         let mut work = shared.work.lock();
-        while !work.stop && (!work.is_requested() || Instant::now() < paused_until) {
-            if work.is_requested() {
-                shared.work_requested.wait_until(&mut work, paused_until);
-            } else {
-                shared.work_requested.wait(&mut work);
-            }
-        }
+        shared.work_requested.wait_while(&mut work, |work| !work.stop && !work.is_requested());
         if work.stop {
             return;
         }
@@ -81,7 +74,7 @@ fn run(shared: &Shared) {
         drop(work);
         if let Err(error) = perform(shared, &requested) {
             tracing::warn!(%error, "compacting the event log failed, retrying in {} s", PAUSE_AFTER_ERROR.as_secs());
-            paused_until = Instant::now() + PAUSE_AFTER_ERROR;
+            shared.work_requested.wait_while_for(&mut shared.work.lock(), |work| !work.stop, PAUSE_AFTER_ERROR);
         }
     }
 }
