@@ -34,24 +34,24 @@ const ALIASES: [(&str, &str); 11] = [
 
 /// The settings on which the log's guarantees rest, by their [`canonical`] names, and why an operator cannot set them.
 const REFUSED: [(&str, &str); 18] = [
-    ("metadata.broker.list", "KAFKA_BROKERS says where Kafka is"),
+    ("metadata.broker.list", "KAFKA_BROKERS sets it"),
     ("request.required.acks", LOSES_EVENTS),
     ("enable.idempotence", LOSES_EVENTS),
     ("queuing.strategy", LOSES_EVENTS),
-    ("transactional.id", "it is how one account service at a time publishes, and is named after its database"),
-    ("partitioner", "an account's events would move to another partition, and lose their order"),
-    ("allow.auto.create.topics", "the topic is made compacted, not as the brokers make topics by themselves"),
-    ("group.id", "KAFKA_GROUP_ID names the card services' group"),
-    ("group.instance.id", "all clients of a process would go by it, and the brokers refuse transactions with it"),
+    ("transactional.id", "it fences all but one publisher, and is derived from the id of the database"),
+    ("partitioner", "events of an account would move to another partition and lose their order"),
+    ("allow.auto.create.topics", "the services create the topic, because a topic that brokers create is not compacted"),
+    ("group.id", "KAFKA_GROUP_ID sets the group of the card services"),
+    ("group.instance.id", "all clients of a process would share it, and brokers refuse transactions with it"),
     ("enable.auto.commit", COMMITS),
     ("auto.commit.enable", COMMITS),
     ("enable.auto.offset.store", COMMITS),
-    ("auto.offset.reset", "whoever has no position begins at the start, or accounts would be missing"),
-    ("isolation.level", "each client reads as its work needs it"),
-    ("enable.partition.eof", "the end of a partition would be taken for trouble"),
-    ("delivery.report.only.error", "a topic that was made anew would go unnoticed"),
-    ("statistics.interval.ms", "nobody reads them, and they would pile up"),
-    ("log.level", "LOG_LEVEL says how much is logged"),
+    ("auto.offset.reset", "a reader without a position must begin at the start, or accounts would be missing"),
+    ("isolation.level", "each client needs its own"),
+    ("enable.partition.eof", "the end of a partition would be reported as an error"),
+    ("delivery.report.only.error", "a recreated topic would not be noticed"),
+    ("statistics.interval.ms", "the clients do not read statistics, which would accumulate"),
+    ("log.level", "LOG_LEVEL sets it"),
 ];
 /// The SASL mechanisms that need no library besides OpenSSL.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
@@ -60,7 +60,7 @@ const PEM_FILES: [&str; 3] = ["ssl.ca.location", "ssl.certificate.location", "ss
 /// The file name that makes librdkafka search for the file.
 const SEARCH: &str = "probe";
 const LOSES_EVENTS: &str = "events would be lost, repeated or out of order";
-const COMMITS: &str = "a position is committed only when what is before it has taken effect";
+const COMMITS: &str = "a position is committed only after the records before it have taken effect";
 
 /// The variable that sets librdkafka's setting `name`.
 pub fn kafka_variable(name: &str) -> String {
@@ -82,7 +82,7 @@ pub(super) fn check(settings: &KafkaSettings) -> Result<(), LogError> {
         check_one(name, value).map_err(LogError::Refused)?;
         if let Some((other, _)) = extra[..place].iter().find(|(other, _)| canonical(other) == canonical(name)) {
             let (name, other) = (kafka_variable(name), kafka_variable(other));
-            return Err(LogError::Refused(format!("{name} and {other} are one setting: leave out one of them")));
+            return Err(LogError::Refused(format!("{name} and {other} are one setting: remove one of them")));
         }
     }
     check_security(extra).map_err(LogError::Refused)?;
@@ -98,14 +98,14 @@ fn check_one(name: &str, value: &str) -> Result<(), String> {
         Ok(_) if !HAS_TLS && needs_tls(name, value) => Err(without_tls(&variable)),
         Ok(_) => Ok(()),
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
-            Err(format!("unknown setting {variable}: neither Tandem nor librdkafka, which calls it {name}, has one"))
+            Err(format!("unknown setting {variable}: neither Tandem nor librdkafka has it (there it would be {name})"))
         }
         Err(KafkaError::ClientConfig(..)) if !HAS_TLS && needs_tls(name, value) => Err(without_tls(&variable)),
         Err(KafkaError::ClientConfig(_, reason, ..)) => {
             Err(format!("invalid value for {variable}: {}", one_line(&reason)))
         }
         // This error would quote the value.
-        Err(KafkaError::Nul(_)) => Err(format!("invalid value for {variable}: there is a NUL in it")),
+        Err(KafkaError::Nul(_)) => Err(format!("invalid value for {variable}: it contains a NUL")),
         Err(error) => Err(format!("invalid value for {variable}: {error}")),
     }
 }
@@ -120,7 +120,7 @@ fn needs_tls(name: &str, value: &str) -> bool {
 }
 
 fn without_tls(variable: &str) -> String {
-    format!("{variable} asks for what this build leaves out, TLS and SCRAM: build with --features kafka-tls")
+    format!("{variable} needs TLS or SCRAM, which this build does not have: build with --features kafka-tls")
 }
 
 /// Refuses settings that would silently disable encryption or authentication.
@@ -149,13 +149,11 @@ fn check_security(extra: &[(String, String)]) -> Result<(), String> {
     match extra.iter().find(is_useless) {
         None => Ok(()),
         Some((name, _)) => {
-            let (variable, use_of_it) = match name.starts_with("sasl.") {
+            let (variable, protocols) = match name.starts_with("sasl.") {
                 true => (kafka_variable(name), "sasl_ssl or sasl_plaintext"),
                 false => (kafka_variable(name), "ssl or sasl_ssl"),
             };
-            Err(format!(
-                "{variable} is set, but KAFKA_SECURITY_PROTOCOL is {protocol}: it has a use with {use_of_it} only"
-            ))
+            Err(format!("{variable} is set, but KAFKA_SECURITY_PROTOCOL is {protocol}: it applies to {protocols} only"))
         }
     }
 }
@@ -181,7 +179,7 @@ pub(super) fn creation_error(extra: &[(String, String)], error: &KafkaError) -> 
     let is_named = |name: &str| reason.contains(name) || reason.contains(canonical(name));
     let named: Vec<_> = extra.iter().filter(|(name, _)| is_named(name)).map(|(name, _)| kafka_variable(name)).collect();
     let variables = if named.is_empty() { String::new() } else { format!("{}: ", named.join(", ")) };
-    LogError::Refused(format!("{variables}Kafka's client does not take its settings: {reason}"))
+    LogError::Refused(format!("{variables}librdkafka rejects the settings: {reason}"))
 }
 
 fn one_line(text: &str) -> String {

@@ -182,7 +182,7 @@ impl KafkaPublisher {
             });
         }
         match producer.context().lost_records() {
-            Some(how) => Err(LogError::Unavailable(format!("the topic has lost records, or was made anew: {how}"))),
+            Some(how) => Err(LogError::Unavailable(format!("the topic has lost records, or was recreated: {how}"))),
             None => Ok(()),
         }
     }
@@ -191,7 +191,7 @@ impl KafkaPublisher {
     fn refusal(&self, error: &KafkaError, key: &str) -> LogError {
         LogError::Refused(match self.state.record_refusal(self.batch_bytes) {
             true => format!("the brokers refused a batch ({error}), and the next ones are smaller"),
-            false => format!("the brokers refuse the record of {key} ({error}), and what comes after it waits"),
+            false => format!("the brokers refuse the record of {key} ({error}), and later records wait"),
         })
     }
 
@@ -407,6 +407,6 @@ impl Publisher for KafkaPublisher {
         }
         self.spent = true;
         self.reset_position();
-        Err(LogError::Unavailable("the topic is gone, or was made anew".to_owned()))
+        Err(LogError::Unavailable("the topic was deleted, or was recreated".to_owned()))
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn create_if_missing(
     let admin: AdminClient<Events> = create(settings, "topic", &[], &[])?;
     create_topic(&admin, topic, deadline).map_err(|error| {
         LogError::Refused(format!(
-            "topic {topic} does not exist and cannot be made ({error}): nothing is published or read until somebody makes \
+            "topic {topic} does not exist and cannot be created ({error}): nothing is published or read until you create \
              it, with cleanup.policy=compact"
         ))
     })?;
@@ -110,7 +110,7 @@ impl TopicSettings {
                  rebuilt then lacks the accounts that have not changed since"
             )),
             policy => Some(format!(
-                "topic {topic} has cleanup.policy={policy:?}: it is not compacted, so it grows for ever, and each rebuild of \
+                "topic {topic} has cleanup.policy={policy:?}: it is not compacted, so it grows without limit, and each rebuild of \
                  a view takes longer than the last"
             )),
         };
@@ -119,9 +119,7 @@ impl TopicSettings {
             format!("topic {topic} has compression.type={compression}: card services may be unable to read its records")
         });
         let small = self.max_message_bytes.filter(|bytes| *bytes < MIN_MESSAGE_BYTES).map(|bytes| {
-            format!(
-                "topic {topic} has max.message.bytes={bytes}: it may refuse an event, and all events behind it wait"
-            )
+            format!("topic {topic} has max.message.bytes={bytes}: it may refuse an event, and all later events wait")
         });
         policy.into_iter().chain(compression).chain(small).collect()
     }
