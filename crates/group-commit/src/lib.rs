@@ -178,7 +178,7 @@ fn write<C: Committer>(
             None => answer(committed, health, runtime),
             Some(unsynced) => {
                 queue.record_committed(committed.answers.len());
-                // If the sync thread has ended, dropping the answers tells the requests.
+                // If the sync thread has ended, dropping the answers ends the requests.
                 let _ = unsynced.send(committed);
             }
         }

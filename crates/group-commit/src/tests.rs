@@ -3,7 +3,7 @@ use std::sync::{Mutex, mpsc};
 use super::queue::MAX_QUEUED;
 use super::*;
 
-/// Fails a batch that holds a 13, and refuses odd numbers.
+/// Fails a batch that contains a 13, and refuses odd numbers.
 struct Numbers {
     batches: mpsc::Sender<Vec<u32>>,
     hold: mpsc::Receiver<()>,
@@ -18,7 +18,7 @@ impl Committer for Numbers {
             return Err(StoreError::Unavailable("thirteen still".to_owned()));
         }
         self.batches.send(commands.clone()).expect("the test listens");
-        self.hold.recv().expect("the test lets go");
+        self.hold.recv().expect("the test continues");
         if commands.contains(&13) {
             return Err(StoreError::Unavailable("thirteen".to_owned()));
         }
@@ -67,7 +67,7 @@ fn a_failed_transaction_fails_all_of_its_commands_and_none_after_it() {
     writer.join().expect("a clean end");
 }
 
-/// Doubles numbers, and has them synced by the test: how many there are is told, and how it went is asked.
+/// Doubles numbers and counts the committed ones. The test supplies the sync.
 struct Doubled(Arc<Mutex<u32>>, Mutex<Option<Syncer>>);
 
 impl Committer for Doubled {
@@ -90,7 +90,7 @@ fn nothing_is_answered_before_its_sync_and_the_next_is_committed_beside_it() {
     let (go, how) = mpsc::channel::<Result<(), StoreError>>();
     let syncer: Syncer = Box::new(move || {
         began.send(()).expect("the test listens");
-        how.recv().expect("the test lets go")
+        how.recv().expect("the test continues")
     });
     let committed = Arc::default();
     let doubled = Doubled(Arc::clone(&committed), Mutex::new(Some(syncer)));
@@ -107,7 +107,7 @@ fn nothing_is_answered_before_its_sync_and_the_next_is_committed_beside_it() {
     seen.recv().expect("another sync");
     go.send(Err(StoreError::Unavailable("a bad disk".to_owned()))).expect("held");
     assert!(matches!(second.blocking_recv().expect("answered"), Err(StoreError::Unavailable(_))));
-    // What was failing is asked again without a request, until all is well.
+    // Empty transactions follow without a request, until one succeeds.
     seen.recv().expect("another sync");
     assert!(doubled.failure().is_some_and(|failure| failure.contains("a bad disk")));
     go.send(Ok(())).expect("held");
@@ -127,7 +127,7 @@ fn a_failure_shows_until_a_transaction_succeeds_and_a_panic_for_ever() {
     assert!(numbers.failure().is_some_and(|failure| failure.contains("thirteen")));
     drop(go);
     let unanswered = numbers.enqueue(2).expect("room");
-    writer.join().expect_err("the test has let go of its committer");
+    writer.join().expect_err("the committer panics once the test has dropped its channel");
     assert!(unanswered.blocking_recv().is_err());
     assert!(numbers.failure().is_some_and(|failure| failure.contains("ended")));
 }

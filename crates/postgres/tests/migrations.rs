@@ -4,7 +4,7 @@ use postgres::{OpenError, Postgres, PostgresSchema};
 use test_harness::{POSTGRES_URL, postgres_database, with_postgres};
 use tokio::task::JoinSet;
 
-/// Instances that start at once.
+/// The number of instances that start at once.
 const INSTANCES: usize = 5;
 
 /// Each step fails if it is run twice, and the last one counts its runs.

@@ -165,7 +165,7 @@ mod tests {
         let path = folder.path().join("file.db");
         let file = SqliteFile::open(&path, &SCHEMA).unwrap();
         let (mut connection, durability) = file.group_writer().unwrap();
-        // The system syncs no such file, and says so.
+        // The kernel cannot sync this file and returns an error.
         let failing = Durability::of(durability.0.file.clone(), File::open("/dev/null").unwrap());
         let mut insert = || {
             let transaction = connection.transaction().unwrap();

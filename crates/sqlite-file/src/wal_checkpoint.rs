@@ -135,22 +135,22 @@ mod tests {
 
     const SCHEMA: Schema = Schema { application_id: 7, owner: "test", migrations: &["CREATE TABLE one (n BLOB)"] };
 
-    /// How often the log at `path` has begun anew, as its header says (sqlite.org/fileformat2.html, 4.1).
-    fn beginnings(path: &Path) -> u32 {
+    /// How often the log at `path` was restarted, from its header (sqlite.org/fileformat2.html, 4.1).
+    fn restarts(path: &Path) -> u32 {
         let header = std::fs::read(path.with_extension("db-wal")).unwrap();
         header.get(12..16).map_or(0, |number| u32::from_be_bytes(number.try_into().unwrap()))
     }
 
     #[test]
-    fn a_log_that_is_long_is_moved_and_begins_anew() {
+    fn a_long_log_is_copied_and_restarted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file.db");
         let file = SqliteFile::open(&path, &SCHEMA).unwrap();
         let (connection, _) = file.group_writer().unwrap();
-        let (before, began) = (beginnings(&path), Instant::now());
+        let (before, began) = (restarts(&path), Instant::now());
         let mut rows = 0;
-        while beginnings(&path) < before + 2 {
-            assert!(began.elapsed() < Duration::from_secs(60), "the log still begins where it did");
+        while restarts(&path) < before + 2 {
+            assert!(began.elapsed() < Duration::from_secs(60), "the log is not restarted");
             for _ in 0..100 {
                 connection.execute("INSERT INTO one VALUES (zeroblob(4000))", []).unwrap();
             }
@@ -171,14 +171,14 @@ mod tests {
         let file = SqliteFile::open(&path, &SCHEMA).unwrap();
         let (connection, _durability) = file.group_writer().unwrap();
         connection.execute("INSERT INTO one VALUES (zeroblob(4000))", []).unwrap();
-        let before = beginnings(&path);
+        let before = restarts(&path);
         file.fail_stop().trigger(&path, &"the test's own");
         for _ in 0..WAL_PAGES {
             connection.execute("INSERT INTO one VALUES (zeroblob(4000))", []).unwrap();
         }
         drop(connection);
         file.close().unwrap();
-        assert_eq!(beginnings(&path), before);
+        assert_eq!(restarts(&path), before);
     }
 
     #[test]

@@ -154,13 +154,13 @@ impl KafkaReader {
         Ok(count)
     }
 
-    /// Has librdkafka forget its position in a partition of a topic that was deleted and created anew. It reads the new topic from
+    /// Has librdkafka forget its position in a partition of a recreated topic. It reads the new topic from
     /// the start, but reports the position that it had in the old one until it is past that.
     fn reset_position(&mut self, partition: u32) -> Result<(), LogError> {
         let next = Offset::Offset(self.next[partition as usize] as i64);
         self.consumer
             .seek(&self.topic, partition as i32, next, SEEK_TIMEOUT)
-            .map_err(|error| log_error("seeking in a topic that was created anew", &error))
+            .map_err(|error| log_error("seeking in a recreated topic", &error))
     }
 
     /// Seeks past batches that cannot be decoded.

@@ -1,7 +1,7 @@
 //! Partitions that cannot be read.
 //!
 //! librdkafka reports a batch that it cannot decode (damaged, or in an unknown compression) as an error with the batch's offset, and
-//! fetches the batch again for ever. Its position is then the error's offset + 1, although nothing was read. Such a batch is skipped
+//! fetches the batch again endlessly. Its position is then the error's offset + 1, although nothing was read. Such a batch is skipped
 //! after [`SKIP_AFTER`]: the reader seeks one offset further until librdkafka finds the next batch, because the damaged batch cannot be
 //! trusted to say where it ends. `check.crcs` stays off: after a checksum error librdkafka 2.12 continues at a wrong place.
 
@@ -152,7 +152,7 @@ fn report_skipped(partition: u32, trouble: &mut Trouble) -> Option<PassedOver> {
         return None;
     }
     let (offset, reason) = (trouble.start, trouble.reason.clone());
-    tracing::warn!(partition, offset, reason, "passing over a batch that cannot be decoded");
+    tracing::warn!(partition, offset, reason, "skipping a batch that cannot be decoded");
     Some(PassedOver { partition, offset, reason })
 }
 

@@ -1,5 +1,4 @@
-//! What every event log does. Groups and publishers have names of their own in each case, as on a real Kafka all cases
-//! share them.
+//! What every event log does. Each case has its own names of groups and publishers, because cases share a real Kafka.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc;
@@ -12,14 +11,14 @@ use event_log::{
 
 use super::places::{PATIENCE, Place};
 
-/// A record as it was read: where it stood, and itself.
+/// A record that was read, with its place.
 type Read = (u32, u64, Record);
 
 fn record(key: &str, value: &str) -> Record {
     Record { key: Some(key.into()), value: Some(value.into()), ..Record::default() }
 }
 
-/// A name that no other run has used.
+/// A name that no other run uses.
 fn unique(name: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     format!("{name}-{}", folder.path().file_name().unwrap().to_string_lossy().replace('.', ""))
@@ -29,7 +28,7 @@ fn publish(log: &dyn EventLog, records: &[Record]) {
     log.publisher(&unique("case")).unwrap().publish(records, 1).unwrap();
 }
 
-/// Reads until `enough` says so.
+/// Reads until `enough` returns true.
 fn read_until(reader: &mut dyn Reader, mut enough: impl FnMut(&dyn Reader, &[Read]) -> bool) -> Vec<Read> {
     let deadline = Instant::now() + PATIENCE;
     let mut read = Vec::new();
@@ -60,7 +59,7 @@ fn values(read: &[Read]) -> Vec<String> {
     values
 }
 
-/// `count` records over a dozen keys, with values that sort in the order they are made.
+/// `count` records over a dozen keys. Their values sort in the order of creation.
 fn numbered(prefix: &str, count: usize) -> Vec<Record> {
     (0..count).map(|n| record(&format!("account-{}", n % 12), &format!("{prefix}{n:06}"))).collect()
 }
@@ -221,7 +220,7 @@ pub(crate) fn positions_reach_the_end(place: &dyn Place) {
     let mut publisher = log.publisher(&unique("end")).unwrap();
     for position in 1..=5 {
         publisher.publish(&numbered("v", 20), position).unwrap();
-        // On Kafka each publish leaves a transaction's marker behind, a moment after it has returned.
+        // On Kafka a transaction marker follows each publish, a moment after it has returned.
         read_until(&mut *reader, |reader, _| reader.positions() == log.end_offsets(PATIENCE).unwrap());
     }
 }
@@ -348,7 +347,7 @@ pub(crate) fn the_members_of_a_group_share_the_work(place: &dyn Place) {
     let mut round = 0;
     loop {
         assert!(Instant::now() < deadline, "{} and {} of {}", handled[0].len(), handled[1].len(), published.len());
-        // There is new work until both have had some.
+        // Publish until both members have read records.
         if handled.iter().any(HashSet::is_empty) {
             round += 1;
             let batch = numbered(&format!("round{round:05}-"), 12);
@@ -366,7 +365,7 @@ pub(crate) fn the_members_of_a_group_share_the_work(place: &dyn Place) {
     }
 }
 
-/// Polls until `count` records have come.
+/// Polls until `count` records were read.
 fn poll_group_for(member: &mut dyn GroupReader, count: usize) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     let mut read = Vec::new();
@@ -391,7 +390,7 @@ pub(crate) fn what_a_group_has_not_committed_is_handed_out_again(place: &dyn Pla
     drop(log);
     let log = place.open();
     let mut member = log.group_reader(&group).unwrap();
-    // The committed ones do not come again, and nothing else does either.
+    // No record is read again.
     assert_eq!(poll_group_for(&mut *member, 20), values_of(&numbered("b", 20)));
     member.commit().unwrap();
     publish(&*log, &numbered("c", 20));

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::embedded_file::{Contents, Folder, read_all, record};
 use super::places::PATIENCE;
 
-/// What compaction is to leave: records without a key, and the last one of each key.
+/// What compaction must leave: records without a key, and the last record of each key.
 pub(crate) fn compacted(contents: &Contents) -> Contents {
     let mut last = BTreeMap::new();
     for ((partition, offset), record) in contents {
@@ -39,7 +39,7 @@ fn compaction_in_the_background_gives_the_disk_space_back() {
         publisher.publish(&records, position).unwrap();
     }
     let deadline = Instant::now() + PATIENCE;
-    // 16 MB were published. At most the part that is not worth compacting yet stays.
+    // 16 MB were published. Only the part that is not due for compaction may stay.
     let on_disk = || fs::metadata(folder.file("")).unwrap().len() + fs::metadata(folder.file("-wal")).unwrap().len();
     while on_disk() > 8_000_000 {
         assert!(Instant::now() < deadline, "{} bytes", on_disk());
@@ -49,7 +49,7 @@ fn compaction_in_the_background_gives_the_disk_space_back() {
     assert_eq!(end.values().sum::<u64>(), 40_000, "offsets are not given anew");
     log.compact_now().unwrap();
     assert!(on_disk() < 2_000_000, "{} bytes", on_disk());
-    // Reopened, as this process may still be handed the last records from memory.
+    // Reopen the log: before, a reader may get the last records from memory.
     drop((publisher, log));
     let log = folder.open();
     let left = read_all(&log);
@@ -85,7 +85,7 @@ fn compaction_of_full_chunks_removes_what_is_replaced_and_counts_the_rest() {
     let mut publisher = log.publisher("relay").unwrap();
     let value = "x".repeat(400);
     for position in 1..=3 {
-        // One in a hundred has a key from before.
+        // One record in a hundred has an earlier record's key.
         let key = |n: u32| if n.is_multiple_of(100) { format!("k{n}") } else { format!("k{n} {position}") };
         let records: Vec<_> = (0..4_000).map(|n| record(&key(n), format!("{position} {n} {value}"))).collect();
         publisher.publish(&records, position).unwrap();
@@ -105,8 +105,8 @@ fn compaction_of_full_chunks_removes_what_is_replaced_and_counts_the_rest() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Keys 0 to 9 are keys, the rest stand for none; beside them there may be a hundred others; after each batch, maybe a
-    /// compaction, maybe a reopening.
+    /// Numbers from 10 on stand for no key. A batch may have a hundred other keys, too. A compaction and a reopening may follow
+    /// each batch.
     #[test]
     fn compaction_leaves_the_last_record_of_each_key(
         batches in prop::collection::vec((
@@ -148,7 +148,7 @@ proptest! {
         let end = log.end_offsets(PATIENCE).unwrap();
         log.compact_now().unwrap();
         drop(log);
-        // Reopened: a reader in the same process may still be handed the last records from memory.
+        // Reopen the log: before, a reader may get the last records from memory.
         let log = folder.open();
         prop_assert_eq!(read_all(&log), compacted(&everything));
         prop_assert_eq!(log.end_offsets(PATIENCE).unwrap(), end);

@@ -1,4 +1,4 @@
-//! What the embedded log makes of a file that is not what it wrote: a torn write-ahead log, garbled pages.
+//! Damaged files of the embedded log: a torn write-ahead log, garbled pages.
 
 use std::fs;
 
@@ -6,11 +6,11 @@ use event_log::{EventLog, LogError, partition_of_key};
 
 use super::embedded_file::{Contents, Folder, read_all, record, try_read_all};
 
-/// A history of 40 commits as it lies on the disk of a process that was killed: the main file and the write-ahead log.
+/// The files of a process that was killed after 40 commits: the database file and the write-ahead log.
 struct Crashed {
     database: Vec<u8>,
     wal: Vec<u8>,
-    /// What was there after each commit.
+    /// The contents after each commit.
     history: Vec<Contents>,
 }
 
@@ -29,7 +29,7 @@ fn crash() -> Crashed {
     Crashed { database, wal, history }
 }
 
-/// Opens what the crash left, and checks that it is one of the states that were.
+/// Opens the files and checks that their contents are those after one of the commits.
 fn check_prefix(crashed: &Crashed, wal: &[u8]) -> u64 {
     let folder = Folder::new();
     fs::write(folder.file(""), &crashed.database).unwrap();
@@ -94,7 +94,7 @@ fn a_garbled_file_is_never_served() {
     assert!(damaged > 50, "only {damaged} of 100 were noticed; the rest hit free space");
 }
 
-/// Reads what can be read. Whatever is handed out must be what was written; whatever is not must be reported.
+/// Reads what can be read. Each record must be one that was written, and each missing record must be reported.
 fn is_damaged(folder: &Folder, written: &Contents) -> bool {
     match folder.try_open().and_then(|log| try_read_all(&log)) {
         Ok(read) => {

@@ -1,4 +1,4 @@
-//! The embedded log's file, for the tests of it: a folder for one, and all that a reader finds in it.
+//! Helpers for tests of the embedded log's file: a folder for it, and all that a reader reads from it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -33,10 +33,10 @@ pub(crate) fn record(key: &str, value: impl Into<Vec<u8>>) -> Record {
     Record { key: Some(key.into()), value: Some(value.into()), ..Record::default() }
 }
 
-/// What stands where.
+/// Records by partition and offset.
 pub(crate) type Contents = BTreeMap<(u32, u64), Record>;
 
-/// Everything a reader from the start is handed until it stands at the end, and that it came in order.
+/// All records from the start to the end. Checks that they are in order.
 pub(crate) fn try_read_all(log: &EmbeddedLog) -> Result<Contents, LogError> {
     let end = log.end_offsets(PATIENCE)?;
     let mut reader = log.reader(&Positions::new())?;

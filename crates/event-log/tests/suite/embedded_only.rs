@@ -1,4 +1,4 @@
-//! What only the embedded log has to show: its file.
+//! What only the embedded log has: a file.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn a_second_process_is_refused() {
     let log = folder.open();
     let Err(LogError::Refused(text)) = folder.try_open() else { panic!("opened twice") };
     assert!(text.contains("events.db") && text.contains("another process"), "{text}");
-    // A publisher alone keeps the file.
+    // A publisher keeps the file locked.
     let publisher = log.publisher("relay").unwrap();
     drop(log);
     assert!(matches!(folder.try_open(), Err(LogError::Refused(_))));
@@ -86,7 +86,7 @@ fn a_failed_commit_keeps_the_offsets_and_the_position_sound() {
     with_failing_commits(&folder, || {
         let failed = publisher.publish(&[record("k", "2")], 2);
         assert!(matches!(failed, Err(LogError::Unavailable(_))), "{failed:?}");
-        // A publisher that comes now would not know its position, so there is none.
+        // No publisher can be opened now: it would not know its position.
         assert!(matches!(log.publisher("relay"), Err(LogError::Unavailable(_))));
         assert!(matches!(
             publisher.publish(&[record("k", "2")], 2),
@@ -99,7 +99,7 @@ fn a_failed_commit_keeps_the_offsets_and_the_position_sound() {
                 })
                 .unwrap();
         }
-        // Nothing that outlives the process is ahead of the sync.
+        // Nothing that outlives the process runs ahead of the sync.
         durable = group.poll(Duration::ZERO, &mut |_| {}).unwrap();
         durable += group.poll(Duration::ZERO, &mut |_| {}).unwrap();
         assert_ne!(reader.positions(), reader.durable_positions());
@@ -149,7 +149,7 @@ fn a_reader_far_behind_is_served_from_the_file_and_then_from_memory() {
     let log = folder.open();
     let mut slow = log.reader(&Positions::new()).unwrap();
     let mut publisher = log.publisher("relay").unwrap();
-    // More than the tail of a partition holds, with every partition filled.
+    // More records in each partition than its tail holds.
     let total = 60_000;
     for batch in 0..total / 5_000 {
         let records: Vec<_> =
@@ -166,7 +166,7 @@ fn a_reader_far_behind_is_served_from_the_file_and_then_from_memory() {
         })
         .unwrap();
     }
-    // A compaction in the background may have removed older ones; nothing comes twice, and the last ones are there.
+    // A compaction in the background may have removed older records. No record is read twice, and the last ones are read.
     assert!(seen.iter().all(|times| *times <= 1));
     assert!(seen[total as usize - 50..].iter().all(|times| *times == 1));
 }
@@ -196,7 +196,7 @@ fn opening_while_a_publish_is_under_way_sees_its_position() {
         while read_all(&log).len() < 20 {
             assert!(Instant::now() < deadline);
         }
-        // From when this returns nothing of the earlier one arrives, and the position has all that did.
+        // Once this returns, no record of the earlier publisher arrives, and the position covers all that did.
         let later = log.publisher("relay").unwrap();
         let there = read_all(&log).len() as u64;
         assert_eq!(later.position(), Some(there));

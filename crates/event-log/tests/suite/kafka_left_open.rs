@@ -1,7 +1,7 @@
-//! A transaction that the brokers count as ended, and whose end one of their partitions never got (KAFKA-20734).
+//! A transaction that the coordinator has ended while one partition still counts it as open (KAFKA-20734).
 //!
-//! It is brought about by an offset that is committed in a transaction of which its coordinator was told nothing, over
-//! a connection of the test's own: no client does such a thing.
+//! The test provokes it: over a connection of its own it commits an offset in a transaction that the coordinator does not know.
+//! No client does that.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -16,14 +16,14 @@ use super::places::{PATIENCE, Place, RealKafka};
 
 const INIT_PRODUCER_ID: i16 = 22;
 const TXN_OFFSET_COMMIT: i16 = 28;
-/// What the coordinator answers while it still ends the last one.
+/// The coordinator's answer while it still ends the last transaction.
 const CONCURRENT_TRANSACTIONS: i16 = 51;
 
 #[test]
 fn a_position_in_a_transaction_that_was_left_open_counts_and_is_told_of() {
     let Some(place) = RealKafka::new() else { return };
     let _unverified = Unverified::new(&place.settings().brokers);
-    // Either of a publisher's producers may be the one.
+    // It may be either producer of a publisher.
     for producer in ["", "-2"] {
         let place = RealKafka::new().unwrap();
         let (log, name) = (place.open(), place.settings().topic);
@@ -35,7 +35,7 @@ fn a_position_in_a_transaction_that_was_left_open_counts_and_is_told_of() {
         // The position 2, with one record that the topic had before.
         connection.commit_offset((&format!("{group}{producer}"), id, epoch), &group, (&name, 2, "1"));
 
-        // Also if whoever is told of it first has no time to take note.
+        // Also if the first publisher that reports it is dropped before the report is recorded.
         for _ in 0..2 {
             let publisher = log.publisher(&name).unwrap();
             assert_eq!((publisher.position(), publisher.may_lose_records()), (Some(2), true));
@@ -52,7 +52,7 @@ fn record(value: &str) -> Record {
     Record { key: Some(b"k".to_vec()), value: Some(value.into()), ..Record::default() }
 }
 
-/// As long as it is there, the broker takes what is said to be of a transaction without asking its coordinator.
+/// While it exists, the broker accepts a request of a transaction without asking the coordinator.
 struct Unverified(AdminClient<DefaultClientContext>);
 
 impl Unverified {
@@ -91,7 +91,7 @@ impl Connection {
         let begun = Instant::now();
         loop {
             let answer = self.ask(INIT_PRODUCER_ID, 1, &body);
-            // Behind how long to wait before the next request (4).
+            // After the throttle time (4 bytes).
             let (error, answer) = answer[4..].split_first_chunk().unwrap();
             match i16::from_be_bytes(*error) {
                 CONCURRENT_TRANSACTIONS if begun.elapsed() < PATIENCE => {}
@@ -133,7 +133,7 @@ impl Connection {
         self.0.read_exact(&mut length).unwrap();
         let mut answer = vec![0; i32::from_be_bytes(length) as usize];
         self.0.read_exact(&mut answer).unwrap();
-        // Behind the number that the request had.
+        // After the correlation id.
         answer.split_off(4)
     }
 }

@@ -1,4 +1,4 @@
-//! What only the Kafka log has to show: Kafka being away, and what it says about the topic.
+//! What only the Kafka log has: outages of Kafka, and warnings about the topic.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ fn with_kafka_down_the_log_opens_and_says_unavailable_until_it_is_back() {
         }
     };
     publisher.publish(&[record("3")], 2).unwrap();
-    // The same reader goes on by itself.
+    // The same reader continues.
     while read.last() != Some(&record("3")) {
         assert!(Instant::now() < deadline, "{read:?}");
         reader.poll(Duration::from_millis(50), &mut |record| read.push(record.to_record())).unwrap();
@@ -59,7 +59,7 @@ fn with_kafka_down_the_log_opens_and_says_unavailable_until_it_is_back() {
 #[test]
 fn a_broker_without_the_admin_interface_is_a_warning() {
     let place = MockKafka::new();
-    // The client waits the whole time for a broker that can answer.
+    // The client waits for the whole timeout.
     let log = KafkaLog::open(place.settings()).unwrap();
     log.prepare().unwrap();
     let [warning] = log.topic_problems(Duration::from_secs(1)).try_into().unwrap();
@@ -68,7 +68,7 @@ fn a_broker_without_the_admin_interface_is_a_warning() {
 
 #[test]
 fn a_missing_topic_is_made_compacted_and_left_alone_after_that() {
-    // The place has made its topic and seen no warning; this is the second time.
+    // `Place` has created the topic and seen no warning. This is the second check.
     let Some(place) = RealKafka::new() else { return };
     let log = KafkaLog::open(place.settings()).unwrap();
     log.prepare().unwrap();
@@ -137,7 +137,7 @@ fn what_is_appended_is_read_at_once_and_counts_once_it_is_committed() {
     assert_eq!(publisher.commit_due(), None);
     publisher.append(&[record("1")], 1).unwrap();
     read_to(1);
-    // What is due may have been committed with the second one.
+    // The second batch may have committed the transaction.
     publisher.append(&[record("2")], 2).unwrap();
     read_to(2);
     publisher.commit().unwrap();
@@ -190,7 +190,7 @@ fn committed(settings: &KafkaSettings, group: &str) -> Positions {
 fn a_group_that_has_committed_has_no_lag_and_one_that_has_not_keeps_its_place() {
     let Some(place) = RealKafka::new() else { return };
     let (log, settings) = (place.open(), place.settings());
-    // Not the name of the publisher, whose position is a group's too.
+    // Not the publisher's name: its position is stored as a group's.
     let group = format!("{}-closers", settings.topic);
     let mut publisher = log.publisher(&settings.topic).unwrap();
     let mut member = log.group_reader(&group).unwrap();
@@ -212,7 +212,7 @@ fn a_group_that_has_committed_has_no_lag_and_one_that_has_not_keeps_its_place() 
     publish();
     read_to(member.as_mut(), 5);
     member.commit().unwrap();
-    // Whether or not the last marker was there by then.
+    // Whether or not the last marker had been written by then.
     let ends = log.end_offsets(PATIENCE).unwrap();
     while committed(&settings, &group) != ends {
         assert!(Instant::now() < deadline, "{:?} of {ends:?}", committed(&settings, &group));
@@ -246,7 +246,7 @@ fn brokers_that_let_nobody_in_are_unavailable_and_say_why() {
             other => panic!("{name}: {other:?}"),
         };
         assert!(text.contains(reason) && !text.contains("not it"), "{name}: {text}");
-        // Whoever publishes or reads asks for the topic first.
+        // Publishers and readers prepare the topic first.
         assert!(log.prepare().is_err_and(|error| error.to_string().contains(reason)), "{name}");
     }
 }

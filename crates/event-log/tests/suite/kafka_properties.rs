@@ -1,9 +1,8 @@
-//! What an operator sets of librdkafka's settings: taken, or refused in one line that names the variable. No broker is
-//! there.
+//! The operator's settings of librdkafka: accepted, or refused in one line that names the variable. There is no broker.
 
 use event_log::{KafkaLog, KafkaSettings, LogError};
 
-/// What opening says against these settings, if anything.
+/// The error of opening a log with these settings, if any.
 fn complaint(extra: &[(&str, &str)]) -> Option<String> {
     let extra = extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let settings = KafkaSettings { brokers: "127.0.0.1:1".to_owned(), topic: "t".to_owned(), extra };
@@ -24,10 +23,10 @@ fn what_is_good_for_one_kind_of_client_does_not_keep_the_others_from_being_made(
     let good = [
         ("socket.timeout.ms", "9000"),
         ("client.id", "another"),
-        // Producers alone.
+        // Only for producers.
         ("linger.ms", "1"),
         ("compression.type", "lz4"),
-        // Consumers alone.
+        // Only for consumers.
         ("fetch.wait.max.ms", "20"),
         ("session.timeout.ms", "20000"),
         ("partition.assignment.strategy", "cooperative-sticky"),
@@ -46,16 +45,16 @@ fn what_is_unknown_or_invalid_is_named() {
     expect_complaint(&[("socket.timeout.ms", "5")], &["invalid", "KAFKA_SOCKET_TIMEOUT_MS", "10..300000"]);
     expect_complaint(&[("compression.type", "brotli")], &["invalid", "KAFKA_COMPRESSION_TYPE", "brotli"]);
     expect_complaint(&[("client.id", "a\0b")], &["invalid", "KAFKA_CLIENT_ID", "NUL"]);
-    // Their names have dots and underscores in librdkafka, and they are for programs to set.
+    // librdkafka has such names for callbacks, which only a program can set.
     expect_complaint(&[("error.cb", "1")], &["unknown", "KAFKA_ERROR_CB"]);
 }
 
 #[test]
 fn what_settings_make_of_each_other_is_found_out_too() {
-    // Only a transactional producer minds.
+    // Only a transactional producer refuses it.
     expect_complaint(&[("socket.timeout.ms", "60000")], &["KAFKA_SOCKET_TIMEOUT_MS", "transaction.timeout.ms"]);
     assert_eq!(complaint(&[("socket.timeout.ms", "60000"), ("transaction.timeout.ms", "60000")]), None);
-    // Only a consumer does.
+    // Only a consumer refuses it.
     expect_complaint(&[("max.poll.interval.ms", "9000")], &["KAFKA_MAX_POLL_INTERVAL_MS", "session.timeout.ms"]);
     // Two names of one setting.
     let twice = [("linger.ms", "1"), ("queue.buffering.max.ms", "2")];

@@ -1,4 +1,4 @@
-//! What becomes of the topic: it is deleted, gets partitions, has small limits, loses records; and of the publisher's position.
+//! Changes of the topic: deletion, new partitions, small limits, lost records. And the publisher's position.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ fn record(key: &str, bytes: usize) -> Record {
     Record { key: Some(key.into()), value: Some(vec![b'v'; bytes]), ..Record::default() }
 }
 
-/// Does something with an admin client, and waits for it.
+/// Runs an operation of an admin client, and waits for its end.
 fn administer<T>(settings: &KafkaSettings, work: impl AsyncFnOnce(&AdminClient<DefaultClientContext>) -> T) -> T {
     let admin = ClientConfig::new().set("bootstrap.servers", &settings.brokers).create().unwrap();
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work(&admin))
@@ -24,7 +24,7 @@ fn options() -> AdminOptions {
     AdminOptions::new().operation_timeout(Some(PATIENCE))
 }
 
-/// Sets a limit of the topic's batches.
+/// Sets the largest batch that the topic accepts.
 fn limit(settings: &KafkaSettings, bytes: &str) {
     configure(settings, "compact", bytes);
 }
@@ -48,12 +48,12 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Publishes as the relay does: after each failure with a new publisher.
+/// Publishes as the relay does: after each failure it opens a new publisher.
 fn publish(log: &dyn EventLog, name: &str, records: &[Record], position: u64) {
     until("it is published", || log.publisher(name).ok()?.publish(records, position).ok());
 }
 
-/// A topic of this log's own, with its name, which is a publisher's too.
+/// A topic of its own for this log. Its name is also the publisher's.
 fn real() -> Option<(Box<dyn EventLog>, KafkaSettings, String)> {
     let place = RealKafka::new()?;
     let settings = place.settings();
@@ -75,7 +75,7 @@ fn no_client_makes_a_topic_that_was_deleted_but_the_one_that_is_asked_to() {
         all.topics().iter().any(|topic| topic.name() == name)
     };
     until("it is gone", || (!exists()).then_some(()));
-    // The brokers make topics that they are asked for. So does nobody, also when records for it are on their way.
+    // The brokers create topics on request. No client requests one, even with records in flight.
     let failed = publisher.publish(&[record("a", 10)], 2);
     assert!(failed.is_err());
     assert!(log.publisher(&name).is_err() && log.end_offsets(Duration::from_secs(1)).is_err());
@@ -180,7 +180,7 @@ fn records_deleted_from_the_start_of_a_compacted_topic_are_noticed_once() {
     let partition = partition_of_key(b"a", 3);
     let mut before = TopicPartitionList::new();
     before.add_partition_offset(&name, partition as i32, Offset::Offset(5)).unwrap();
-    // Brokers delete none on request while the topic is compacted only.
+    // Brokers delete records on request only if the policy includes `delete`.
     configure(&settings, "delete", "1048576");
     let deleted = administer(&settings, async |admin| admin.delete_records(&before, &options()).await).unwrap();
     assert!(deleted.elements().iter().all(|element| element.error().is_ok()), "{deleted:?}");

@@ -19,7 +19,7 @@ fn partition(key: &str) -> u32 {
     partition_of_key(key.as_bytes(), 3)
 }
 
-/// Puts a batch of `count` records there that says it is compressed with snappy, and is not. The mock cluster takes it as it is.
+/// Appends a batch of `count` records that claims to be compressed with snappy and is not. The mock cluster does not check it.
 fn put_damaged_batch(place: &MockKafka, partition: u32, count: i32) {
     let mut batch = Vec::new();
     batch.extend([0; 4]); // leader epoch
@@ -59,7 +59,7 @@ fn put_damaged_batch(place: &MockKafka, partition: u32, count: i32) {
     broker.read_exact(&mut answer).unwrap();
 }
 
-/// Reads until `done`, and returns the values and the trouble met on the way.
+/// Reads until `done`, and returns the values and the reported trouble.
 fn read_until(
     reader: &mut dyn Reader,
     mut done: impl FnMut(&mut dyn Reader, &[String]) -> bool,
@@ -87,7 +87,7 @@ fn a_damaged_batch_is_trouble_of_its_partition_alone_and_is_passed_over() {
     let mut reader = log.reader(&Positions::new()).unwrap();
     let mut published = 2;
     let (values, troubles) = read_until(reader.as_mut(), |reader, values| {
-        // However well the other one is read.
+        // Although the other partition is read.
         publisher.publish(&[record(KEYS[1], "elsewhere")], published + 1).unwrap();
         published += 1;
         if !values.iter().any(|value| value == "after") {
@@ -112,7 +112,7 @@ fn a_damaged_batch_at_the_end_is_not_taken_for_read_until_it_is_passed_over() {
     let place = MockKafka::new();
     let log = place.open();
     let damaged = partition(KEYS[0]);
-    // One record: librdkafka's own position is behind it as soon as it has failed.
+    // One record: librdkafka's own position is after it as soon as it has failed.
     put_damaged_batch(&place, damaged, 1);
     let mut reader = log.reader(&Positions::new()).unwrap();
     let ends = log.end_offsets(PATIENCE).unwrap();
@@ -139,7 +139,7 @@ fn every_compression_is_read() {
             settings.extra.push(("compression.type".to_owned(), codec.to_owned()));
             let log = KafkaLog::open(settings).unwrap();
             let mut reader = log.reader(&log.end_offsets(PATIENCE).unwrap()).unwrap();
-            // So large that it pays, which librdkafka asks.
+            // librdkafka compresses only a batch that becomes smaller.
             let long = codec.repeat(1_000);
             log.publisher(codec).unwrap().publish(&[record("k", &long)], 1).unwrap();
             let (values, _) = read_until(reader.as_mut(), |_, values| !values.is_empty());

@@ -9,16 +9,16 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use tempfile::TempDir;
 
-/// How long anything in these tests may take before it counts as stuck.
+/// How long any operation of these tests may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(25);
 
-/// Something that holds one log.
+/// A place for one log.
 pub(crate) trait Place {
     /// Opens the log. Only one may be open at a time.
     fn open(&self) -> Box<dyn EventLog>;
 }
 
-/// A folder of its own.
+/// A new folder.
 pub(crate) struct Embedded(TempDir);
 
 impl Embedded {
@@ -33,7 +33,7 @@ impl Place for Embedded {
     }
 }
 
-/// librdkafka's brokers inside this process.
+/// librdkafka's mock cluster in this process.
 pub(crate) struct MockKafka(MockCluster<'static, DefaultProducerContext>);
 
 pub(crate) const MOCK_TOPIC: &str = "account-events";
@@ -53,7 +53,7 @@ impl MockKafka {
         KafkaSettings {
             brokers: self.0.bootstrap_servers(),
             topic: MOCK_TOPIC.to_owned(),
-            // An empty fetch is answered after its whole wait here, even if a record comes meanwhile.
+            // The mock cluster answers an empty fetch after its whole wait, even if a record arrives.
             extra: vec![("fetch.wait.max.ms".to_owned(), "20".to_owned())],
         }
     }
@@ -65,16 +65,16 @@ impl Place for MockKafka {
     }
 }
 
-/// A topic of its own on real brokers.
+/// A new topic on real brokers.
 pub(crate) struct RealKafka(KafkaSettings);
 
 impl RealKafka {
-    /// On those that `TANDEM_TEST_KAFKA_BROKERS` names.
+    /// On the brokers in `TANDEM_TEST_KAFKA_BROKERS`.
     pub(crate) fn new() -> Option<RealKafka> {
         Some(RealKafka::with_topic(env::var("TANDEM_TEST_KAFKA_BROKERS").ok()?, Vec::new()))
     }
 
-    /// On those that `TANDEM_TEST_KAFKA_TLS_BROKERS` names, by TLS and with a password.
+    /// On the brokers in `TANDEM_TEST_KAFKA_TLS_BROKERS`, with TLS and a password.
     pub(crate) fn secured() -> Option<RealKafka> {
         let brokers = env::var("TANDEM_TEST_KAFKA_TLS_BROKERS").ok()?;
         let variable = |name: &str| env::var(format!("TANDEM_TEST_KAFKA_TLS_{name}")).unwrap();
@@ -90,7 +90,7 @@ impl RealKafka {
 
     fn with_topic(brokers: String, extra: Vec<(String, String)>) -> RealKafka {
         static TOPICS: AtomicU32 = AtomicU32::new(0);
-        // A folder's random name, for want of another source of one.
+        // The random name of a temporary folder.
         let unique = tempfile::tempdir().unwrap().path().file_name().unwrap().to_string_lossy().replace('.', "");
         let topic = format!("tandem-test-{unique}-{}", TOPICS.fetch_add(1, Ordering::Relaxed));
         let settings = KafkaSettings { brokers, topic, extra };
@@ -104,7 +104,7 @@ impl RealKafka {
         self.0.clone()
     }
 
-    /// The log at `settings` as another process would open it.
+    /// Opens the log as another process would.
     pub(crate) fn reopened(settings: &KafkaSettings) -> Box<dyn EventLog> {
         Box::new(KafkaLog::open(settings.clone()).unwrap())
     }

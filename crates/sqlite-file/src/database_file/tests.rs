@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use super::*;
 
-/// What `work` logs.
+/// The log lines of `work`.
 fn logged(work: impl FnOnce()) -> String {
     let lines = Arc::<Mutex<Vec<u8>>>::default();
     let writer = Arc::clone(&lines);
@@ -76,7 +76,7 @@ fn a_file_without_its_write_ahead_log_is_reported_and_one_that_was_killed_is_not
     let (path, copy) = (folder.path().join("a.db"), folder.path().join("copy.db"));
     let (file, connection) = open(&path);
     insert(&connection);
-    // The copy is what a running service has in its main file alone.
+    // The copy is the database file of a running service without its write-ahead log.
     fs::copy(&path, &copy).unwrap();
     drop((connection, file));
     assert!(beside(&path, "-wal").exists(), "no close but the clean one removes it");
@@ -127,7 +127,7 @@ fn every_name_of_a_file_is_the_same_lock() {
     assert_eq!(count(&path), 1);
 }
 
-/// Whether this process has a lock of SQLite's kind on `file`.
+/// Whether this process has a POSIX lock on `file`, as SQLite uses them.
 #[expect(unsafe_code, reason = "the standard library has no call for it")]
 fn is_locked(file: &File) -> bool {
     let [kind, whence] = [libc::F_WRLCK, libc::SEEK_SET].map(|value| value as libc::c_short);
