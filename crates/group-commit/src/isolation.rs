@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Committer, StoreError};
+use crate::{Committer, Health, StoreError};
 
 /// The most retries of a transaction after a conflict. A deadlock or a serialization failure is usually over at once.
 const CONFLICT_RETRIES: usize = 4;
@@ -18,20 +18,19 @@ const ISOLATION_LIMIT: Duration = Duration::from_secs(5);
 
 /// Commits `commands`, in one transaction if the database accepts all of them. Returns one result for each, in the same order,
 /// and whether the database works: an error that concerns single commands does not count, unless no command could be committed
-/// and a stored row cannot be read.
+/// and a stored row cannot be read. `commands_health` records the errors of single commands.
 pub(super) fn commit<C: Committer>(
     committer: &mut C,
     commands: &[C::Command],
     is_failing: bool,
+    commands_health: &Health,
 ) -> (Vec<Result<C::Outcome, StoreError>>, Result<(), StoreError>) {
     let results = Vec::with_capacity(commands.len());
     let mut isolation = Isolation { committer, is_failing, began: Instant::now(), has_probed: false, results };
     let mut health = isolation.commit(commands);
     let mut results = isolation.results;
     let errors: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
-    if let Some(error) = errors.first() {
-        tracing::error!(failed = errors.len(), %error, "commands failed; the rest of their batch is not affected");
-    }
+    commands_health.record(errors.first().map_or(Ok(()), |error| Err(*error)));
     if errors.len() == commands.len()
         && let Some(error) = errors.into_iter().find(|error| matches!(error, StoreError::Damaged(_)))
     {
@@ -127,7 +126,8 @@ mod tests {
         fault: impl FnMut(&[u32]) -> Option<StoreError> + Send + 'static,
     ) -> (Results, Result<(), StoreError>, Vec<Vec<u32>>) {
         let mut database = Database { fault, tried: Vec::new() };
-        let (results, health) = commit(&mut database, &commands.into_iter().collect::<Vec<_>>(), false);
+        let (commands, commands_health) = (commands.into_iter().collect::<Vec<_>>(), Health::new("failed", "works"));
+        let (results, health) = commit(&mut database, &commands, false, &commands_health);
         (results, health, database.tried)
     }
 

@@ -74,12 +74,16 @@ struct Committed<O> {
 /// A handle to one writer thread, which turns commands `C` into outcomes `O`. Clones share the thread.
 pub struct GroupCommit<C, O> {
     queue: Arc<Queue<(C, Answer<O>)>>,
+    /// Whether transactions succeed.
     health: Arc<Health>,
+    /// Whether all commands of a transaction succeed.
+    commands_health: Arc<Health>,
 }
 
 impl<C, O> Clone for GroupCommit<C, O> {
     fn clone(&self) -> Self {
-        GroupCommit { queue: Arc::clone(&self.queue), health: Arc::clone(&self.health) }
+        let (health, commands_health) = (Arc::clone(&self.health), Arc::clone(&self.commands_health));
+        GroupCommit { queue: Arc::clone(&self.queue), health, commands_health }
     }
 }
 
@@ -104,7 +108,12 @@ impl<C: Clone + Send + 'static, O: Send + 'static> GroupCommit<C, O> {
         committer: impl Committer<Command = C, Outcome = O>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let health = Arc::new(Health::new("a transaction failed", "the database takes transactions again"));
-        let group_commit = GroupCommit { queue: Arc::new(Queue::new()), health };
+        let commands_health = Health::new(
+            "the database refuses single commands; the rest of their batch is not affected",
+            "the database accepts all commands again",
+        );
+        let group_commit =
+            GroupCommit { queue: Arc::new(Queue::new()), health, commands_health: Arc::new(commands_health) };
         let runtime = Handle::try_current().ok();
         let (unsynced, sync_thread) = match committer.sync() {
             None => (None, None),
@@ -136,6 +145,11 @@ impl<C: Clone + Send + 'static, O: Send + 'static> GroupCommit<C, O> {
         self.enqueue(command)?.blocking_recv().unwrap_or(Err(StoreError::Stopping))
     }
 
+    /// Why single commands have failed recently, if so.
+    pub fn warning(&self) -> Option<String> {
+        self.commands_health.failure().or_else(|| self.commands_health.warning())
+    }
+
     /// The error of the last transaction, if it failed.
     pub fn failure(&self) -> Option<String> {
         self.health.failure()
@@ -160,7 +174,7 @@ fn write<C: Committer>(
     unsynced: Option<SyncSender<Committed<C::Outcome>>>,
     runtime: Option<&Handle>,
 ) {
-    let GroupCommit { queue, health } = shared;
+    let GroupCommit { queue, health, commands_health } = shared;
     loop {
         let (commands, answers): (Vec<_>, Vec<_>) = match queue.take(IDLE) {
             NextBatch::Commands(batch) => batch.into_iter().unzip(),
@@ -168,11 +182,13 @@ fn write<C: Committer>(
             NextBatch::Idle if health.failure().is_some() => (Vec::new(), Vec::new()),
             NextBatch::Idle => {
                 health.record(committer.idle().as_ref());
+                commands_health.record(Ok::<(), &StoreError>(()));
                 continue;
             }
             NextBatch::Stopped => break,
         };
-        let (results, works) = isolation::commit(&mut committer, &commands, health.failure().is_some());
+        let (results, works) =
+            isolation::commit(&mut committer, &commands, health.failure().is_some(), commands_health);
         let committed = Committed { results, answers, health: works };
         match &unsynced {
             None => answer(committed, health, runtime),

@@ -115,13 +115,14 @@ impl Store {
         self.writer.failure().into_iter().chain(reads)
     }
 
-    /// Why some reads fail while others succeed.
+    /// Why some reads or changes fail while others succeed.
     pub(crate) fn warning(&self) -> Option<String> {
         let cause = match &*self.reader {
             Reader::Sqlite(reader) => reader.pool().warning(),
             Reader::Postgres(reader) => reader.database().warning(),
         };
-        cause.map(|cause| format!("some reads fail: {cause}"))
+        let reads = cause.map(|cause| format!("some reads fail: {cause}"));
+        reads.or_else(|| self.writer.warning().map(|cause| format!("some changes fail: {cause}")))
     }
 
     /// Ends the process when the storage of the SQLite file fails. A PostgreSQL server handles its own storage.
