@@ -1,7 +1,6 @@
 //! The health of one kind of operation, for `/readyz` and the log.
 
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -17,8 +16,6 @@ pub struct Health {
     failure_message: &'static str,
     recovery_message: &'static str,
     failing: Mutex<Option<Failing>>,
-    /// Whether `failing` is `Some`, so that a success takes no lock.
-    is_failing: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -33,35 +30,32 @@ struct Failing {
 impl Health {
     /// A healthy state, with the log lines for a failure and for the recovery.
     pub const fn new(failure_message: &'static str, recovery_message: &'static str) -> Self {
-        Health { failure_message, recovery_message, failing: Mutex::new(None), is_failing: AtomicBool::new(false) }
+        Health { failure_message, recovery_message, failing: Mutex::new(None) }
     }
 
     /// Records a result. Returns whether it is the first failure since the last success.
     pub fn record<T>(&self, result: Result<T, &impl Display>) -> bool {
-        self.record_at(result.map(drop), Instant::now)
+        self.record_at(result.map(drop), Instant::now())
     }
 
-    fn record_at(&self, result: Result<(), &impl Display>, now: impl FnOnce() -> Instant) -> bool {
+    fn record_at(&self, result: Result<(), &impl Display>, now: Instant) -> bool {
+        let mut failing = self.failing.lock();
         match result {
-            Ok(()) if !self.is_failing.load(Ordering::Acquire) => false,
             Ok(()) => {
-                let (mut failing, now) = (self.failing.lock(), now());
                 if let Some(failing) = failing.as_mut() {
                     failing.succeeded = true;
                 }
                 if failing.take_if(|failing| now.saturating_duration_since(failing.last) >= QUIET).is_some() {
-                    self.is_failing.store(false, Ordering::Release);
                     tracing::info!("{}", self.recovery_message);
                 }
                 false
             }
             Err(error) => {
-                let (cause, mut failing) = (error.to_string(), self.failing.lock());
+                let cause = error.to_string();
                 if failing.as_ref().is_none_or(|failing| failing.cause != cause) {
                     tracing::error!(%error, "{}", self.failure_message);
                 }
-                let before = failing.replace(Failing { cause, last: now(), succeeded: false });
-                self.is_failing.store(true, Ordering::Release);
+                let before = failing.replace(Failing { cause, last: now, succeeded: false });
                 before.is_none_or(|failing| failing.succeeded)
             }
         }
@@ -88,7 +82,7 @@ mod tests {
     fn a_failure_lasts_until_an_attempt_works_and_warns_until_all_do() {
         let health = Health::new("it failed", "it works again");
         let start = Instant::now();
-        let note = |result, seconds| health.record_at(result, || start + Duration::from_secs(seconds));
+        let note = |result, seconds| health.record_at(result, start + Duration::from_secs(seconds));
         assert!(!note(Ok(()), 0));
         assert_eq!((health.failure(), health.warning()), (None, None));
         assert!(note(Err(&"broken"), 0) && !note(Err(&"broken"), 0));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, timeout};
-use tokio_postgres::{Client, Error, SimpleQueryMessage};
+use tokio_postgres::{Client, Error};
 
 use super::fault::may_pass;
 use super::{DEADLINE, OpenError, Postgres, PostgresSchema, execute_with_defaults, set_session_parameters};
@@ -123,12 +123,8 @@ async fn check_pooling(database: &Postgres) -> Result<Client, Failure> {
 /// Checks the settings of the server that a session cannot change.
 async fn check_server(client: &Client) -> Result<(), Failure> {
     let sql = "SELECT current_setting('server_encoding'), current_database(), current_setting('fsync')";
-    let messages = client.simple_query(sql).await?;
-    let row = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some([row.get(0)?, row.get(1)?, row.get(2)?]),
-        _ => None,
-    });
-    let [encoding, name, fsync] = row.ok_or_else(|| Failure::permanent("the server does not tell its settings"))?;
+    let row = client.query_one(sql, &[]).await?;
+    let [encoding, name, fsync] = [row.get::<_, &str>(0), row.get(1), row.get(2)];
     if encoding != "UTF8" {
         return Err(Failure::permanent(format!(
             "the database {name:?} has the encoding {encoding}, in which not every name can be stored: create it with \

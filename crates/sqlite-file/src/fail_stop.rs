@@ -7,20 +7,14 @@
 use std::fmt::Display;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rusqlite::ffi;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::SetOnce;
 
-/// Stops all writes to a file and reports the failure to `main`. Clones share the state.
+/// Stops all writes to a file and reports the failure to `main`. Clones share the cause.
 #[derive(Debug, Clone, Default)]
-pub struct FailStop(Arc<State>);
-
-#[derive(Debug, Default)]
-struct State {
-    cause: OnceLock<String>,
-    failed: CancellationToken,
-}
+pub struct FailStop(Arc<SetOnce<String>>);
 
 /// The storage failed, and the process stops.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -38,21 +32,19 @@ impl FailStop {
 
     /// Records why the process must stop. Only the first call has an effect.
     pub fn stop(&self, cause: String) {
-        if self.0.cause.set(cause.clone()).is_ok() {
+        if self.0.set(cause.clone()).is_ok() {
             tracing::error!(cause, "the storage failed, stopping");
-            self.0.failed.cancel();
         }
     }
 
     /// Whether the storage has failed.
     pub fn has_failed(&self) -> bool {
-        self.0.failed.is_cancelled()
+        self.0.initialized()
     }
 
     /// Waits until the storage fails, and returns the error for the end of the process.
     pub async fn failed(&self) -> StorageFailed {
-        self.0.failed.cancelled().await;
-        StorageFailed(self.0.cause.get().cloned().unwrap_or_default())
+        StorageFailed(self.0.wait().await.clone())
     }
 }
 

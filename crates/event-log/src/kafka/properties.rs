@@ -4,7 +4,6 @@
 //! be secrets, so no error quotes them; librdkafka itself quotes only numbers and words of its own vocabulary.
 
 use std::fs::File;
-use std::thread::Builder;
 
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
@@ -163,10 +162,8 @@ fn check_clients(settings: &KafkaSettings) -> Result<(), LogError> {
     let nowhere = KafkaSettings { brokers: String::new(), ..settings.clone() };
     let name = "tandem-check";
     producers::producer(&nowhere, name, TopicState::new(settings).batch_bytes()).map(drop)?;
-    let consumers = [reader::consumer(&nowhere)?, group_reader::consumer(&nowhere, name)?];
-    // Closing a consumer takes 100 ms, for which the start does not wait.
-    let _ = Builder::new().name("kafka-check".to_owned()).spawn(|| drop(consumers));
-    Ok(())
+    reader::consumer(&nowhere).map(drop)?;
+    group_reader::consumer(&nowhere, name).map(drop)
 }
 
 /// The error that librdkafka refuses the combination of settings, with the variables that its text names.
