@@ -1,44 +1,28 @@
 //! The partition of a key: the default of Kafka's Java producer, which librdkafka calls `murmur2_random`. Both logs use it, so an
 //! account keeps its partition when a deployment moves from the embedded log to Kafka, and other producers agree.
 
-/// The seed of Kafka's producers.
-const SEED: u32 = 0x9747_b28c;
-/// MurmurHash2's multiplier.
-const MULTIPLIER: u32 = 0x5bd1_e995;
-/// MurmurHash2's shift.
-const SHIFT: u32 = 24;
-/// Java's hash is signed: the producer clears the sign bit before it takes the remainder.
-const WITHOUT_SIGN: u32 = 0x7fff_ffff;
+#![expect(unsafe_code, reason = "the binding has no safe call for librdkafka's partitioner")]
 
-/// The partition of a record with this key, in a topic of `partition_count` partitions (at least one).
+use std::ptr;
+
+use rdkafka::bindings::rd_kafka_msg_partitioner_murmur2;
+
+/// The partition of a record with this key, in a topic of `partition_count` partitions (at least one, at most 2^31 - 1).
 pub fn partition_of_key(key: &[u8], partition_count: u32) -> u32 {
-    (murmur2(key) & WITHOUT_SIGN) % partition_count
-}
-
-/// MurmurHash2 in Kafka's variant.
-fn murmur2(key: &[u8]) -> u32 {
-    // As in Java, lengths have 32 bits.
-    let mut hash = SEED ^ key.len() as u32;
-    let (words, rest) = key.as_chunks::<4>();
-    for word in words {
-        let mut mixed = u32::from_le_bytes(*word).wrapping_mul(MULTIPLIER);
-        mixed ^= mixed >> SHIFT;
-        hash = hash.wrapping_mul(MULTIPLIER) ^ mixed.wrapping_mul(MULTIPLIER);
-    }
-    if !rest.is_empty() {
-        for (index, byte) in rest.iter().enumerate() {
-            hash ^= u32::from(*byte) << (8 * index);
-        }
-        hash = hash.wrapping_mul(MULTIPLIER);
-    }
-    hash ^= hash >> 13;
-    hash = hash.wrapping_mul(MULTIPLIER);
-    hash ^ (hash >> 15)
+    let (start, nothing) = (key.as_ptr().cast(), ptr::null_mut());
+    // SAFETY: The function reads `key.len()` bytes from `start` and uses no other pointer.
+    let partition = unsafe {
+        rd_kafka_msg_partitioner_murmur2(ptr::null(), start, key.len(), partition_count as i32, nothing, nothing)
+    };
+    partition as u32
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The most partitions: the partition is then the hash without its sign, which Java's producer clears.
+    const ALL: u32 = i32::MAX as u32;
 
     /// librdkafka's own vectors (`rdmurmur2.c`, `unittest_murmur2`), made with Java's client.
     const KNOWN: [(&str, u32); 11] = [
@@ -58,7 +42,7 @@ mod tests {
     #[test]
     fn hashes_as_librdkafka_and_java_do() {
         for (key, hash) in KNOWN {
-            assert_eq!(murmur2(key.as_bytes()), hash, "{key:?}");
+            assert_eq!(partition_of_key(key.as_bytes(), ALL), hash & ALL, "{key:?}");
         }
     }
 
@@ -74,7 +58,7 @@ mod tests {
             (b"abc", 479_470_107),
         ];
         for (key, hash) in known {
-            assert_eq!(murmur2(key) as i32, hash, "{key:?}");
+            assert_eq!(partition_of_key(key, ALL), hash as u32 & ALL, "{key:?}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Taking messages from librdkafka in batches, without parsing headers that no one reads.
 //!
 //! librdkafka's binding takes one message a call and parses the headers of each: reading a million records takes 0.37 s of processor
-//! time with it, and 0.21 s here. This is the only module that calls librdkafka's C functions. Records borrow from messages that are
-//! freed after the callback returns, so its interface is safe.
+//! time with it, and 0.21 s here. Records borrow from messages that are freed after the callback returns, so the interface of this
+//! module is safe.
 
 #![expect(unsafe_code, reason = "the binding has no safe call that takes many messages or leaves headers alone")]
 
