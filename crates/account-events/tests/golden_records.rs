@@ -12,7 +12,7 @@ fn golden(file: &str) -> Vec<Record> {
     let record = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
         let headers = line["headers"].as_array().unwrap().iter().map(header).collect();
-        Record { key: bytes(&line["key"]), value: bytes(&line["value"]), headers, ..Record::default() }
+        Record { key: bytes(&line["key"]), value: bytes(&line["value"]), headers }
     };
     let path = format!("{}/testdata/{file}", env!("CARGO_MANIFEST_DIR"));
     std::fs::read_to_string(path).unwrap().lines().map(record).collect()
@@ -99,7 +99,7 @@ fn each_kind_of_poison_is_named() {
         ("invalid_sequence", good(), sequence("1073741824")),
     ];
     for (code, value, headers) in cases {
-        let error = decode(&Record { key: None, value, headers, ..Record::default() }).expect_err(code);
+        let error = decode(&Record { key: None, value, headers }).expect_err(code);
         assert_eq!(error.code(), code, "{error}");
     }
 }

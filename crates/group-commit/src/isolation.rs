@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Committer, Health, StoreError};
+use crate::{Committer, Health, Results, StoreError};
 
 /// The most retries of a transaction after a conflict. A deadlock or a serialization failure is usually over at once.
 const CONFLICT_RETRIES: usize = 4;
@@ -24,7 +24,7 @@ pub(super) fn commit<C: Committer>(
     commands: &[C::Command],
     is_failing: bool,
     commands_health: &Health,
-) -> (Vec<Result<C::Outcome, StoreError>>, Result<(), StoreError>) {
+) -> (Results<C::Outcome>, Result<(), StoreError>) {
     let results = Vec::with_capacity(commands.len());
     let mut isolation = Isolation { committer, is_failing, began: Instant::now(), has_probed: false, results };
     let mut health = isolation.commit(commands);
@@ -49,7 +49,7 @@ struct Isolation<'a, C: Committer> {
     /// Whether the database has accepted an empty transaction since the first conflict.
     has_probed: bool,
     /// The results of the commands processed so far.
-    results: Vec<Result<C::Outcome, StoreError>>,
+    results: Results<C::Outcome>,
 }
 
 impl<C: Committer> Isolation<'_, C> {
@@ -98,8 +98,6 @@ impl<C: Committer> Isolation<'_, C> {
 mod tests {
     use super::*;
 
-    type Results = Vec<Result<u32, StoreError>>;
-
     /// A database that rejects multiples of 13. `fault` may return another error for a transaction.
     struct Database<F> {
         fault: F,
@@ -124,7 +122,7 @@ mod tests {
     fn committed(
         commands: impl IntoIterator<Item = u32>,
         fault: impl FnMut(&[u32]) -> Option<StoreError> + Send + 'static,
-    ) -> (Results, Result<(), StoreError>, Vec<Vec<u32>>) {
+    ) -> (Results<u32>, Result<(), StoreError>, Vec<Vec<u32>>) {
         let mut database = Database { fault, tried: Vec::new() };
         let (commands, commands_health) = (commands.into_iter().collect::<Vec<_>>(), Health::new("failed", "works"));
         let (results, health) = commit(&mut database, &commands, false, &commands_health);
@@ -135,7 +133,7 @@ mod tests {
         StoreError::Conflict("canceling statement due to lock timeout".to_owned())
     }
 
-    fn assert_only(results: Results, count: u32, fails: impl Fn(u32) -> bool) {
+    fn assert_only(results: Results<u32>, count: u32, fails: impl Fn(u32) -> bool) {
         assert_eq!(results.len(), count as usize);
         for (result, command) in results.into_iter().zip(1..) {
             assert_eq!(result.is_err(), fails(command), "{command}: {result:?}");

@@ -64,9 +64,12 @@ pub trait Committer: Send + 'static {
 
 type Answer<O> = oneshot::Sender<Result<O, StoreError>>;
 
+/// A result for each command of a batch.
+type Results<O> = Vec<Result<O, StoreError>>;
+
 /// The results of a batch, the requests that wait for them, and whether the database works.
 struct Committed<O> {
-    results: Vec<Result<O, StoreError>>,
+    results: Results<O>,
     answers: Vec<Answer<O>>,
     health: Result<(), StoreError>,
 }

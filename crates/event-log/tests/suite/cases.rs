@@ -93,27 +93,23 @@ pub(crate) fn records_come_back_as_they_were_published(place: &dyn Place) {
             key: Some(b"plain".to_vec()),
             value: Some(b"value".to_vec()),
             headers: HeaderList::from_iter([header("ce_id", b"1")]),
-            ..Record::default()
         },
         Record { key: Some(b"tombstone".to_vec()), value: None, ..Record::default() },
         Record {
             key: Some(b"empty value".to_vec()),
             value: Some(vec![]),
             headers: HeaderList::from_iter([header("empty", b"")]),
-            ..Record::default()
         },
         Record { key: Some(vec![]), value: Some(b"empty key".to_vec()), ..Record::default() },
         Record {
             key: Some(binary.clone()),
             value: Some(binary.clone()),
             headers: HeaderList::from_iter([header("binary", &binary)]),
-            ..Record::default()
         },
         Record {
             key: Some(b"repeated".to_vec()),
             value: Some(b"headers".to_vec()),
             headers: HeaderList::from_iter([header("name", b"first"), header("other", b"x"), header("name", b"last")]),
-            ..Record::default()
         },
         Record { key: Some(b"large".to_vec()), value: Some(vec![7; 100_000]), ..Record::default() },
     ];

@@ -27,7 +27,6 @@ fn record(id: &str, kind: &str, status: &str, version: u32, time: &str, tracepar
         key: Some(id.into()),
         value: Some(format!(r#"{{"type":"{kind}","account_id":"{id}","status":"{status}"}}"#).into()),
         headers: headers.into_iter().collect(),
-        ..Record::default()
     }
 }
 

@@ -15,7 +15,7 @@ fn golden(file: &str) -> Vec<Record> {
     let record = |line| {
         let line: Value = serde_json::from_str(line).expect("JSON");
         let headers = line["headers"].as_array().expect("a list").iter().map(header).collect();
-        Record { key: bytes(&line["key"]), value: bytes(&line["value"]), headers, ..Record::default() }
+        Record { key: bytes(&line["key"]), value: bytes(&line["value"]), headers }
     };
     text.lines().map(record).collect()
 }

@@ -25,10 +25,7 @@ fn poison(id: &str) -> Vec<(&'static str, Record)> {
         ("invalid_account_id", value("account.status_changed", "42", "DELETED"), none()),
         ("invalid_sequence", good, sequence),
     ];
-    kinds
-        .into_iter()
-        .map(|(code, value, headers)| (code, Record { key: Some(id.into()), value, headers, ..Record::default() }))
-        .collect()
+    kinds.into_iter().map(|(code, value, headers)| (code, Record { key: Some(id.into()), value, headers })).collect()
 }
 
 #[test]

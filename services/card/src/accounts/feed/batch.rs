@@ -135,7 +135,7 @@ mod tests {
         let id = "550e8400-e29b-41d4-a716-446655440000";
         let value = format!(r#"{{"type":"account.status_changed","account_id":"{id}","status":"{status}"}}"#);
         let headers: HeaderList = version.map(|version| ("ce_sequence", version)).into_iter().collect();
-        Record { key: Some(id.into()), value: Some(value.into_bytes()), headers, ..Record::default() }
+        Record { key: Some(id.into()), value: Some(value.into_bytes()), headers }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::*;
 
 fn record(number: u64) -> Record {
     let headers = HeaderList::from_iter([(IDENTIFYING_HEADERS[1], number.to_string())]);
-    Record { key: Some(b"key".to_vec()), value: Some(b"value".to_vec()), headers, ..Record::default() }
+    Record { key: Some(b"key".to_vec()), value: Some(b"value".to_vec()), headers }
 }
 
 /// Takes a record for each of `offsets` of partition 0, `other` than it was before or not.
