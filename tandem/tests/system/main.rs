@@ -36,3 +36,4 @@ mod settings;
 mod soak;
 mod storage;
 mod stuck_stderr;
+mod verify;

@@ -49,6 +49,13 @@ impl Services {
     pub(crate) fn kill(mut self) {
         self.processes.iter_mut().for_each(Process::kill);
     }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) fn stop(mut self) {
+        for process in &mut self.processes {
+            assert!(process.terminate().success(), "{:#?}", process.lines());
+        }
+    }
 }
 
 impl Place {
@@ -236,12 +243,24 @@ impl Place {
         Process::start(&binary(name), self.folder.path(), &settings)
     }
 
+    /// The settings of the event log for a command; none for the embedded one, which the command reads through a service.
+    pub(crate) fn log_settings(&self) -> Vec<(&'static str, String)> {
+        match &self.events {
+            Events::Embedded(_) => Vec::new(),
+            Events::Kafka(kafka) => kafka.settings(),
+        }
+    }
+
     /// An account service in this process, ready.
     pub(crate) fn account_service(&self) -> InProcess {
+        self.account_service_with(self.log())
+    }
+
+    /// An account service in this process with that log, ready.
+    pub(crate) fn account_service_with(&self, log: Arc<dyn EventLog>) -> InProcess {
         let database = self.database_url(&self.data(), account_service::NAME).parse().expect("a URL");
         let (http, clock) = (Default::default(), Clock::system());
         let config = account_service::Config { database, http, clock, backlog_published: Arc::default() };
-        let log = self.log();
         ready(InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown)))
     }
 

@@ -76,6 +76,20 @@ impl Databases {
         )
     }
 
+    /// Changes rows behind the services' back. `$id` in `sql` stands for the account.
+    pub(crate) fn execute(&self, sql: &str, id: AccountId) {
+        match self {
+            Databases::Sqlite { .. } => {
+                let sql = sql.replace("$id", &format!("x'{}'", id.0.simple()));
+                self.open().execute_batch(&sql).expect("a change");
+            }
+            Databases::Postgres(url) => {
+                let sql = sql.replace("$id", &format!("'{id}'"));
+                with_postgres(url, async |client| client.batch_execute(&sql).await);
+            }
+        }
+    }
+
     fn number(&self, sql: &str) -> i64 {
         match self {
             Databases::Sqlite { .. } => self.open().query_row(sql, [], |row| row.get(0)).expect("a number"),
