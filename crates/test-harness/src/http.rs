@@ -92,6 +92,10 @@ impl Http {
         let text = response.body_mut().read_to_string()?;
         let body = match text.as_str() {
             "" => Value::Null,
+            // JSON values, one a line.
+            text if response.headers().get("content-type").is_some_and(|kind| kind == "application/x-ndjson") => {
+                text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON")).collect()
+            }
             text => serde_json::from_str(text).unwrap_or_else(|error| panic!("{method} {path}: {error} in {text:?}")),
         };
         Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body, raw: text })

@@ -98,6 +98,7 @@ impl Parties {
         let table: TableDigest = self.accounts.get(&digest)?;
         self.wait_until_published(table.position, progress)?;
         let mut log = LogStates::default();
+        self.source.restart();
         let ends = self.read_log(&mut log, progress)?;
         let mut views = Vec::new();
         for card in &self.cards {

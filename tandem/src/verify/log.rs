@@ -42,6 +42,13 @@ impl Source {
         }
     }
 
+    /// Makes the next call of [`read`](Source::read) begin at the start of the log.
+    pub(super) fn restart(&mut self) {
+        if let Source::Kafka { reader, .. } = self {
+            *reader = None;
+        }
+    }
+
     /// Reads the records from the last call on, up to where the log ends now, and returns its end offsets. Calls `progress` with the
     /// records that are read and left.
     pub(super) fn read(&mut self, states: &mut LogStates, progress: &dyn Fn(u64, u64)) -> anyhow::Result<Positions> {

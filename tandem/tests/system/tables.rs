@@ -76,6 +76,18 @@ impl Databases {
         )
     }
 
+    /// Loses the events in the outbox.
+    pub(crate) fn lose_outbox(&self) {
+        match self {
+            Databases::Sqlite { .. } => self.open().execute_batch("DELETE FROM account.outbox").expect("a change"),
+            // The ledger's sequence would have the relay wait for the event.
+            Databases::Postgres(url) => with_postgres(url, async |client| {
+                let sql = "DELETE FROM account.outbox; UPDATE account.ledger SET last_outbox_sequence = 0";
+                client.batch_execute(sql).await
+            }),
+        }
+    }
+
     /// Changes rows behind the services' back. `$id` in `sql` stands for the account.
     pub(crate) fn execute(&self, sql: &str, id: AccountId) {
         match self {

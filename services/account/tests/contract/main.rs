@@ -9,6 +9,7 @@ mod conditional;
 mod create;
 mod damaged_row;
 mod delete;
+mod digest;
 mod events;
 mod get;
 mod late_commit;

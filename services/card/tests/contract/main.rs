@@ -11,6 +11,7 @@ mod closing;
 mod concurrency;
 mod create;
 mod delete;
+mod digest;
 mod events;
 mod get;
 mod list;

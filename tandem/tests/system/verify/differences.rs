@@ -81,7 +81,7 @@ fn an_account_whose_event_was_lost_is_published() {
         let accounts = place.account_service_with(Arc::new(LogAway));
         let id = create_account(accounts.http());
         drop(accounts);
-        place.databases().execute("DELETE FROM account.outbox", id);
+        place.databases().lose_outbox();
         let services = place.start_services();
         verify(&place, &services, &[]).expect_different(
             id,
