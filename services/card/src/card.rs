@@ -7,7 +7,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::accounts::view::AccountState;
-use crate::http::error::CardError;
+use crate::error::CardError;
 
 /// A card, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,17 +1,18 @@
 //! The card closer closes the cards of deleted accounts (ARCHITECTURE.md C4).
 //!
 //! It reads the event log as a member of the group `KAFKA_GROUP_ID`. The group's position is committed only after the card database
-//! has committed, so each deletion is handled at least once, even if all instances stop. Handling it again changes nothing. The
-//! feeds make sure that it is handled soon.
+//! has closed every account up to there, so each deletion is handled at least once, even if all instances stop. Handling it again
+//! changes nothing. The feeds make sure that it is handled soon.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use account_events::{AccountEvent, AccountStatus};
-use event_log::{EventLog, GroupReader, LogError};
+use event_log::{EventLog, LogError};
 
-use crate::http::error::CardError;
+use crate::closing::Closing;
+use crate::error::CardError;
 use crate::store::Store;
 
 /// How long one poll waits for records, and so how late the closer notices that the service stops.
@@ -54,12 +55,18 @@ impl CardCloser {
     fn close_until_failure(&self, failing: &mut bool) -> Result<(), CloserError> {
         self.log.prepare()?;
         let mut reader = self.log.group_reader(&self.group)?;
+        let mut closing = Closing::new(self.store.clone());
         let mut committed = Instant::now();
         let mut uncommitted = false;
         while !self.stopping() {
-            let read = self.close_next(reader.as_mut())?;
+            let read = reader.poll(POLL, &mut |record| {
+                // The feed puts records that cannot be decoded in quarantine.
+                let event = AccountEvent::decode(record).ok();
+                closing.add(event.filter(|event| event.status == AccountStatus::Deleted).map(|event| event.account_id));
+            })?;
+            closing.close()?;
             uncommitted |= read > 0;
-            if uncommitted && committed.elapsed() >= COMMIT_INTERVAL {
+            if uncommitted && closing.is_done() && committed.elapsed() >= COMMIT_INTERVAL {
                 reader.commit()?;
                 (committed, uncommitted) = (Instant::now(), false);
             }
@@ -67,26 +74,10 @@ impl CardCloser {
                 tracing::info!("the card closer works again");
             }
         }
-        Ok(reader.commit()?)
-    }
-
-    /// Reads the next records, and closes the accounts that they delete. Returns the number of records.
-    fn close_next(&self, reader: &mut dyn GroupReader) -> Result<usize, CloserError> {
-        let mut deleted = Vec::new();
-        let read = reader.poll(POLL, &mut |record| {
-            // The feed puts records that cannot be decoded in quarantine.
-            if let Ok(event) = AccountEvent::decode(record)
-                && event.status == AccountStatus::Deleted
-            {
-                deleted.push(event.account_id);
-            }
-        })?;
-        if !deleted.is_empty() {
-            let accounts = deleted.len();
-            self.store.close_accounts(deleted)?;
-            tracing::debug!(accounts, "closed the cards of deleted accounts");
+        if closing.is_done() {
+            reader.commit()?;
         }
-        Ok(read)
+        Ok(())
     }
 
     fn stopping(&self) -> bool {

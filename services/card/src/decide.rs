@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::accounts::quarantine::QuarantinedRecord;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
-use crate::http::error::CardError;
+use crate::error::CardError;
 
 /// A change to the database that a handler, the feed or the card closer requests.
 #[derive(Clone)]

@@ -3,7 +3,7 @@
 mod create_card;
 mod delete_card;
 mod digest;
-pub mod error;
+mod error;
 mod get_card;
 mod list_cards;
 pub(crate) mod response;

@@ -7,9 +7,11 @@ pub mod accounts;
 pub mod card;
 mod card_number;
 mod closer;
+mod closing;
 mod config;
 mod decide;
-pub mod http;
+pub mod error;
+mod http;
 pub mod store;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use crate::accounts::feed::AccountFeed;
 use crate::accounts::status::ViewStatus;
 use crate::accounts::view::AccountView;
 use crate::closer::CardCloser;
+use crate::closing::Closing;
 use crate::http::response::CardService;
 use crate::store::Store;
 
@@ -66,7 +69,7 @@ pub async fn run(
         store: store.clone(),
         status: Arc::clone(&status),
         stopping: Arc::clone(&stopping),
-        unclosed: Vec::new(),
+        closing: Closing::new(store.clone()),
         unstored: Vec::new(),
         checkpoints,
         backlog_published: config.backlog_published,

@@ -22,7 +22,7 @@ use crate::accounts::quarantine::QuarantinedRecord;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::decide::{Command, Outcome};
-use crate::http::error::CardError;
+use crate::error::CardError;
 
 /// The database, for handlers and loops.
 #[derive(Clone)]

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use account_events::AccountId;
 use event_log::Positions;
 use parking_lot::Mutex;
 use postgres::DatabaseUrl;
@@ -27,8 +28,6 @@ use sqlite_file::{create_folder, for_owner, warn_of_exposed};
 use crate::accounts::checkpoint::samples::{Mark, Sample, Samples, Verdict};
 use crate::accounts::view::format::{self, Checkpoint, Unusable};
 use crate::accounts::view::{AccountView, ViewWriter};
-use crate::http::error::CardError;
-use crate::store::Store;
 
 /// How often a checkpoint is written.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -68,7 +67,7 @@ pub(crate) struct Checkpoints {
     unproven: Option<Mark>,
     /// The start offsets of the log.
     starts: Positions,
-    /// The first shard whose deleted accounts are not closed yet.
+    /// The first shard of a verified checkpoint whose deleted accounts [`next_deleted`](Checkpoints::next_deleted) has not returned.
     unclosed: Option<usize>,
 }
 
@@ -201,25 +200,13 @@ impl Checkpoints {
         self.unproven.as_ref().map(Mark::positions).unwrap_or_default()
     }
 
-    /// Closes the accounts that are deleted in the checkpoint in the card database, which may be an older copy. Stops when `go_on`
-    /// returns false; the next call continues. Returns whether all are closed.
-    pub(crate) fn close_deleted(
-        &mut self,
-        view: &ViewWriter,
-        store: &Store,
-        at_once: usize,
-        go_on: &dyn Fn() -> bool,
-    ) -> Result<bool, CardError> {
-        if self.unproven.is_some() {
-            return Ok(false);
-        }
-        while let Some(shard) = self.unclosed
-            && go_on()
-        {
-            let closed = view.each_deleted(shard, at_once, |accounts| store.close_accounts(accounts)).transpose()?;
-            self.unclosed = closed.map(|()| shard + 1);
-        }
-        Ok(self.unclosed.is_none())
+    /// The next accounts that are deleted in the checkpoint, which the card database may not know, being an older copy. `None` if all
+    /// were returned, or if there was no checkpoint.
+    pub(crate) fn next_deleted(&mut self, view: &ViewWriter) -> Option<Vec<AccountId>> {
+        let shard = self.unclosed?;
+        let deleted = view.deleted_accounts(shard);
+        self.unclosed = deleted.as_ref().map(|_| shard + 1);
+        deleted
     }
 
     /// Orders a checkpoint if one is due. `positions` returns the positions of the feed, and the durable positions of the log.

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use account_events::{AccountEvent, AccountId, AccountStatus, Owner, PUBLISHER};
+use account_events::{AccountEvent, AccountStatus, Owner, PUBLISHER};
 use event_log::{EventLog, LogError, Positions};
 
 use self::batch::{Batch, BatchReader};
@@ -26,7 +26,8 @@ use crate::accounts::checkpoint::Checkpoints;
 use crate::accounts::quarantine::{self, Quarantine, QuarantinedRecord};
 use crate::accounts::status::{LogState, Stall, ViewStatus, remaining};
 use crate::accounts::view::{Applied, ViewWriter};
-use crate::http::error::CardError;
+use crate::closing::Closing;
+use crate::error::CardError;
 use crate::store::Store;
 
 /// How long one poll waits for records, and so how late the feed notices that the service stops.
@@ -57,20 +58,14 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// The most batches that a rebuild reads ahead.
 const BATCHES_AHEAD: usize = 4;
 
-/// The most accounts that one command closes.
-const CLOSED_AT_ONCE: usize = 1_000;
-
-/// The most deleted accounts that wait for the card database. With more the feed waits.
-const MAX_UNCLOSED: usize = 100_000;
-
 pub(crate) struct AccountFeed {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) view: ViewWriter,
     pub(crate) store: Store,
     pub(crate) status: Arc<ViewStatus>,
     pub(crate) stopping: Arc<AtomicBool>,
-    /// Deleted accounts that the card database has not closed yet.
-    pub(crate) unclosed: Vec<AccountId>,
+    /// Deleted accounts that the card database has not closed yet. With too many of them the feed waits.
+    pub(crate) closing: Closing,
     /// Records for the quarantine that the card database has not stored yet.
     pub(crate) unstored: Vec<QuarantinedRecord>,
     pub(crate) checkpoints: Checkpoints,
@@ -211,11 +206,11 @@ impl AccountFeed {
     /// Applies a batch and sets `positions` to its end.
     fn apply(&mut self, batch: Batch, positions: &mut Positions, lines: &mut EventLines) -> Result<(), FeedError> {
         // One clock read for the batch: reading the clock takes as long as decoding an event.
-        let (unclosed, now) = (&mut self.unclosed, Instant::now());
+        let (closing, now) = (&mut self.closing, Instant::now());
         self.checkpoints.add_samples(&batch.samples);
         let mut record_applied = |event: &AccountEvent, applied| {
             if event.status == AccountStatus::Deleted {
-                unclosed.push(event.account_id);
+                closing.add([event.account_id]);
             }
             lines.applied(event, applied, now);
         };
@@ -237,7 +232,7 @@ impl AccountFeed {
         self.status.set_trouble(batch.trouble);
         *positions = batch.positions;
         self.store_quarantined(batch.quarantined);
-        self.close_accounts()?;
+        self.closing.close()?;
         if let Some(failure) = batch.failure {
             return Err(failure.into());
         }
@@ -264,20 +259,6 @@ impl AccountFeed {
         }
     }
 
-    /// Closes deleted accounts. Accounts that the database cannot close now are retried with the next batch.
-    fn close_accounts(&mut self) -> Result<(), FeedError> {
-        while !self.unclosed.is_empty() {
-            let rest = self.unclosed.len().saturating_sub(CLOSED_AT_ONCE);
-            let accounts = self.unclosed.split_off(rest);
-            if let Err(error) = self.store.close_accounts(accounts.clone()) {
-                self.unclosed.extend(accounts);
-                let few = self.unclosed.len() <= MAX_UNCLOSED;
-                return if few { Ok(()) } else { Err(error.into()) };
-            }
-        }
-        Ok(())
-    }
-
     /// Checks the progress of a rebuild. Breaks if the checkpoint belongs to another log; the view is empty then.
     fn check_rebuild(&mut self, rebuild: &mut Rebuild, positions: &Positions) -> Result<ControlFlow<()>, FeedError> {
         let mut left = remaining(positions, &rebuild.ends);
@@ -293,7 +274,7 @@ impl AccountFeed {
             self.view.settle();
         }
         let (records, seconds) = (self.status.records(), rebuild.started.elapsed().as_secs_f64());
-        if left == 0 && rebuild.is_complete && self.unclosed.is_empty() && self.close_checkpointed() {
+        if left == 0 && rebuild.is_complete && self.close_checkpointed()? {
             self.status.caught_up();
             tracing::info!(records, seconds, "the account view holds every account");
         } else if rebuild.reported.elapsed() >= PROGRESS_INTERVAL {
@@ -326,10 +307,15 @@ impl AccountFeed {
         Ok(())
     }
 
-    /// Closes the accounts that are deleted in the checkpoint, and returns whether all are closed. Failures are retried later.
-    fn close_checkpointed(&mut self) -> bool {
-        let go_on = || !stopping(&self.stopping);
-        self.checkpoints.close_deleted(&self.view, &self.store, CLOSED_AT_ONCE, &go_on).unwrap_or(false)
+    /// Closes the accounts that are deleted in the checkpoint. Returns whether all deleted accounts are closed, except those that the
+    /// database cannot close; otherwise the next call goes on.
+    fn close_checkpointed(&mut self) -> Result<bool, CardError> {
+        while self.closing.is_settled() && !stopping(&self.stopping) {
+            let Some(deleted) = self.checkpoints.next_deleted(&self.view) else { return Ok(true) };
+            self.closing.add(deleted);
+            self.closing.close()?;
+        }
+        Ok(false)
     }
 }
 

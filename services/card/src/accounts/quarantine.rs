@@ -6,7 +6,7 @@
 use account_events::Unintelligible;
 use event_log::{PassedOver, RecordRef};
 
-use crate::http::error::CardError;
+use crate::error::CardError;
 use crate::store::Store;
 
 /// The most records that are stored, so that a faulty producer cannot fill the disk. Further records are only counted.

@@ -11,7 +11,7 @@ use http_server::JsonBody;
 use serde::Deserialize;
 
 use crate::card::may_have_card;
-use crate::http::error::CardError;
+use crate::error::CardError;
 use crate::http::response::CardService;
 
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use http_server::{EntityTags, QueryParams, if_none_match};
 use serde_json::{Value, json};
 
-use crate::http::error::CardError;
+use crate::error::CardError;
 use crate::http::response::{CardQuery, CardService};
 
 pub(crate) async fn delete_card(

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::accounts::view::{AccountState, AccountView};
-use crate::http::error::CardError;
+use crate::error::CardError;
 use crate::http::response::CardService;
 
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use http_server::QueryParams;
 use serde::Deserialize;
 
 use crate::card::Card;
-use crate::http::error::CardError;
+use crate::error::CardError;
 use crate::http::response::{CardQuery, CardService};
 
 pub(crate) async fn get_card(

@@ -8,7 +8,7 @@ use axum::response::Response;
 use http_server::{ApiError, QueryParams, parse_limit};
 use serde::Deserialize;
 
-use crate::http::error::CardError;
+use crate::error::CardError;
 use crate::http::response::{CardService, parse_id};
 use crate::store::PageRequest;
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::accounts::status::ViewStatus;
 use crate::accounts::view::AccountView;
-use crate::http::error::CardError;
+use crate::error::CardError;
 use crate::store::Store;
 
 /// The state of all handlers.

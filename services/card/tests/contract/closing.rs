@@ -1,9 +1,12 @@
 //! The end of an account is the end of its cards (ARCHITECTURE.md C4).
 
+use std::path::Path;
+
 use account_events::AccountStatus::Deleted;
 use event_log::partition_of_key;
+use rusqlite::Connection;
 use serde_json::json;
-use test_harness::wait_until;
+use test_harness::{database_url, wait_until, with_postgres};
 
 use crate::service::{TestService, by_account, changed, created, new_id, written};
 
@@ -119,4 +122,51 @@ fn two_instances_close_all_accounts_whether_they_share_a_database_or_not() {
         };
         wait_until("the other one has closed the account", deleted);
     }
+}
+
+/// Makes the database in `folder` reject that `account` is closed, or accept it again.
+fn obstruct(folder: &Path, account: &str, is_obstructed: bool) {
+    let url = database_url(folder, "card");
+    match url.strip_prefix("sqlite:") {
+        Some(path) => {
+            let id = account.replace('-', "");
+            let sql = match is_obstructed {
+                true => format!(
+                    "CREATE TRIGGER obstruct BEFORE UPDATE ON cards_by_account WHEN hex(NEW.account_id) = upper('{id}')
+                     BEGIN SELECT raise(ABORT, 'obstructed'); END"
+                ),
+                false => "DROP TRIGGER obstruct".to_owned(),
+            };
+            Connection::open(path).and_then(|database| database.execute_batch(&sql)).expect("a database");
+        }
+        None => with_postgres(&url, async |client| {
+            let change = match is_obstructed {
+                true => format!("ADD CONSTRAINT obstruct CHECK (account_id <> '{account}' OR NOT closed)"),
+                false => "DROP CONSTRAINT obstruct".to_owned(),
+            };
+            client.batch_execute(&format!("ALTER TABLE card.card_accounts {change}")).await
+        }),
+    }
+}
+
+#[test]
+fn an_account_that_the_database_cannot_close_delays_no_other_account() {
+    let service = TestService::start();
+    let accounts: Vec<_> = (0..20).map(|_| service.account()).collect();
+    for account in &accounts {
+        service.card("US", account);
+    }
+    let (obstructed, others) = accounts.split_last().expect("accounts");
+    let service = service.restart_after(|folder| obstruct(folder, obstructed, true));
+    service.tell(&accounts.iter().map(|account| changed(account, Deleted, 2)).collect::<Vec<_>>());
+    for account in others {
+        service.wait_until_all_deleted(&by_account(account));
+    }
+    // It delays neither the readiness nor the other accounts of a checkpoint, and is not forgotten.
+    let service = service.restart();
+    service.post_card("US", obstructed).expect(403);
+    let cards = service.get(&by_account(obstructed)).expect(200);
+    assert_eq!(cards["cards"][0]["deleted"], false);
+    let service = service.restart_after(|folder| obstruct(folder, obstructed, false));
+    service.wait_until_all_deleted(&by_account(obstructed));
 }

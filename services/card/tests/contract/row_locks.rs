@@ -72,6 +72,35 @@ fn a_closing_waits_for_a_card_that_is_being_made_and_deletes_it_then() {
     assert_eq!(cards.as_array().map(Vec::len), Some(2), "{cards}");
 }
 
+#[test]
+fn an_account_that_is_locked_delays_no_other_account_and_is_closed_later() {
+    let service = TestService::start();
+    let Some(database) = service.postgres_url() else { return };
+    let accounts: Vec<_> = (0..20).map(|_| service.account()).collect();
+    for account in &accounts {
+        service.card("US", account);
+    }
+    let [first, .., last] = &accounts[..] else { panic!("{accounts:?}") };
+    with_postgres(&database, async |client| {
+        client.batch_execute("BEGIN").await?;
+        let lock = "SELECT 1 FROM card.card_accounts WHERE account_id = ANY($1) FOR UPDATE";
+        client.execute(lock, &[&vec![uuid(first), uuid(last)]]).await?;
+        let deletions: Vec<_> = accounts.iter().map(|account| changed(account, Deleted, 2)).collect();
+        tokio::task::block_in_place(|| {
+            service.tell(&deletions);
+            for account in &accounts[1..accounts.len() - 1] {
+                service.wait_until_all_deleted(&by_account(account));
+            }
+            service.card("US", &service.account());
+            service.get("/readyz").expect(200);
+        });
+        client.batch_execute("COMMIT").await
+    });
+    for account in [first, last] {
+        service.wait_until_all_deleted(&by_account(account));
+    }
+}
+
 fn uuid(id: &str) -> Uuid {
     id.parse().expect("a UUID")
 }

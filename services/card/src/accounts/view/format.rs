@@ -232,24 +232,12 @@ impl ViewWriter {
         accounts
     }
 
-    /// Calls `close` with the deleted accounts of one shard, at most `at_once` at a time, and stops at its first error. Returns
-    /// `None` if the number is beyond the last shard or the view has no deleted account.
-    pub(crate) fn each_deleted<E>(
-        &self,
-        shard: usize,
-        at_once: usize,
-        mut close: impl FnMut(Vec<AccountId>) -> Result<(), E>,
-    ) -> Option<Result<(), E>> {
+    /// The deleted accounts of one shard. `None` if the number is beyond the last shard or the view has no deleted account.
+    pub(crate) fn deleted_accounts(&self, shard: usize) -> Option<Vec<AccountId>> {
         let any = self.table.counts.by_status[AccountStatus::Deleted as usize].load(Ordering::Relaxed) > 0;
         let shard = self.table.shards.get(shard).filter(|_| any)?.load();
         let deleted = shard.accounts().filter(|(_, state)| unpack(*state).status == AccountStatus::Deleted);
-        let mut deleted = deleted.map(|(id, _)| from_words(id)).peekable();
-        while deleted.peek().is_some() {
-            if let Err(error) = close(deleted.by_ref().take(at_once).collect()) {
-                return Some(Err(error));
-            }
-        }
-        Some(Ok(()))
+        Some(deleted.map(|(id, _)| from_words(id)).collect())
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::accounts::status::remaining;
-use crate::http::error::CardError;
+use crate::error::CardError;
 use crate::http::response::CardService;
 
 /// The most records of a response, and some more: a few seconds' worth. The caller continues at its last line.

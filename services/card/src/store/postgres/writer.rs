@@ -22,7 +22,11 @@ use uuid::Uuid;
 use crate::accounts::quarantine;
 use crate::card_number::CardNumbering;
 use crate::decide::{Batch, Changes, Command, Named, Outcome};
-use crate::http::error::CardError;
+use crate::error::CardError;
+
+/// How long a transaction that closes accounts waits for a lock, in milliseconds: card creations wait behind it, and accounts that
+/// are locked are closed later.
+const CLOSING_LOCK_TIMEOUT_MS: u32 = 20;
 
 pub(super) struct Writer {
     session: Session<WriteSession>,
@@ -171,11 +175,15 @@ impl WriteSession {
         let closing: Vec<Uuid> = named.closing.iter().map(|id| id.0).collect();
         let cards: Vec<Uuid> = named.cards.iter().copied().collect();
         let creations = named.creations as i64;
+        let begin = match closing.is_empty() {
+            true => BEGIN,
+            false => &format!("{BEGIN}; SET LOCAL lock_timeout = {CLOSING_LOCK_TIMEOUT_MS}"),
+        };
         // The statements are sent together, in one round trip. `biased` polls them in their order, so the error is that of the
         // first statement that failed.
         let ((), drawn, _, accounts, cards) = tokio::try_join!(
             biased;
-            self.client.batch_execute(BEGIN),
+            self.client.batch_execute(begin),
             self.query_if(creations > 0, &self.draw, [&creations]),
             self.query_if(!accounts.is_empty(), &self.add_accounts, [&accounts]),
             self.query_if(!accounts.is_empty(), &self.lock_accounts, [&accounts]),

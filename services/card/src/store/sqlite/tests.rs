@@ -8,7 +8,7 @@ use super::reader::page;
 use super::writer::closed_accounts;
 use super::*;
 use crate::decide::{Command, Named};
-use crate::http::error::CardError;
+use crate::error::CardError;
 use crate::store::PageRequest;
 
 #[test]

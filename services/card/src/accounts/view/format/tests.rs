@@ -184,25 +184,13 @@ fn a_shard_that_changes_while_it_is_copied_hides_no_account() {
 }
 
 #[test]
-fn deleted_accounts_are_handed_out_in_pieces_and_again_after_a_failure() {
+fn all_deleted_accounts_are_returned_shard_by_shard() {
     let (writer, view) = view_of(3_000);
-    let mut handed_out = Vec::new();
-    for shard in 0..SHARD_COUNT {
-        let mut failed = false;
-        let failing = writer.each_deleted(shard, 2, |_| Err(std::mem::replace(&mut failed, true)));
-        let piece = |accounts: Vec<AccountId>| -> Result<(), ()> {
-            assert!((1..=2).contains(&accounts.len()));
-            handed_out.extend(accounts);
-            Ok(())
-        };
-        assert_eq!(writer.each_deleted(shard, 2, piece), Some(Ok(())));
-        assert!(failing == Some(Err(false)) || !failed, "it stops at the first failure");
-    }
-    assert_eq!(writer.each_deleted(SHARD_COUNT, 2, |_| Err(())), None);
-    handed_out.sort();
-    handed_out.dedup();
-    assert_eq!(handed_out.len() as u64, view.count(AccountStatus::Deleted));
-    assert!(handed_out.iter().all(|id| view.get(*id).unwrap().status == AccountStatus::Deleted));
+    let mut deleted: Vec<_> = (0..).map_while(|shard| writer.deleted_accounts(shard)).flatten().collect();
+    deleted.sort();
+    deleted.dedup();
+    assert_eq!(deleted.len() as u64, view.count(AccountStatus::Deleted));
+    assert!(deleted.iter().all(|id| view.get(*id).unwrap().status == AccountStatus::Deleted));
 }
 
 #[test]
