@@ -27,7 +27,7 @@ const TOPIC_CHECK_INTERVAL: Duration = Duration::from_secs(3);
 /// How long such a check may delay reading.
 const TOPIC_CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a seek may take. It only involves librdkafka's own threads.
-const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 /// The group's name that librdkafka requires.
 const UNUSED_GROUP: &str = "tandem-no-group";
 /// The tuning of all consumers: a short pause after a failed fetch, for latency, and after a full queue, which by default is a second
@@ -243,36 +243,8 @@ pub(super) fn consumer(settings: &KafkaSettings) -> Result<BaseConsumer<Events>,
     create(settings, "reader", &CONSUMER_TUNING, &fixed)
 }
 
-/// Takes up to `limit` available messages of a group member, and waits up to `timeout` for the first.
-pub(super) fn poll(
-    consumer: &BaseConsumer<Events>,
-    timeout: Duration,
-    limit: usize,
-    apply: &mut dyn FnMut(RecordRef<'_>),
-) -> Result<usize, LogError> {
-    let until = deadline(timeout);
-    let mut count = 0;
-    while count < limit {
-        let wait = if count == 0 { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-        match consumer.poll(wait) {
-            Some(Ok(message)) => {
-                if count == 0 {
-                    consumer.context().record_answer();
-                }
-                count += 1;
-                apply(RecordRef::from(&message));
-            }
-            Some(Err(error)) => check_error(consumer, &error)?,
-            // A rebalance ends a call early and without a message.
-            None if count > 0 || Instant::now() >= until => break,
-            None => {}
-        }
-    }
-    Ok(count)
-}
-
 /// Logs an error. Returns it if it is permanent; librdkafka retries after other errors.
-fn check_error(consumer: &BaseConsumer<Events>, error: &KafkaError) -> Result<(), LogError> {
+pub(super) fn check_error(consumer: &BaseConsumer<Events>, error: &KafkaError) -> Result<(), LogError> {
     consumer.context().record_trouble(error, "reading");
     let meaning = log_error("reading", error);
     let is_temporary =

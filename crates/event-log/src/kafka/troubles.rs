@@ -115,6 +115,11 @@ impl Troubles {
         self.partitions.get(&partition).is_some_and(is_of_error)
     }
 
+    /// Whether a batch of `partition` cannot be decoded, or was skipped and no record has been read since.
+    pub(super) fn is_unreadable_at(&self, partition: u32) -> bool {
+        self.partitions.get(&partition).is_some_and(|trouble| trouble.is_unreadable)
+    }
+
     /// The seeks that are due, one offset further each: partition and offset.
     pub(super) fn due_seeks(&mut self) -> Vec<(u32, u64)> {
         let mut seeks = Vec::new();

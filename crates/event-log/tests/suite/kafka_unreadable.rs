@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use event_log::{EventLog, KafkaLog, PassedOver, Positions, Reader, Record, partition_of_key};
+use event_log::{EventLog, GroupReader, KafkaLog, PassedOver, Positions, Reader, Record, partition_of_key};
 
 use super::places::{MOCK_TOPIC, MockKafka, PATIENCE, Place, RealKafka};
 
@@ -127,6 +127,38 @@ fn a_damaged_batch_at_the_end_is_not_taken_for_read_until_it_is_passed_over() {
     log.publisher("relay").unwrap().publish(&[record(KEYS[0], "after")], 1).unwrap();
     let (values, _) = read_until(reader.as_mut(), |_, values| !values.is_empty());
     assert_eq!(values, ["after"]);
+}
+
+#[test]
+fn a_member_of_a_group_passes_over_a_damaged_batch_and_commits_no_position_behind_it_before() {
+    let place = MockKafka::new();
+    let log = place.open();
+    let damaged = partition(KEYS[0]);
+    let mut publisher = log.publisher("relay").unwrap();
+    publisher.publish(&[record(KEYS[0], "before")], 1).unwrap();
+    put_damaged_batch(&place, damaged, 3);
+    publisher.publish(&[record(KEYS[0], "after"), record(KEYS[1], "elsewhere")], 2).unwrap();
+    let read = |reader: &mut dyn GroupReader, last: &str| {
+        let (deadline, mut values) = (Instant::now() + PATIENCE, Vec::new());
+        while !values.iter().any(|value| value == last) {
+            assert!(Instant::now() < deadline, "{values:?}");
+            let value = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+            reader.poll(Duration::from_millis(50), &mut |record| values.push(value(record.value))).unwrap();
+        }
+        values
+    };
+    let mut reader = log.group_reader("group").unwrap();
+    read(reader.as_mut(), "before");
+    reader.commit().unwrap();
+    drop(reader);
+    // A new member begins at the damaged batch.
+    let mut reader = log.group_reader("group").unwrap();
+    let values = read(reader.as_mut(), "after");
+    assert!(!values.iter().any(|value| value == "before"), "{values:?}");
+    reader.commit().unwrap();
+    drop(reader);
+    publisher.publish(&[record(KEYS[0], "last")], 3).unwrap();
+    assert_eq!(read(log.group_reader("group").unwrap().as_mut(), "last"), ["last"]);
 }
 
 #[test]
