@@ -4,8 +4,8 @@
 use std::fmt::{self, Debug, Formatter};
 
 use anyhow::anyhow;
-use clap::builder::PossibleValue;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use event_log::KafkaSettings;
 
 use crate::Variables;
@@ -43,12 +43,12 @@ pub struct KafkaArgs {
     pub kafka_topic: String,
 
     /// How to talk to the brokers; ssl and sasl_ssl need a build with the feature kafka-tls [default: plaintext]
-    #[arg(long, env = "KAFKA_SECURITY_PROTOCOL", ignore_case = true)]
-    pub kafka_security_protocol: Option<SecurityProtocol>,
+    #[arg(long, env = "KAFKA_SECURITY_PROTOCOL", ignore_case = true, value_parser = security_protocol())]
+    pub kafka_security_protocol: Option<String>,
 
     /// How to prove who this is, where the protocol is one of sasl; SCRAM needs a build with the feature kafka-tls
-    #[arg(long, env = "KAFKA_SASL_MECHANISM", ignore_case = true)]
-    pub kafka_sasl_mechanism: Option<SaslMechanism>,
+    #[arg(long, env = "KAFKA_SASL_MECHANISM", ignore_case = true, value_parser = sasl_mechanism())]
+    pub kafka_sasl_mechanism: Option<String>,
 
     /// The user that the brokers know this as
     #[arg(long, env = "KAFKA_SASL_USERNAME")]
@@ -64,31 +64,24 @@ pub struct KafkaArgs {
 }
 
 /// `security.protocol`: whether connections use TLS, and whether clients authenticate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum SecurityProtocol {
-    /// Neither TLS nor authentication.
-    Plaintext,
-    /// TLS without authentication.
-    Ssl,
-    /// Authentication without TLS: the network can read passwords.
-    SaslPlaintext,
-    /// TLS and authentication.
-    SaslSsl,
+fn security_protocol() -> impl TypedValueParser<Value = String> {
+    let values = [
+        PossibleValue::new("plaintext").help("Neither TLS nor authentication"),
+        PossibleValue::new("ssl").help("TLS without authentication"),
+        PossibleValue::new("sasl_plaintext").help("Authentication without TLS: the network can read passwords"),
+        PossibleValue::new("sasl_ssl").help("TLS and authentication"),
+    ];
+    PossibleValuesParser::new(values).map(|value| value.to_lowercase())
 }
 
 /// `sasl.mechanism`: how clients authenticate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum SaslMechanism {
-    /// The client sends the password.
-    #[value(name = "PLAIN")]
-    Plain,
-    /// The client proves that it knows the password.
-    #[value(name = "SCRAM-SHA-256")]
-    ScramSha256,
-    /// The same, with longer hashes.
-    #[value(name = "SCRAM-SHA-512")]
-    ScramSha512,
+fn sasl_mechanism() -> impl TypedValueParser<Value = String> {
+    let values = [
+        PossibleValue::new("PLAIN").help("The client sends the password"),
+        PossibleValue::new("SCRAM-SHA-256").help("The client proves that it knows the password"),
+        PossibleValue::new("SCRAM-SHA-512").help("The same, with longer hashes"),
+    ];
+    PossibleValuesParser::new(values).map(|value| value.to_uppercase())
 }
 
 /// Text that `Debug` does not show.
@@ -118,19 +111,15 @@ impl KafkaArgs {
     /// The properties of librdkafka besides the brokers and the topic, under librdkafka's names. The event log checks whether
     /// librdkafka knows them.
     pub fn properties(&self, variables: &Variables) -> anyhow::Result<Vec<(String, String)>> {
-        let name = |value: PossibleValue| value.get_name().to_owned();
         let own = [
-            (
-                "security.protocol",
-                self.kafka_security_protocol.and_then(|protocol| protocol.to_possible_value()).map(name),
-            ),
-            ("sasl.mechanism", self.kafka_sasl_mechanism.and_then(|mechanism| mechanism.to_possible_value()).map(name)),
-            ("sasl.username", self.kafka_sasl_username.clone()),
-            ("sasl.password", self.kafka_sasl_password.clone().map(|Secret(text)| text)),
-            ("ssl.ca.location", self.kafka_ssl_ca_location.clone()),
+            ("security.protocol", self.kafka_security_protocol.as_ref()),
+            ("sasl.mechanism", self.kafka_sasl_mechanism.as_ref()),
+            ("sasl.username", self.kafka_sasl_username.as_ref()),
+            ("sasl.password", self.kafka_sasl_password.as_ref().map(|Secret(text)| text)),
+            ("ssl.ca.location", self.kafka_ssl_ca_location.as_ref()),
         ];
-        let mut properties: Vec<_> =
-            own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        let own = own.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.clone())));
+        let mut properties: Vec<_> = own.collect();
         let is_property = |name: &str| !OURS.contains(&name) && !KAFKAS_OWN.contains(&name);
         for (name, value) in variables.with_prefix(PREFIX).filter(|(name, _)| is_property(name)) {
             let value = value.to_str().ok_or_else(|| anyhow!("invalid value for {PREFIX}{name}: it is not UTF-8"))?;

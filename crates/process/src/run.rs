@@ -15,7 +15,7 @@ pub fn run<F: Future<Output = anyhow::Result<()>>>(
     services: impl FnOnce(CancellationToken) -> F,
 ) -> ! {
     if let Err(error) = init_logs(log_level) {
-        eprintln!("error: {error}");
+        eprintln!("error: {error:#}");
         exit(1)
     }
     let outcome = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from);

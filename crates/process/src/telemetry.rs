@@ -1,9 +1,10 @@
 //! Logs on stderr: compact text on a terminal, one JSON object per line otherwise. A separate thread writes them
 //! ([`log_writer`]).
 
-use std::io::{self, IsTerminal as _, stderr};
+use std::io::{IsTerminal as _, stderr};
 use std::{panic, thread};
 
+use anyhow::Context as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::registry::Registry;
@@ -14,24 +15,10 @@ use crate::log_writer::{self, LogLine};
 /// The levels of a filter.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Why logging did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The filter is malformed.
-    #[error("{0}")]
-    Filter(String),
-    /// The process already has a logger.
-    #[error("logging is set up already")]
-    AlreadySet,
-    /// The thread that writes the lines did not start.
-    #[error("cannot start the thread that writes the log: {0}")]
-    NoThread(#[from] io::Error),
-}
-
 /// Starts logging for the process with `level_filter` (see [`log_level`]), panics included. The process ends with
 /// [`exit`](crate::exit), which flushes the log.
-pub fn init_logs(level_filter: &str) -> Result<(), TelemetryError> {
-    let filter = parse_filter(level_filter).map_err(TelemetryError::Filter)?;
+pub fn init_logs(level_filter: &str) -> anyhow::Result<()> {
+    let filter = parse_filter(level_filter).map_err(anyhow::Error::msg)?;
     // The number of dropped lines is logged whatever the filter is.
     let filter = filter.with_target("process::log_writer", LevelFilter::WARN);
     let is_terminal = stderr().is_terminal();
@@ -43,11 +30,8 @@ pub fn init_logs(level_filter: &str) -> Result<(), TelemetryError> {
     } else {
         lines.json().flatten_event(true).with_span_list(false).boxed()
     };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(filter))
-        .try_init()
-        .map_err(|_| TelemetryError::AlreadySet)?;
-    log_writer::start()?;
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().context("logging is set up already")?;
+    log_writer::start().context("cannot start the thread that writes the log")?;
     panic::set_hook(Box::new(|panic| {
         let text = panic.payload_as_str().unwrap_or("no text");
         let place = panic.location().map(ToString::to_string);
@@ -108,7 +92,7 @@ mod tests {
         init_logs("info").unwrap();
         tracing::debug!("left out");
         tracing::info!(count = 3, text = "a\nb", "two\nlines");
-        assert!(matches!(init_logs("info"), Err(TelemetryError::AlreadySet)));
+        assert!(init_logs("info").is_err_and(|error| error.to_string() == "logging is set up already"));
         let _ended = std::thread::spawn(|| panic!("boom")).join();
         log_writer::flush();
     }

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use account_events::{AccountEvent, AccountStatus};
-use event_log::{EventLog, LogError};
+use event_log::EventLog;
 
 use crate::closing::Closing;
-use crate::error::CardError;
 use crate::store::Store;
 
 /// How long one poll waits for records, and so how late the closer notices that the service stops.
@@ -31,14 +30,6 @@ pub(crate) struct CardCloser {
     pub(crate) stopping: Arc<AtomicBool>,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum CloserError {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error(transparent)]
-    Store(#[from] CardError),
-}
-
 impl CardCloser {
     /// Closes cards until the service stops. After a failure it starts again at the group's position.
     pub(crate) fn run(self) {
@@ -52,7 +43,7 @@ impl CardCloser {
         }
     }
 
-    fn close_until_failure(&self, failing: &mut bool) -> Result<(), CloserError> {
+    fn close_until_failure(&self, failing: &mut bool) -> anyhow::Result<()> {
         self.log.prepare()?;
         let mut reader = self.log.group_reader(&self.group)?;
         let mut closing = Closing::new(self.store.clone());

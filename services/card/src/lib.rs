@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use event_log::EventLog;
+use event_log::{EventLog, Positions};
 use http_server::{Readiness, ReadyReport};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::Config;
 
-use crate::accounts::feed::AccountFeed;
+use crate::accounts::feed::{AccountFeed, SampledLog};
 use crate::accounts::status::ViewStatus;
 use crate::accounts::view::AccountView;
 use crate::closer::CardCloser;
@@ -72,6 +72,8 @@ pub async fn run(
         closing: Closing::new(store.clone()),
         unstored: Vec::new(),
         checkpoints,
+        positions: Positions::new(),
+        lines: SampledLog::default(),
         backlog_published: config.backlog_published,
         log_id: None,
     };

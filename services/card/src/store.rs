@@ -109,8 +109,8 @@ impl Store {
     /// Why the database cannot be written or read now.
     pub(crate) fn failures(&self) -> impl Iterator<Item = String> {
         let reads = match &*self.reader {
-            Reader::Sqlite(reader) => reader.pool().failure(),
-            Reader::Postgres(reader) => reader.database().failure(),
+            Reader::Sqlite(reader) => reader.pool.failure(),
+            Reader::Postgres(reader) => reader.database.failure(),
         };
         self.writer.failure().into_iter().chain(reads)
     }
@@ -118,8 +118,8 @@ impl Store {
     /// Why some reads or changes fail while others succeed.
     pub(crate) fn warning(&self) -> Option<String> {
         let cause = match &*self.reader {
-            Reader::Sqlite(reader) => reader.pool().warning(),
-            Reader::Postgres(reader) => reader.database().warning(),
+            Reader::Sqlite(reader) => reader.pool.warning(),
+            Reader::Postgres(reader) => reader.database.warning(),
         };
         let reads = cause.map(|cause| format!("some reads fail: {cause}"));
         reads.or_else(|| self.writer.warning().map(|cause| format!("some changes fail: {cause}")))
@@ -128,7 +128,7 @@ impl Store {
     /// Ends the process when the storage of the SQLite file fails. A PostgreSQL server handles its own storage.
     pub(crate) fn fail_stop(&self) -> FailStop {
         match &*self.reader {
-            Reader::Sqlite(reader) => reader.pool().fail_stop().clone(),
+            Reader::Sqlite(reader) => reader.pool.fail_stop().clone(),
             Reader::Postgres(_) => FailStop::default(),
         }
     }
@@ -136,7 +136,7 @@ impl Store {
     /// Closes the database. Call it after the writer thread has ended. Blocks.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         match &*self.reader {
-            Reader::Sqlite(reader) => reader.pool().close(),
+            Reader::Sqlite(reader) => reader.pool.close(),
             Reader::Postgres(_) => Ok(()),
         }
     }

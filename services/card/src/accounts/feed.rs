@@ -9,7 +9,7 @@
 //! position may be ahead of a database that was restored. Closing an account twice changes nothing.
 
 mod batch;
-mod lines;
+mod sampled_log;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use account_events::{AccountEvent, AccountStatus, Owner, PUBLISHER};
+use anyhow::Context as _;
 use event_log::{EventLog, LogError, Positions};
 
 use self::batch::{Batch, BatchReader};
-use self::lines::EventLines;
+pub(crate) use self::sampled_log::SampledLog;
 use crate::accounts::checkpoint::Checkpoints;
 use crate::accounts::quarantine::{self, Quarantine, QuarantinedRecord};
 use crate::accounts::status::{LogState, Stall, ViewStatus, remaining};
 use crate::accounts::view::{Applied, ViewWriter};
 use crate::closing::Closing;
-use crate::error::CardError;
 use crate::store::Store;
 
 /// How long one poll waits for records, and so how late the feed notices that the service stops.
@@ -69,18 +69,14 @@ pub(crate) struct AccountFeed {
     /// Records for the quarantine that the card database has not stored yet.
     pub(crate) unstored: Vec<QuarantinedRecord>,
     pub(crate) checkpoints: Checkpoints,
+    /// The next offset to read of each partition.
+    pub(crate) positions: Positions,
+    /// Limits the log lines about events.
+    pub(crate) lines: SampledLog,
     /// Set once the log has the events that the account service's outbox held at the start; `None` if that is another process.
     pub(crate) backlog_published: Option<Arc<AtomicBool>>,
     /// The id of the log that is read, once it is known.
     pub(crate) log_id: Option<String>,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum FeedError {
-    #[error(transparent)]
-    Log(#[from] LogError),
-    #[error("deleted accounts cannot be closed: {0}")]
-    Store(#[from] CardError),
 }
 
 /// The target of a rebuild and its progress.
@@ -95,26 +91,22 @@ struct Rebuild {
 impl AccountFeed {
     /// Applies events until the service stops.
     pub(crate) fn run(mut self) {
-        let mut positions = self.checkpoints.load(&mut self.view);
+        self.positions = self.checkpoints.load(&mut self.view);
         let mut rebuild = None;
         let mut quarantine = Quarantine::default();
         while !stopping(&self.stopping) {
-            let Err(error) = self.feed_until_failure(&mut positions, &mut rebuild, &mut quarantine) else {
+            let Err(error) = self.feed_until_failure(&mut rebuild, &mut quarantine) else {
                 return;
             };
-            if self.status.failed(error.to_string()) {
-                tracing::warn!(%error, "the account view stays as it is until the event log can be read");
+            let error = format!("{error:#}");
+            if self.status.failed(error.clone()) {
+                tracing::warn!(error, "the account view stays as it is until the event log can be read");
             }
             std::thread::park_timeout(PAUSE);
         }
     }
 
-    fn feed_until_failure(
-        &mut self,
-        positions: &mut Positions,
-        rebuild: &mut Option<Rebuild>,
-        quarantine: &mut Quarantine,
-    ) -> Result<(), FeedError> {
+    fn feed_until_failure(&mut self, rebuild: &mut Option<Rebuild>, quarantine: &mut Quarantine) -> anyhow::Result<()> {
         self.log.prepare()?;
         // Read before the end offsets, so that these include every account.
         let is_complete = self.is_log_complete();
@@ -122,7 +114,7 @@ impl AccountFeed {
         let (ends, now) = (self.log.end_offsets(OFFSETS_TIMEOUT)?, Instant::now());
         self.checkpoints.set_starts(starts);
         if self.checkpoints.contradicted(&mut self.view, &ends) {
-            positions.clear();
+            self.positions.clear();
         }
         match rebuild {
             // A topic that was re-created may end before the old one.
@@ -131,27 +123,26 @@ impl AccountFeed {
             }),
             None => *rebuild = Some(Rebuild { ends, is_complete, started: now, reported: now }),
         }
-        self.status.set_cut(self.checkpoints.warnings());
-        let mut lines = EventLines::default();
-        let mut reader = BatchReader::new(self.log.reader(positions)?, self.checkpoints.known(), quarantine);
+        let cut = self.checkpoints.warnings();
+        self.status.update(|progress| progress.cut = cut);
+        let mut reader = BatchReader::new(self.log.reader(&self.positions)?, self.checkpoints.known(), quarantine);
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
-        *positions = reader.positions();
-        self.status.read(0, 0, positions.clone());
+        self.positions = reader.positions();
+        self.status.read(0, 0, self.positions.clone());
         let opened = Instant::now();
         while let Some(rebuild) = rebuild.as_mut().filter(|_| self.status.is_catching_up() && !stopping(&self.stopping))
         {
-            if self.rebuild(&mut reader, rebuild, positions, &mut lines)?.is_break() {
-                positions.clear();
-                reader.restart(self.log.reader(positions)?);
-                *positions = reader.positions();
+            if self.rebuild(&mut reader, rebuild)?.is_break() {
+                reader.restart(self.log.reader(&Positions::new())?);
+                self.positions = reader.positions();
             }
         }
         while !stopping(&self.stopping) {
             if self.unstored.is_empty() {
                 self.checkpoints.write_if_due(|| (reader.positions(), reader.durable_positions()));
             }
-            self.follow_log(&mut reader, positions)?;
-            self.apply(reader.read(POLL), positions, &mut lines)?;
+            self.follow_log(&mut reader)?;
+            self.apply(reader.read(POLL))?;
             if opened.elapsed() >= REOPEN_AFTER && self.status.stalled_for() >= Some(REOPEN_AFTER) {
                 return Err(LogError::Unavailable("a partition brings nothing, opening a new reader".to_owned()).into());
             }
@@ -166,14 +157,8 @@ impl AccountFeed {
     /// is empty then.
     ///
     /// This thread gathers the batches in order while another thread reads and decodes the next ones.
-    fn rebuild(
-        &mut self,
-        reader: &mut BatchReader<'_>,
-        rebuild: &mut Rebuild,
-        positions: &mut Positions,
-        lines: &mut EventLines,
-    ) -> Result<ControlFlow<()>, FeedError> {
-        let checked = self.check_rebuild(rebuild, positions)?;
+    fn rebuild(&mut self, reader: &mut BatchReader<'_>, rebuild: &mut Rebuild) -> anyhow::Result<ControlFlow<()>> {
+        let checked = self.check_rebuild(rebuild)?;
         if checked.is_break() || !self.status.is_catching_up() {
             return Ok(checked);
         }
@@ -192,10 +177,10 @@ impl AccountFeed {
                 }
             };
             let thread = std::thread::Builder::new().name("account-reader".to_owned());
-            thread.spawn_scoped(scope, read_all).map_err(|error| LogError::Unavailable(error.to_string()))?;
+            thread.spawn_scoped(scope, read_all)?;
             for batch in batches {
-                self.apply(batch, positions, lines)?;
-                if self.check_rebuild(rebuild, positions)?.is_break() {
+                self.apply(batch)?;
+                if self.check_rebuild(rebuild)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -203,17 +188,11 @@ impl AccountFeed {
         })
     }
 
-    /// Applies a batch and sets `positions` to its end.
-    fn apply(&mut self, batch: Batch, positions: &mut Positions, lines: &mut EventLines) -> Result<(), FeedError> {
+    /// Applies a batch and sets the positions to its end.
+    fn apply(&mut self, batch: Batch) -> anyhow::Result<()> {
         // One clock read for the batch: reading the clock takes as long as decoding an event.
-        let (closing, now) = (&mut self.closing, Instant::now());
+        let now = Instant::now();
         self.checkpoints.add_samples(&batch.samples);
-        let mut record_applied = |event: &AccountEvent, applied| {
-            if event.status == AccountStatus::Deleted {
-                closing.add([event.account_id]);
-            }
-            lines.applied(event, applied, now);
-        };
         let is_rebuilding = self.status.is_catching_up();
         for event in &batch.events {
             let applied = match is_rebuilding {
@@ -223,16 +202,22 @@ impl AccountFeed {
                 }
                 false => self.view.apply(event),
             };
-            record_applied(event, applied);
+            if event.status == AccountStatus::Deleted {
+                self.closing.add([event.account_id]);
+            }
+            if let Some(left_out) = self.lines.allow(now) {
+                log_left_out(left_out);
+                log_event(event, applied);
+            }
         }
         if batch.records == 0 {
-            lines.quiet();
+            log_left_out(self.lines.flush());
         }
         self.status.read(batch.records, batch.poison, batch.positions.clone());
-        self.status.set_trouble(batch.trouble);
-        *positions = batch.positions;
+        self.status.update(|progress| progress.trouble = batch.trouble);
+        self.positions = batch.positions;
         self.store_quarantined(batch.quarantined);
-        self.closing.close()?;
+        self.close_accounts()?;
         if let Some(failure) = batch.failure {
             return Err(failure.into());
         }
@@ -260,15 +245,15 @@ impl AccountFeed {
     }
 
     /// Checks the progress of a rebuild. Breaks if the checkpoint belongs to another log; the view is empty then.
-    fn check_rebuild(&mut self, rebuild: &mut Rebuild, positions: &Positions) -> Result<ControlFlow<()>, FeedError> {
-        let mut left = remaining(positions, &rebuild.ends);
-        if self.checkpoints.disproved(&mut self.view, positions, left == 0) {
+    fn check_rebuild(&mut self, rebuild: &mut Rebuild) -> anyhow::Result<ControlFlow<()>> {
+        let mut left = remaining(&self.positions, &rebuild.ends);
+        if self.checkpoints.disproved(&mut self.view, &self.positions, left == 0) {
             return Ok(ControlFlow::Break(()));
         }
         if left == 0 && !rebuild.is_complete && self.is_log_complete() {
             rebuild.ends = self.log.end_offsets(OFFSETS_TIMEOUT)?;
             rebuild.is_complete = true;
-            left = remaining(positions, &rebuild.ends);
+            left = remaining(&self.positions, &rebuild.ends);
         }
         if left == 0 {
             self.view.settle();
@@ -293,27 +278,30 @@ impl AccountFeed {
 
     /// Reads the log from its start if it is not the log that was read until now: its topic was recreated or restored, and the positions
     /// mean other records there. The view stays, because reading a state twice changes nothing.
-    fn follow_log(&mut self, reader: &mut BatchReader<'_>, positions: &mut Positions) -> Result<(), LogError> {
+    fn follow_log(&mut self, reader: &mut BatchReader<'_>) -> Result<(), LogError> {
         let Some(LogState { id, .. }) = self.status.log().filter(|log| !log.id.is_empty()) else { return Ok(()) };
         let is_other = self.log_id.as_ref().is_some_and(|known| *known != id);
         if is_other {
             tracing::warn!("the event log was replaced, reading it from its start");
-            positions.clear();
             self.checkpoints.forget_samples();
-            reader.restart(self.log.reader(positions)?);
-            *positions = reader.positions();
+            reader.restart(self.log.reader(&Positions::new())?);
+            self.positions = reader.positions();
         }
         self.log_id = Some(id);
         Ok(())
     }
 
+    fn close_accounts(&mut self) -> anyhow::Result<()> {
+        self.closing.close().context("deleted accounts cannot be closed")
+    }
+
     /// Closes the accounts that are deleted in the checkpoint. Returns whether all deleted accounts are closed, except those that the
     /// database cannot close; otherwise the next call goes on.
-    fn close_checkpointed(&mut self) -> Result<bool, CardError> {
+    fn close_checkpointed(&mut self) -> anyhow::Result<bool> {
         while self.closing.is_settled() && !stopping(&self.stopping) {
             let Some(deleted) = self.checkpoints.next_deleted(&self.view) else { return Ok(true) };
             self.closing.add(deleted);
-            self.closing.close()?;
+            self.close_accounts()?;
         }
         Ok(false)
     }
@@ -330,7 +318,8 @@ pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) 
             read_owner(log, status);
             owner_read_at = Some(asked);
         }
-        status.set_warnings(log.warnings());
+        let warnings = log.warnings();
+        status.update(|progress| progress.warnings = warnings);
         match log.end_offsets(OFFSETS_TIMEOUT) {
             Ok(ends) => match status.compare(&ends, asked) {
                 Some(Stall::Began(failure)) => {
@@ -339,7 +328,7 @@ pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) 
                 Some(Stall::Ended) => tracing::info!("the account view follows all partitions of the event log again"),
                 None => {}
             },
-            Err(error) => status.set_unanswered(error.to_string()),
+            Err(error) => status.update(|progress| progress.unanswered = Some(error.to_string())),
         }
         std::thread::park_timeout(WATCH_INTERVAL);
     }
@@ -360,7 +349,22 @@ fn read_owner(log: &dyn EventLog, status: &ViewStatus) {
             LogState::default()
         }
     };
-    status.set_log(state);
+    status.update(|progress| progress.log = Some(state));
+}
+
+/// Logs the seed's two lines for an event.
+fn log_event(event: &AccountEvent, applied: Applied) {
+    let (event_type, id, status) = (event.event_type.as_str(), event.account_id, event.status.as_str());
+    tracing::info!("Received account event: type={event_type}, account_id={id}, status={status}");
+    if applied != Applied::Unchanged {
+        tracing::info!("Updated account cache: account_id={id}, status={status}");
+    }
+}
+
+fn log_left_out(events: u64) {
+    if events > 0 {
+        tracing::info!(events, "left out the lines of {events} account events");
+    }
 }
 
 fn stopping(flag: &AtomicBool) -> bool {

@@ -27,7 +27,7 @@ pub struct ViewStatus {
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+pub(crate) struct Progress {
     positions: Positions,
     partitions: BTreeMap<u32, Partition>,
     /// When the view first was complete.
@@ -37,17 +37,17 @@ struct Progress {
     /// Why the feed cannot read the log.
     failure: Option<String>,
     /// Why the feed cannot read some partitions.
-    trouble: Option<String>,
+    pub(crate) trouble: Option<String>,
     /// Which partitions are stalled.
     stalled: Option<String>,
     /// Why the log does not return its end offsets. A Kafka consumer reports no outage by itself.
-    unanswered: Option<String>,
+    pub(crate) unanswered: Option<String>,
     /// Problems with the settings of the log.
-    warnings: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     /// Partitions whose first records were deleted.
-    cut: Vec<String>,
+    pub(crate) cut: Vec<String>,
     /// What the log says of itself; `None` until the first answer.
-    log: Option<LogState>,
+    pub(crate) log: Option<LogState>,
 }
 
 /// What the owner record says of the log.
@@ -199,29 +199,9 @@ impl ViewStatus {
         }
     }
 
-    /// Sets why some partitions cannot be read, if so.
-    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
-        self.lock().trouble = trouble;
-    }
-
-    /// Sets the problems with the settings of the log.
-    pub(crate) fn set_warnings(&self, warnings: Vec<String>) {
-        self.lock().warnings = warnings;
-    }
-
-    /// Sets which partitions lost their first records.
-    pub(crate) fn set_cut(&self, cut: Vec<String>) {
-        self.lock().cut = cut;
-    }
-
-    /// Sets why the log does not return its end offsets.
-    pub(crate) fn set_unanswered(&self, failure: String) {
-        self.lock().unanswered = Some(failure);
-    }
-
-    /// Sets what the log says of itself.
-    pub(crate) fn set_log(&self, log: LogState) {
-        self.lock().log = Some(log);
+    /// Changes what `/readyz` shows.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.lock());
     }
 
     /// What the log says of itself; `None` until the first answer.

@@ -19,36 +19,30 @@ pub(crate) struct ListQuery {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct AccountCardsQuery {
+pub(crate) struct AccountQuery {
     account_id: Option<String>,
-    limit: Option<String>,
-    after: Option<String>,
 }
 
 pub(crate) async fn list_cards(
     State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<ListQuery>,
 ) -> Result<Response, ApiError> {
-    list(&service, query.limit, query.after, None).await
+    list(&service, query, None).await
 }
 
 pub(crate) async fn list_cards_by_account(
     State(service): State<Arc<CardService>>,
-    QueryParams(query): QueryParams<AccountCardsQuery>,
+    QueryParams(account): QueryParams<AccountQuery>,
+    QueryParams(query): QueryParams<ListQuery>,
 ) -> Result<Response, ApiError> {
-    let account_id = query.account_id.filter(|id| !id.is_empty()).ok_or(CardError::MissingAccountId)?;
+    let account_id = account.account_id.filter(|id| !id.is_empty()).ok_or(CardError::MissingAccountId)?;
     let account_id = account_id.parse().map_err(CardError::InvalidAccountId)?;
-    list(&service, query.limit, query.after, Some(account_id)).await
+    list(&service, query, Some(account_id)).await
 }
 
-async fn list(
-    service: &CardService,
-    limit: Option<String>,
-    after: Option<String>,
-    account_id: Option<AccountId>,
-) -> Result<Response, ApiError> {
-    let limit = parse_limit(limit.as_deref())?;
-    let after = after.map(|after| parse_id(&after).ok_or(CardError::InvalidAfter)).transpose()?;
+async fn list(service: &CardService, query: ListQuery, account_id: Option<AccountId>) -> Result<Response, ApiError> {
+    let limit = parse_limit(query.limit.as_deref())?;
+    let after = query.after.map(|after| parse_id(&after).ok_or(CardError::InvalidAfter)).transpose()?;
     let page = service.store.page(PageRequest { limit: limit as usize, after, account_id }).await?;
     Ok(page.into_response("cards", |card| card.id))
 }

@@ -42,17 +42,12 @@ pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<(
     Ok((Store { writer, reader: Arc::new(super::Reader::Postgres(reader)), numbering }, writer_thread))
 }
 
-#[derive(Clone)]
 pub(super) struct Reader {
-    database: Postgres,
+    pub(super) database: Postgres,
     numbering: CardNumbering,
 }
 
 impl Reader {
-    pub(super) fn database(&self) -> &Postgres {
-        &self.database
-    }
-
     pub(super) async fn card(&self, id: Uuid) -> Result<Option<Card>, StoreError> {
         self.one("id", &id).await
     }

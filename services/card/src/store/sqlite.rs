@@ -49,7 +49,7 @@ pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>),
         .map_err(|error| OpenError::unusable(path, error))?;
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError::unusable(path, error))?;
-    let reader = Reader::new(pool, numbering.clone());
+    let reader = Reader { pool, numbering: numbering.clone() };
     Ok((Store { writer, reader: Arc::new(super::Reader::Sqlite(reader)), numbering }, writer_thread))
 }
 

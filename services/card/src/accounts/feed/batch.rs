@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use account_events::{AccountEvent, AccountStatus, Unintelligible};
+use account_events::{AccountEvent, AccountStatus};
 use event_log::{LogError, Positions, Reader, RecordRef};
-use process::SampledLog;
 
+use super::sampled_log::SampledLog;
 use crate::accounts::checkpoint::samples::{Sample, Sampler};
 use crate::accounts::quarantine::{Quarantine, QuarantinedRecord};
 
@@ -47,7 +47,14 @@ pub(super) struct BatchReader<'a> {
 impl<'a> BatchReader<'a> {
     /// Reads with `reader` for a view that already includes the records before `known`.
     pub(super) fn new(reader: Box<dyn Reader>, known: Positions, quarantine: &'a mut Quarantine) -> Self {
-        BatchReader { reader, quarantine, sampler: Sampler::default(), known, expected: 0, lines: SampledLog::new() }
+        BatchReader {
+            reader,
+            quarantine,
+            sampler: Sampler::default(),
+            known,
+            expected: 0,
+            lines: SampledLog::default(),
+        }
     }
 
     /// Continues with `reader` for an empty view.
@@ -82,13 +89,18 @@ impl<'a> BatchReader<'a> {
                 Ok(event) => events.push(event),
                 Err(reason) => {
                     poison += 1;
-                    log_quarantined(lines, record, &reason, now);
+                    if let Some(left_out) = lines.allow(now) {
+                        let (partition, offset, code) = (record.partition, record.offset, reason.code());
+                        tracing::warn!(partition, offset, code, %reason, left_out, "a record went to quarantine");
+                    }
                     quarantine.take(record, reason);
                 }
             }
         });
-        if records == 0 {
-            log_left_out(lines.flush());
+        if records == 0
+            && let records @ 1.. = lines.flush()
+        {
+            tracing::warn!(records, "left out the lines of {records} records that went to quarantine");
         }
         self.expected = events.len();
         let trouble = reader.trouble();
@@ -109,19 +121,6 @@ fn is_by_arrival(event: &AccountEvent) -> bool {
 
 fn is_known(known: &Positions, record: RecordRef<'_>) -> bool {
     known.get(&record.partition).is_some_and(|end| record.offset < *end)
-}
-
-fn log_quarantined(lines: &mut SampledLog, record: RecordRef<'_>, reason: &Unintelligible, now: Instant) {
-    let Some(left_out) = lines.allow(now) else { return };
-    let (partition, offset, code) = (record.partition, record.offset, reason.code());
-    tracing::warn!(partition, offset, code, %reason, left_out, "a record went to quarantine");
-}
-
-/// Logs after a burst how many lines were left out.
-fn log_left_out(records: u64) {
-    if records > 0 {
-        tracing::warn!(records, "left out the lines of {records} records that went to quarantine");
-    }
 }
 
 #[cfg(test)]

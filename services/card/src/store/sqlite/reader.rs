@@ -12,19 +12,11 @@ use crate::card_number::CardNumbering;
 use crate::store::PageRequest;
 
 pub(in crate::store) struct Reader {
-    pool: ReadPool,
-    numbering: CardNumbering,
+    pub(in crate::store) pool: ReadPool,
+    pub(in crate::store) numbering: CardNumbering,
 }
 
 impl Reader {
-    pub(super) fn new(pool: ReadPool, numbering: CardNumbering) -> Self {
-        Reader { pool, numbering }
-    }
-
-    pub(in crate::store) fn pool(&self) -> &ReadPool {
-        &self.pool
-    }
-
     pub(in crate::store) async fn card(&self, id: Uuid) -> Result<Option<Card>, StoreError> {
         let numbering = self.numbering.clone();
         let found = self.pool.read(move |connection| card_by_id(connection, &numbering, id)).await?;

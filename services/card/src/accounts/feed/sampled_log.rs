@@ -2,27 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-/// The lines per second: enough to see what is wrong, too few to fill a disk.
-pub const MAX_LINES_PER_SECOND: u32 = 10;
+/// The lines per second: enough to see what is wrong, too few to slow down a rebuild or to fill a disk.
+pub(super) const MAX_LINES_PER_SECOND: u32 = 10;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// The rate limit of one kind of line.
 #[derive(Debug, Default)]
-pub struct SampledLog {
+pub(crate) struct SampledLog {
     window_start: Option<Instant>,
     lines_in_window: u32,
     left_out: u64,
 }
 
 impl SampledLog {
-    /// A limit without history.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Returns `Some` if the event at `now` is to be logged, with the number of events left out since the last line.
-    pub fn allow(&mut self, now: Instant) -> Option<u64> {
+    pub(super) fn allow(&mut self, now: Instant) -> Option<u64> {
         let in_window = self.window_start.is_some_and(|start| now.saturating_duration_since(start) < WINDOW);
         if !in_window {
             self.window_start = Some(now);
@@ -37,7 +32,7 @@ impl SampledLog {
     }
 
     /// Returns and resets the number of events left out since the last line, for the end of a burst.
-    pub fn flush(&mut self) -> u64 {
+    pub(super) fn flush(&mut self) -> u64 {
         std::mem::take(&mut self.left_out)
     }
 }
@@ -48,7 +43,7 @@ mod tests {
 
     #[test]
     fn what_is_over_the_rate_is_counted() {
-        let mut log = SampledLog::new();
+        let mut log = SampledLog::default();
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         for _ in 0..MAX_LINES_PER_SECOND {
@@ -63,7 +58,7 @@ mod tests {
 
     #[test]
     fn flush_gives_the_rest_once() {
-        let mut log = SampledLog::new();
+        let mut log = SampledLog::default();
         let now = Instant::now();
         for _ in 0..MAX_LINES_PER_SECOND + 3 {
             log.allow(now);
@@ -73,7 +68,7 @@ mod tests {
 
     #[test]
     fn an_earlier_time_does_no_harm() {
-        let mut log = SampledLog::new();
+        let mut log = SampledLog::default();
         let now = Instant::now() + Duration::from_secs(5);
         assert_eq!(log.allow(now), Some(0));
         assert_eq!(log.allow(now - Duration::from_secs(2)), Some(0));
