@@ -33,6 +33,22 @@ pub enum StoreError {
     Stopping,
 }
 
+impl StoreError {
+    /// What a client may know: whether a retry may succeed, a code for programs, and a text for people.
+    pub fn public(&self) -> (bool, &'static str, &'static str) {
+        match self {
+            StoreError::Overloaded => (true, "overloaded", "too many requests are waiting, try again"),
+            StoreError::Unavailable(_) | StoreError::Conflict(_) => {
+                (true, "storage_unavailable", "the database is unavailable, try again")
+            }
+            StoreError::Rejected(_) | StoreError::Damaged(_) => {
+                (false, "storage_rejected", "the database does not accept this request; the logs tell more")
+            }
+            StoreError::Stopping => (true, "stopping", "the service is stopping, try again"),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
         let text = error.to_string();

@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
-use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::Json;
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -53,24 +53,11 @@ impl ApiError {
         Self::bad_request(code, text).with_field(field)
     }
 
-    /// 403: a rule refuses the request.
-    pub fn forbidden(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, code, text)
-    }
-
-    /// 404: the resource does not exist.
-    pub fn not_found(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, code, text)
-    }
-
-    /// 409: the state of the resource does not allow the request.
-    pub fn conflict(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::CONFLICT, code, text)
-    }
-
-    /// 412: the condition of `If-Match` or `If-None-Match` does not hold.
-    pub fn precondition_failed(code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(StatusCode::PRECONDITION_FAILED, code, text)
+    /// The error of a service, about `field` if it is `Some`. A 503 asks for a retry after a second: by then a queue has room, or a
+    /// server has restarted.
+    pub fn of_service(status: StatusCode, code: &'static str, text: String, field: Option<&'static str>) -> Self {
+        let retry_after_s = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self { field: field.map(Cow::Borrowed), retry_after_s, ..Self::new(status, code, text) }
     }
 
     /// 503 with `Retry-After`: the service cannot do this now.
@@ -120,25 +107,10 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut response = json_response(self.status, &self);
+        let mut response = (self.status, Json(&self)).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response
     }
-}
-
-/// Returns a response with `status` and `value` as its JSON body; 500 if `value` does not serialize, which is logged.
-pub fn json_response(status: StatusCode, value: &impl Serialize) -> Response {
-    let (status, body) = match serde_json::to_vec(value) {
-        Ok(body) => (status, body),
-        Err(error) => {
-            tracing::error!(%error, "a response does not serialize");
-            (StatusCode::INTERNAL_SERVER_ERROR, ApiError::internal().to_json())
-        }
-    };
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, APPLICATION_JSON);
-    response
 }

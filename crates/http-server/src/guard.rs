@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::str::{self, FromStr};
 
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderName, HeaderValue, Method, Request, Version};
+use axum::http::{HeaderName, HeaderValue, Method, Request, StatusCode, Version};
 
 use crate::body::shorten;
 use crate::cors::CorsOrigin;
@@ -91,7 +91,7 @@ impl Guard {
         }
         let text = "a web page of another site must not write here, unless CORS_ALLOW_ORIGIN names its origin";
         let field = if names_origin { "Origin" } else { "Sec-Fetch-Site" };
-        Err(ApiError::forbidden("cross_site", text).with_field(field))
+        Err(ApiError::new(StatusCode::FORBIDDEN, "cross_site", text).with_field(field))
     }
 }
 
@@ -110,7 +110,7 @@ impl AllowedHosts {
              ALLOWED_HOSTS adds names",
             shorten(host)
         );
-        Err(ApiError::forbidden("unknown_host", text).with_field("Host"))
+        Err(ApiError::new(StatusCode::FORBIDDEN, "unknown_host", text).with_field("Host"))
     }
 }
 

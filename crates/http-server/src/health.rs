@@ -5,15 +5,13 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Map, Value};
-
-use crate::error::json_response;
 
 /// `Retry-After` of a service that is not ready, in seconds: catching up takes seconds.
 pub const NOT_READY_RETRY_AFTER_S: u32 = 1;
@@ -40,22 +38,19 @@ pub struct ReadyReport {
 pub fn health_routes(service: &'static str, readiness: Arc<dyn Readiness>) -> Router {
     let [health, livez, readyz] = HEALTH_PATHS;
     Router::new()
-        .route(
-            health,
-            get(async move || json_response(StatusCode::OK, &Health { status: "healthy", service: Some(service) })),
-        )
-        .route(livez, get(async || json_response(StatusCode::OK, &Health { status: "alive", service: None })))
+        .route(health, get(async move || Json(Health { status: "healthy", service: Some(service) })))
+        .route(livez, get(async || Json(Health { status: "alive", service: None })))
         .route(readyz, get(async move || ready_response(&readiness.report())))
 }
 
 /// Returns the route `/`, which shows `service`, its `version` and its `links`: names and paths.
 pub fn index_route(service: &'static str, version: &'static str, links: &[(&str, &str)]) -> Router {
     let links: Map<_, _> = links.iter().map(|(name, path)| ((*name).to_owned(), Value::from(*path))).collect();
-    let index = Arc::new(Index { service, version, links });
-    Router::new().route("/", get(async move || json_response(StatusCode::OK, &*index)))
+    let index = Index { service, version, links };
+    Router::new().route("/", get(async move || Json(index.clone())))
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Index {
     service: &'static str,
     version: &'static str,
@@ -84,11 +79,9 @@ struct Ready<'a> {
 
 fn ready_response(ReadyReport { reasons, details }: &ReadyReport) -> Response {
     if reasons.is_empty() {
-        return json_response(StatusCode::OK, &Ready { error: None, code: None, status: "ready", reasons, details });
+        return Json(Ready { error: None, code: None, status: "ready", reasons, details }).into_response();
     }
     let (error, code) = (Some(format!("not ready: {}", reasons.join("; "))), Some("not_ready"));
-    let body = Ready { error, code, status: "not_ready", reasons, details };
-    let mut response = json_response(StatusCode::SERVICE_UNAVAILABLE, &body);
-    response.headers_mut().insert(RETRY_AFTER, NOT_READY_RETRY_AFTER_S.into());
-    response
+    let body = Json(Ready { error, code, status: "not_ready", reasons, details });
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, NOT_READY_RETRY_AFTER_S)], body).into_response()
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`serve`] runs an [`App`] on a listener until shutdown, within bounds.
 //! - [`finish()`] makes an [`App`] of a router: JSON errors, request ids, CORS, checks of hosts and origins.
-//! - [`JsonBody`] and [`QueryParams`] parse requests; [`ApiError`], [`Page`] and [`json_response`] are responses.
+//! - [`JsonBody`] and [`QueryParams`] parse requests; [`ApiError`] and [`Page`] are responses.
 //!
 //! Invariants: every response is JSON, an error is `{"error", "code"}`, and every wait and every size has a named bound.
 
@@ -28,7 +28,7 @@ mod unread;
 pub use body::{BODY_READ_TIMEOUT, JsonBody, MAX_BODY_BYTES};
 pub use conditional::{EntityTags, etag, if_match, if_none_match};
 pub use cors::CorsOrigin;
-pub use error::{APPLICATION_JSON, ApiError, json_response};
+pub use error::{APPLICATION_JSON, ApiError};
 pub use finish::{App, finish};
 pub use guard::AllowedHosts;
 pub use health::{NOT_READY_RETRY_AFTER_S, Readiness, ReadyReport, health_routes, index_route};

@@ -1,11 +1,11 @@
 //! Lists in pages: the `limit` of a request, and the response `{"<name>": […], "total", "next"}`.
 
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::Json;
+use axum::response::{IntoResponse as _, Response};
 use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
-use crate::error::{ApiError, json_response};
+use crate::error::ApiError;
 
 /// The smallest page.
 pub const MIN_LIMIT: u32 = 1;
@@ -51,7 +51,7 @@ impl<T: Serialize> Page<T> {
     /// request's `after` repeats; rows are never removed, so a cursor stays valid.
     pub fn into_response<C: Serialize>(self, name: &'static str, cursor: impl Fn(&T) -> C) -> Response {
         let next = self.items.last().filter(|_| self.more).map(cursor);
-        json_response(StatusCode::OK, &List { name, page: &self, next })
+        Json(List { name, page: &self, next }).into_response()
     }
 }
 

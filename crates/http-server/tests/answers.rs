@@ -4,16 +4,16 @@ mod harness;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use harness::{start, start_with};
-use http_server::{ApiError, HttpConfig, Readiness, ReadyReport, etag, health_routes, index_route, json_response};
+use http_server::{ApiError, HttpConfig, Readiness, ReadyReport, etag, health_routes, index_route};
 use serde_json::{Value, json};
 
 fn router() -> Router {
     Router::new()
-        .route("/thing", get(async || json_response(StatusCode::OK, &json!({"ok": true}))).delete(async || "gone"))
+        .route("/thing", get(async || Json(json!({"ok": true}))).delete(async || "gone"))
         .route("/panic", get(async || -> StatusCode { panic!("boom {}", 1) }))
         .route("/bare", get(async || (StatusCode::BAD_GATEWAY, "<html>driver: secret</html>")))
         .route("/busy", post(async || ApiError::unavailable("busy", "try later", 3)))
@@ -105,8 +105,8 @@ async fn cors_answers_the_origins_it_is_given() {
 
 #[tokio::test]
 async fn what_the_caller_has_already_is_not_sent_again() {
-    let versioned = async || ([("etag", etag(3))], json_response(StatusCode::OK, &json!({"version": 3})));
-    let plain = async || json_response(StatusCode::OK, &json!({}));
+    let versioned = async || ([("etag", etag(3))], Json(json!({"version": 3})));
+    let plain = async || Json(json!({}));
     let router = Router::new().route("/versioned", get(versioned).post(versioned)).route("/plain", get(plain));
     let server = start(router).await;
     for (request, status) in [

@@ -2,11 +2,11 @@
 
 mod harness;
 
-use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use harness::{Answer, Server, start_with};
-use http_server::{HttpConfig, JsonBody, finish, json_response, serve};
+use http_server::{HttpConfig, JsonBody, finish, serve};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 struct Form {}
 
 fn router() -> Router {
-    let ok = async || json_response(StatusCode::OK, &"ok");
-    let write = async |JsonBody(Form {}): JsonBody<Form>| json_response(StatusCode::CREATED, &"written");
+    let ok = async || Json("ok");
+    let write = async |JsonBody(Form {}): JsonBody<Form>| (StatusCode::CREATED, Json("written"));
     Router::new().route("/thing", get(ok).delete(ok)).route("/things", post(write)).route("/health", get(ok))
 }
 

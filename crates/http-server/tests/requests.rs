@@ -2,11 +2,10 @@
 
 mod harness;
 
-use axum::Router;
-use axum::http::StatusCode;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use harness::{Server, start};
-use http_server::{ApiError, JsonBody, MAX_BODY_BYTES, QueryParams, json_response, parse_limit};
+use http_server::{ApiError, JsonBody, MAX_BODY_BYTES, QueryParams, parse_limit};
 use serde::{Deserialize, Serialize};
 
 #[derive(Deserialize, Serialize)]
@@ -21,10 +20,9 @@ struct Page {
 }
 
 async fn server() -> Server {
-    let echo = async |JsonBody(form): JsonBody<Form>| json_response(StatusCode::OK, &form);
-    let page = async |QueryParams(page): QueryParams<Page>| {
-        Ok::<_, ApiError>(json_response(StatusCode::OK, &parse_limit(page.limit.as_deref())?))
-    };
+    let echo = async |JsonBody(form): JsonBody<Form>| Json(form);
+    let page =
+        async |QueryParams(page): QueryParams<Page>| Ok::<_, ApiError>(Json(parse_limit(page.limit.as_deref())?));
     start(Router::new().route("/", post(echo)).route("/page", get(page))).await
 }
 

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use account_events::digest::{Digest, Selection, parse_buckets};
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use group_commit::StoreError;
-use http_server::{ApiError, JsonBody, LineSender, QueryParams, json_response, lines};
+use http_server::{ApiError, JsonBody, LineSender, QueryParams, lines};
 use serde::{Deserialize, Serialize};
 
 use crate::http::error::AccountError;
@@ -41,11 +41,11 @@ pub(crate) async fn get_digest(
         after = last;
     }
     let outbox = store.outbox_position().await?;
-    Ok(json_response(StatusCode::OK, &TableDigest { outbox, buckets: digest }))
+    Ok(Json(TableDigest { outbox, buckets: digest }).into_response())
 }
 
 pub(crate) async fn get_position(State(store): State<Arc<Store>>) -> Result<Response, AccountError> {
-    Ok(json_response(StatusCode::OK, &store.outbox_position().await?))
+    Ok(Json(store.outbox_position().await?).into_response())
 }
 
 pub(crate) async fn list_states(

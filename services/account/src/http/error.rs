@@ -79,41 +79,37 @@ pub enum AccountError {
 
 impl From<AccountError> for ApiError {
     fn from(error: AccountError) -> Self {
-        let text = error.to_string();
-        let invalid = |code, field: &'static str, text| ApiError::invalid(field, code, text);
-        // A database's queue empties, and a server restarts, in about a second.
-        let unavailable = |code, text| ApiError::unavailable(code, text, 1);
-        match error {
-            AccountError::MissingFields { field } => invalid("missing_fields", field, text),
+        let mut text = error.to_string();
+        let (status, code, field) = match error {
+            AccountError::MissingFields { field } => (StatusCode::BAD_REQUEST, "missing_fields", Some(field)),
             AccountError::EmptyName | AccountError::InvalidName(_) => {
-                invalid("invalid_beholder_name", "beholder_name", text)
+                (StatusCode::BAD_REQUEST, "invalid_beholder_name", Some("beholder_name"))
             }
-            AccountError::InvalidCountry(_) => invalid("invalid_country_code", "country_code", text),
-            AccountError::InvalidStatus => invalid("invalid_status", "status", text),
-            AccountError::NothingToUpdate => ApiError::bad_request("nothing_to_update", text),
-            AccountError::MissingId => invalid("missing_id", "id", text),
-            AccountError::InvalidId(_) => invalid("invalid_id", "id", text),
-            AccountError::MissingNumber => invalid("missing_account_number", "account_number", text),
-            AccountError::InvalidAfter => invalid("invalid_after", "after", text),
-            AccountError::InvalidBuckets => invalid("invalid_buckets", "buckets", text),
-            AccountError::NotFound => ApiError::not_found("account_not_found", text),
-            AccountError::CannotUpdateDeleted => ApiError::conflict("account_deleted", text),
-            AccountError::AlreadyDeleted => ApiError::conflict("account_already_deleted", text),
-            AccountError::VersionMismatch { .. } => ApiError::precondition_failed("version_mismatch", text),
-            AccountError::VersionMatch { .. } => ApiError::precondition_failed("precondition_failed", text),
-            AccountError::Superseded => ApiError::unavailable("database_superseded", text, 1),
-            AccountError::Store(StoreError::Rejected(_) | StoreError::Damaged(_)) => {
-                let text = "the database does not accept this request; the logs tell more";
-                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_rejected", text)
+            AccountError::InvalidCountry(_) => (StatusCode::BAD_REQUEST, "invalid_country_code", Some("country_code")),
+            AccountError::InvalidStatus => (StatusCode::BAD_REQUEST, "invalid_status", Some("status")),
+            AccountError::NothingToUpdate => (StatusCode::BAD_REQUEST, "nothing_to_update", None),
+            AccountError::MissingId => (StatusCode::BAD_REQUEST, "missing_id", Some("id")),
+            AccountError::InvalidId(_) => (StatusCode::BAD_REQUEST, "invalid_id", Some("id")),
+            AccountError::MissingNumber => (StatusCode::BAD_REQUEST, "missing_account_number", Some("account_number")),
+            AccountError::InvalidAfter => (StatusCode::BAD_REQUEST, "invalid_after", Some("after")),
+            AccountError::InvalidBuckets => (StatusCode::BAD_REQUEST, "invalid_buckets", Some("buckets")),
+            AccountError::NotFound => (StatusCode::NOT_FOUND, "account_not_found", None),
+            AccountError::CannotUpdateDeleted => (StatusCode::CONFLICT, "account_deleted", None),
+            AccountError::AlreadyDeleted => (StatusCode::CONFLICT, "account_already_deleted", None),
+            AccountError::VersionMismatch { .. } => (StatusCode::PRECONDITION_FAILED, "version_mismatch", None),
+            AccountError::VersionMatch { .. } => (StatusCode::PRECONDITION_FAILED, "precondition_failed", None),
+            AccountError::Superseded => (StatusCode::SERVICE_UNAVAILABLE, "database_superseded", None),
+            AccountError::Store(error) => {
+                let (is_temporary, code, public) = error.public();
+                text = public.to_owned();
+                (
+                    if is_temporary { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR },
+                    code,
+                    None,
+                )
             }
-            AccountError::Store(StoreError::Overloaded) => {
-                unavailable("overloaded", "too many requests are waiting, try again")
-            }
-            AccountError::Store(StoreError::Unavailable(_) | StoreError::Conflict(_)) => {
-                unavailable("storage_unavailable", "the database is unavailable, try again")
-            }
-            AccountError::Store(StoreError::Stopping) => unavailable("stopping", "the service is stopping, try again"),
-        }
+        };
+        ApiError::of_service(status, code, text, field)
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use account_events::MAX_VERSION;
 use account_events::digest::{MAX_REPUBLISHED, Republications};
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
-use http_server::{ApiError, JsonBody, json_response};
+use axum::response::{IntoResponse, Response};
+use http_server::{ApiError, JsonBody};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -47,5 +47,5 @@ pub(crate) async fn republish(
         }
     }
     tracing::info!(republished, "published the states of accounts again on request");
-    Ok(json_response(StatusCode::OK, &Republished { republished }))
+    Ok(Json(Republished { republished }).into_response())
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use account_events::AccountId;
 use account_events::digest::{Digest, Selection, StateLine, parse_buckets};
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use event_log::Positions;
-use http_server::{ApiError, JsonBody, LineSender, QueryParams, json_response, lines};
+use http_server::{ApiError, JsonBody, LineSender, QueryParams, lines};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -49,7 +49,7 @@ impl CardService {
 }
 
 pub(crate) async fn get_position(State(service): State<Arc<CardService>>) -> Result<Response, CardError> {
-    Ok(json_response(StatusCode::OK, &service.view_position()?))
+    Ok(Json(service.view_position()?).into_response())
 }
 
 pub(crate) async fn get_digest(
@@ -67,7 +67,7 @@ pub(crate) async fn get_digest(
         digest
     });
     let buckets = digesting.await.map_err(|_panic| ApiError::internal())?;
-    Ok(json_response(StatusCode::OK, &ViewDigest { position, buckets }))
+    Ok(Json(ViewDigest { position, buckets }).into_response())
 }
 
 pub(crate) async fn list_states(

@@ -3,48 +3,43 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use group_commit::StoreError;
 use http_server::ApiError;
 
 use crate::error::CardError;
 
 impl From<CardError> for ApiError {
     fn from(error: CardError) -> Self {
-        let text = error.to_string();
-        let invalid = |code, field: &'static str, text| ApiError::invalid(field, code, text);
-        // `Retry-After` in seconds: by then the queue has room, or the database has restarted.
-        let unavailable = |code, text| ApiError::unavailable(code, text, 1);
-        match error {
-            CardError::MissingCountry => invalid("missing_country", "country", text),
-            CardError::InvalidCountry(_) => invalid("invalid_country", "country", text),
-            CardError::MissingAccountId => invalid("missing_account_id", "account_id", text),
-            CardError::InvalidAccountId(_) => invalid("invalid_account_id", "account_id", text),
-            CardError::MissingId => invalid("missing_id", "id", text),
-            CardError::InvalidId => invalid("invalid_id", "id", text),
-            CardError::MissingNumber => invalid("missing_card_number", "card_number", text),
-            CardError::InvalidAfter => invalid("invalid_after", "after", text),
-            CardError::AccountNotFound => ApiError::not_found("account_not_found", text),
-            CardError::AccountDeleted => ApiError::forbidden("account_deleted", text),
-            CardError::AccountInactive => ApiError::forbidden("account_inactive", text),
-            CardError::CatchingUp => ApiError::unavailable("catching_up", text, 1),
-            CardError::InvalidBuckets => invalid("invalid_buckets", "buckets", text),
-            CardError::InvalidFrom => invalid("invalid_from", "from", text),
-            CardError::LogUnavailable => unavailable("log_unavailable", "the event log cannot be read now"),
-            CardError::NotFound => ApiError::not_found("card_not_found", text),
-            CardError::AlreadyDeleted => ApiError::conflict("card_already_deleted", text),
-            CardError::Exists => ApiError::precondition_failed("precondition_failed", text),
-            CardError::Store(StoreError::Rejected(_) | StoreError::Damaged(_)) => {
-                let text = "the database does not accept this request; the logs tell more";
-                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "storage_rejected", text)
+        let mut text = error.to_string();
+        let (status, code, field) = match error {
+            CardError::MissingCountry => (StatusCode::BAD_REQUEST, "missing_country", Some("country")),
+            CardError::InvalidCountry(_) => (StatusCode::BAD_REQUEST, "invalid_country", Some("country")),
+            CardError::MissingAccountId => (StatusCode::BAD_REQUEST, "missing_account_id", Some("account_id")),
+            CardError::InvalidAccountId(_) => (StatusCode::BAD_REQUEST, "invalid_account_id", Some("account_id")),
+            CardError::MissingId => (StatusCode::BAD_REQUEST, "missing_id", Some("id")),
+            CardError::InvalidId => (StatusCode::BAD_REQUEST, "invalid_id", Some("id")),
+            CardError::MissingNumber => (StatusCode::BAD_REQUEST, "missing_card_number", Some("card_number")),
+            CardError::InvalidAfter => (StatusCode::BAD_REQUEST, "invalid_after", Some("after")),
+            CardError::AccountNotFound => (StatusCode::NOT_FOUND, "account_not_found", None),
+            CardError::AccountDeleted => (StatusCode::FORBIDDEN, "account_deleted", None),
+            CardError::AccountInactive => (StatusCode::FORBIDDEN, "account_inactive", None),
+            CardError::CatchingUp => (StatusCode::SERVICE_UNAVAILABLE, "catching_up", None),
+            CardError::InvalidBuckets => (StatusCode::BAD_REQUEST, "invalid_buckets", Some("buckets")),
+            CardError::InvalidFrom => (StatusCode::BAD_REQUEST, "invalid_from", Some("from")),
+            CardError::LogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "log_unavailable", None),
+            CardError::NotFound => (StatusCode::NOT_FOUND, "card_not_found", None),
+            CardError::AlreadyDeleted => (StatusCode::CONFLICT, "card_already_deleted", None),
+            CardError::Exists => (StatusCode::PRECONDITION_FAILED, "precondition_failed", None),
+            CardError::Store(error) => {
+                let (is_temporary, code, public) = error.public();
+                text = public.to_owned();
+                (
+                    if is_temporary { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR },
+                    code,
+                    None,
+                )
             }
-            CardError::Store(StoreError::Overloaded) => {
-                unavailable("overloaded", "too many requests are waiting, try again")
-            }
-            CardError::Store(StoreError::Unavailable(_) | StoreError::Conflict(_)) => {
-                unavailable("storage_unavailable", "the database is unavailable, try again")
-            }
-            CardError::Store(StoreError::Stopping) => unavailable("stopping", "the service is stopping, try again"),
-        }
+        };
+        ApiError::of_service(status, code, text, field)
     }
 }
 
