@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use account_events::{AccountId, AccountStatus};
-use event_log::{EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
+use event_log::{Committed, EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -236,6 +236,10 @@ impl EventLog for LogAway {
     }
 
     fn publisher(&self, _name: &str) -> Result<Box<dyn Publisher>, LogError> {
+        Self::error()
+    }
+
+    fn committed(&self, _name: &str, _timeout: Duration) -> Result<Option<Committed>, LogError> {
         Self::error()
     }
 
