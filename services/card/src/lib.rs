@@ -8,29 +8,28 @@ pub mod card;
 mod card_number;
 mod closer;
 mod closing;
-mod config;
 mod decide;
 pub mod error;
 mod http;
 pub mod store;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use clock::Clock;
 use event_log::{EventLog, Positions};
-use http_server::{Readiness, ReadyReport};
+use http_server::{HttpConfig, Readiness, ReadyReport};
+use postgres::DatabaseUrl;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use config::Config;
-
 use crate::accounts::feed::{AccountFeed, SampledLog};
 use crate::accounts::status::ViewStatus;
-use crate::accounts::view::AccountView;
 use crate::closer::CardCloser;
 use crate::closing::Closing;
 use crate::http::response::CardService;
@@ -47,6 +46,26 @@ pub const DEFAULT_GROUP: &str = "card-service";
 
 /// How long a stop waits for the threads that read the event log. Records they have not committed are read again at the next start.
 const LOOPS_DRAIN: Duration = Duration::from_secs(5);
+
+/// The configuration of [`run`].
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The database.
+    pub database: DatabaseUrl,
+    /// The directory of the checkpoint of the account view, if the database is not a file.
+    pub data_dir: PathBuf,
+    /// The consumer group of the card closers.
+    pub group: String,
+    /// The maximum age of the view for creating cards; unlimited if `None`.
+    pub view_max_age: Option<Duration>,
+    /// Set once the event log has the events that the account service's outbox held at the start. The view is not ready before it
+    /// has applied them. `None` if the account service is another process.
+    pub backlog_published: Option<Arc<AtomicBool>>,
+    /// The HTTP settings.
+    pub http: HttpConfig,
+    /// The clock.
+    pub clock: Clock,
+}
 
 /// Serves on `listener` until `shutdown` is cancelled, then answers the requests in flight, and returns.
 pub async fn run(
@@ -91,14 +110,8 @@ pub async fn run(
         spawn("view-watch", move || accounts::feed::watch(watched_log.as_ref(), &watched, &watch_stop))?,
     ];
 
-    let readiness = Arc::new(CardReadiness {
-        store: store.clone(),
-        view: view.clone(),
-        status: Arc::clone(&status),
-        shutdown: shutdown.clone(),
-    });
-    let service = Arc::new(CardService { store: store.clone(), view, status, log });
-    let router = http::router::routes(service).merge(http_server::health_routes(NAME, readiness));
+    let service = Arc::new(CardService { store: store.clone(), view, status, log, shutdown: shutdown.clone() });
+    let router = http::router::routes(Arc::clone(&service)).merge(http_server::health_routes(NAME, service));
     let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION"), &LINKS));
     let address = listener.local_addr()?;
     let router = http_server::finish(router, NAME, &config.http, address.ip());
@@ -147,14 +160,7 @@ async fn stop(
     Ok(tokio::task::spawn_blocking(move || store.close()).await??)
 }
 
-struct CardReadiness {
-    store: Store,
-    view: AccountView,
-    status: Arc<ViewStatus>,
-    shutdown: CancellationToken,
-}
-
-impl Readiness for CardReadiness {
+impl Readiness for CardService {
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
         report.reasons.extend(self.status.unready());

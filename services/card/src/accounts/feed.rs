@@ -26,7 +26,7 @@ pub(crate) use self::sampled_log::SampledLog;
 use crate::accounts::checkpoint::Checkpoints;
 use crate::accounts::quarantine::{self, Quarantine, QuarantinedRecord};
 use crate::accounts::status::{LogState, Stall, ViewStatus, remaining};
-use crate::accounts::view::{Applied, ViewWriter};
+use crate::accounts::view::ViewWriter;
 use crate::closing::Closing;
 use crate::store::Store;
 
@@ -127,19 +127,19 @@ impl AccountFeed {
         self.status.update(|progress| progress.cut = cut);
         let mut reader = BatchReader::new(self.log.reader(&self.positions)?, self.checkpoints.known(), quarantine);
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
-        self.positions = reader.positions();
+        self.positions = reader.reader.positions();
         self.status.read(0, 0, self.positions.clone());
         let opened = Instant::now();
         while let Some(rebuild) = rebuild.as_mut().filter(|_| self.status.is_catching_up() && !stopping(&self.stopping))
         {
             if self.rebuild(&mut reader, rebuild)?.is_break() {
                 reader.restart(self.log.reader(&Positions::new())?);
-                self.positions = reader.positions();
+                self.positions = reader.reader.positions();
             }
         }
         while !stopping(&self.stopping) {
             if self.unstored.is_empty() {
-                self.checkpoints.write_if_due(|| (reader.positions(), reader.durable_positions()));
+                self.checkpoints.write_if_due(|| (reader.reader.positions(), reader.reader.durable_positions()));
             }
             self.follow_log(&mut reader)?;
             self.apply(reader.read(POLL))?;
@@ -148,7 +148,7 @@ impl AccountFeed {
             }
         }
         if !self.status.is_catching_up() && self.unstored.is_empty() {
-            self.checkpoints.write_last((reader.positions(), reader.durable_positions()));
+            self.checkpoints.write_last((reader.reader.positions(), reader.reader.durable_positions()));
         }
         Ok(())
     }
@@ -195,19 +195,18 @@ impl AccountFeed {
         self.checkpoints.add_samples(&batch.samples);
         let is_rebuilding = self.status.is_catching_up();
         for event in &batch.events {
-            let applied = match is_rebuilding {
-                true => {
-                    self.view.gather(event);
-                    Applied::Updated
-                }
-                false => self.view.apply(event),
+            let has_changed = if is_rebuilding {
+                self.view.gather(event);
+                true
+            } else {
+                self.view.apply(event)
             };
             if event.status == AccountStatus::Deleted {
                 self.closing.add([event.account_id]);
             }
             if let Some(left_out) = self.lines.allow(now) {
                 log_left_out(left_out);
-                log_event(event, applied);
+                log_event(event, has_changed);
             }
         }
         if batch.records == 0 {
@@ -285,7 +284,7 @@ impl AccountFeed {
             tracing::warn!("the event log was replaced, reading it from its start");
             self.checkpoints.forget_samples();
             reader.restart(self.log.reader(&Positions::new())?);
-            self.positions = reader.positions();
+            self.positions = reader.reader.positions();
         }
         self.log_id = Some(id);
         Ok(())
@@ -352,11 +351,11 @@ fn read_owner(log: &dyn EventLog, status: &ViewStatus) {
     status.update(|progress| progress.log = Some(state));
 }
 
-/// Logs the seed's two lines for an event.
-fn log_event(event: &AccountEvent, applied: Applied) {
+/// Logs the seed's line for an event, and the other one if the event has changed the view.
+fn log_event(event: &AccountEvent, has_changed: bool) {
     let (event_type, id, status) = (event.event_type.as_str(), event.account_id, event.status.as_str());
     tracing::info!("Received account event: type={event_type}, account_id={id}, status={status}");
-    if applied != Applied::Unchanged {
+    if has_changed {
         tracing::info!("Updated account cache: account_id={id}, status={status}");
     }
 }

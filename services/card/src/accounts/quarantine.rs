@@ -37,20 +37,19 @@ pub(crate) struct Quarantine {
 impl Quarantine {
     /// Adds a record.
     pub(crate) fn take(&mut self, record: RecordRef<'_>, reason: Unintelligible) {
-        if self.count < MAX_RECORDS {
-            self.count += 1;
-            self.records.push(QuarantinedRecord::new(record, reason));
-        }
+        self.add(|| QuarantinedRecord::new(record, reason));
     }
 
     /// Adds a batch that the log skipped because it could not decode it. Its bytes are unknown.
-    pub(crate) fn take_passed_over(&mut self, batch: PassedOver) {
+    pub(crate) fn take_passed_over(&mut self, PassedOver { partition, offset, reason }: PassedOver) {
+        let (code, headers) = (UNREADABLE, "[]".to_owned());
+        self.add(|| QuarantinedRecord { partition, offset, code, detail: reason, key: None, value: None, headers });
+    }
+
+    fn add(&mut self, record: impl FnOnce() -> QuarantinedRecord) {
         if self.count < MAX_RECORDS {
             self.count += 1;
-            let PassedOver { partition, offset, reason } = batch;
-            let (code, headers) = (UNREADABLE, "[]".to_owned());
-            let record = QuarantinedRecord { partition, offset, code, detail: reason, key: None, value: None, headers };
-            self.records.push(record);
+            self.records.push(record());
         }
     }
 

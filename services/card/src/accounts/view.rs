@@ -36,15 +36,6 @@ pub struct AccountState {
     pub version: Option<Version>,
 }
 
-/// The effect of an event on the view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
-    /// The account is new, or its state changed.
-    Updated,
-    /// The event was repeated or stale.
-    Unchanged,
-}
-
 /// The view, for readers. Clones share the same accounts.
 #[derive(Clone)]
 pub struct AccountView(Arc<Table>);
@@ -120,12 +111,12 @@ impl AccountView {
 }
 
 impl ViewWriter {
-    /// Applies `event`.
-    pub fn apply(&mut self, event: &AccountEvent) -> Applied {
+    /// Applies `event`. Returns false if it is repeated or stale, and changes nothing.
+    pub fn apply(&mut self, event: &AccountEvent) -> bool {
         self.apply_state(self.table.place(event.account_id), words(event.account_id), incoming_state(event))
     }
 
-    fn apply_state(&mut self, (shard_number, place): (usize, u32), id: IdWords, incoming: u32) -> Applied {
+    fn apply_state(&mut self, (shard_number, place): (usize, u32), id: IdWords, incoming: u32) -> bool {
         let Table { shards, counts, .. } = &*self.table;
         let shard = shards[shard_number].load();
         match shard.find(id, place) {
@@ -134,7 +125,7 @@ impl ViewWriter {
                 let current = state.load(Ordering::Relaxed);
                 let merged = merge(current, incoming);
                 if merged == current {
-                    return Applied::Unchanged;
+                    return false;
                 }
                 state.store(merged, Ordering::Release);
                 counts.change(Some(unpack(current).status), unpack(merged).status);
@@ -150,7 +141,7 @@ impl ViewWriter {
                 counts.change(None, unpack(incoming).status);
             }
         }
-        Applied::Updated
+        true
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use event_log::EventLog;
 use serde::Deserialize;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::accounts::status::ViewStatus;
@@ -11,12 +12,14 @@ use crate::accounts::view::AccountView;
 use crate::error::CardError;
 use crate::store::Store;
 
-/// The state of all handlers.
+/// The state of all handlers, and of `/readyz`.
 pub(crate) struct CardService {
     pub(crate) store: Store,
     pub(crate) view: AccountView,
     pub(crate) status: Arc<ViewStatus>,
     pub(crate) log: Arc<dyn EventLog>,
+    /// Cancelled when the service stops.
+    pub(crate) shutdown: CancellationToken,
 }
 
 /// `?id=`

@@ -31,7 +31,7 @@ pub(super) struct Batch {
 
 /// Reads the log in batches.
 pub(super) struct BatchReader<'a> {
-    reader: Box<dyn Reader>,
+    pub(super) reader: Box<dyn Reader>,
     quarantine: &'a mut Quarantine,
     /// Starts again with each reader, which adds a sample at most.
     sampler: Sampler,
@@ -60,16 +60,6 @@ impl<'a> BatchReader<'a> {
     /// Continues with `reader` for an empty view.
     pub(super) fn restart(&mut self, reader: Box<dyn Reader>) {
         (self.reader, self.sampler, self.known) = (reader, Sampler::default(), Positions::new());
-    }
-
-    /// The next offset to read of each partition.
-    pub(super) fn positions(&self) -> Positions {
-        self.reader.positions()
-    }
-
-    /// As [`positions`](Self::positions), but not ahead of what the log has stored durably.
-    pub(super) fn durable_positions(&self) -> Positions {
-        self.reader.durable_positions()
     }
 
     /// Reads the next batch, and waits up to `timeout` for it.

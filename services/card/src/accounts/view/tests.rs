@@ -181,7 +181,7 @@ fn an_event_without_a_version_never_overrides_one_with() {
 fn a_hundred_thousand_accounts_are_all_found_and_no_other() {
     let (mut writer, view) = account_view();
     for n in 0..100_000 {
-        assert_eq!(writer.apply(&event(n * 2, AccountStatus::Active, Some(1))), Applied::Updated);
+        assert!(writer.apply(&event(n * 2, AccountStatus::Active, Some(1))));
     }
     assert_eq!(view.len(), 100_000);
     for n in 0..100_000 {
@@ -216,7 +216,7 @@ fn a_view_that_was_gathered_is_as_large_as_one_that_grew() {
         assert_eq!(sizes(&writer), sizes(&grown));
         // It goes on as any other.
         events.iter().for_each(|event| _ = writer.apply(event));
-        assert_eq!(writer.apply(&self::event(accounts, AccountStatus::Active, Some(1))), Applied::Updated);
+        assert!(writer.apply(&self::event(accounts, AccountStatus::Active, Some(1))));
         assert_eq!(view.len(), u64::from(accounts) + 1);
     }
 }
