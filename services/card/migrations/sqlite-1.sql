@@ -34,8 +34,10 @@ CREATE TABLE quarantine (
 
 -- One row: what is true of the database as a whole.
 CREATE TABLE ledger (
-    number_key BLOB    NOT NULL, -- of the permutations
-    probes     INTEGER NOT NULL  -- counts transactions that only test whether the database can be written to
+    number_key          BLOB    NOT NULL, -- of the permutations
+    card_sequence_floor INTEGER NOT NULL, -- new cards get greater sequences
+    unused_sequences    INTEGER NOT NULL, -- sequences up to the last one that no card has
+    probes              INTEGER NOT NULL  -- counts transactions that only test whether the database can be written to
 ) STRICT;
 
-INSERT INTO ledger VALUES (randomblob(16), 0);
+INSERT INTO ledger VALUES (randomblob(16), 0, 0, 0);

@@ -74,13 +74,14 @@ pub async fn run(
     log: Arc<dyn EventLog>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (store, writer_thread) = Store::open(&config.database, config.clock).await?;
+    let checkpoint = accounts::checkpoint::path(&config.database, &config.data_dir);
+    let known = accounts::checkpoint::database_of(&checkpoint);
+    let (store, writer_thread) = Store::open(&config.database, config.clock, known).await?;
     let (view_writer, view) = accounts::view::account_view();
     let status = Arc::new(ViewStatus::new(config.view_max_age));
     let stopping = Arc::new(AtomicBool::new(false));
-    let checkpoint = accounts::checkpoint::path(&config.database, &config.data_dir);
     let (checkpoints, checkpoint_writer) =
-        accounts::checkpoint::checkpoints(checkpoint, view.clone(), Arc::clone(&stopping));
+        accounts::checkpoint::checkpoints(checkpoint, view.clone(), store.identity(), Arc::clone(&stopping));
 
     let feed = AccountFeed {
         log: Arc::clone(&log),

@@ -7,6 +7,7 @@ mod postgres;
 mod sqlite;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use ::postgres::DatabaseUrl;
@@ -18,7 +19,9 @@ use http_server::Page;
 use sqlite_file::FailStop;
 use uuid::Uuid;
 
+use crate::accounts::checkpoint::Database;
 use crate::accounts::quarantine::QuarantinedRecord;
+use crate::accounts::view::format::CardDatabase;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::decide::{Command, Outcome};
@@ -30,7 +33,12 @@ pub struct Store {
     writer: GroupCommit<Command, Outcome>,
     reader: Arc<Reader>,
     numbering: CardNumbering,
+    /// The sequence of the last card that this instance knows.
+    last_card: Arc<AtomicU64>,
 }
+
+/// Sequences that are left out above the last card in a checkpoint, which is at most five minutes old.
+const SEQUENCE_MARGIN: u64 = 1_000_000;
 
 #[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Reader {
@@ -49,13 +57,39 @@ pub struct PageRequest {
     pub account_id: Option<AccountId>,
 }
 
+/// The identity of a database: a value of its secret permutation, which copies share.
+fn database_id(numbering: &CardNumbering) -> u64 {
+    numbering.0.sequence_of_id(Uuid::nil())
+}
+
+/// The sequence above which an older copy of the database goes on; `None` if the database has every card that the checkpoint knows.
+fn floor(checkpoint: Option<CardDatabase>, numbering: &CardNumbering, last_card: u64) -> Option<u64> {
+    let known = checkpoint.filter(|known| known.id == database_id(numbering) && known.last_card > last_card)?;
+    tracing::warn!(
+        last_card,
+        known = known.last_card,
+        "the card database is an older copy: card numbers go on above those that were issued"
+    );
+    Some(known.last_card + SEQUENCE_MARGIN)
+}
+
 impl Store {
-    /// Opens the database at `url`, and gives the writer's thread to join after [`Store::stop`].
-    pub(crate) async fn open(url: &DatabaseUrl, clock: Clock) -> anyhow::Result<(Self, JoinHandle<()>)> {
+    /// Opens the database at `url`, and gives the writer's thread to join after [`Store::stop`]. If the checkpoint knows a later card than
+    /// the database, which is an older copy then, sequences go on above that card, so that no number is issued twice.
+    pub(crate) async fn open(
+        url: &DatabaseUrl,
+        clock: Clock,
+        checkpoint: Option<CardDatabase>,
+    ) -> anyhow::Result<(Self, JoinHandle<()>)> {
         match url {
-            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock)?),
-            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock).await?),
+            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock, checkpoint)?),
+            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock, checkpoint).await?),
         }
+    }
+
+    /// The database, for checkpoints.
+    pub(crate) fn identity(&self) -> Database {
+        Database { id: database_id(&self.numbering), last_card: Arc::clone(&self.last_card) }
     }
 
     /// Creates a card, unless the account is closed in the database.

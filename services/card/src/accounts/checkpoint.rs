@@ -15,7 +15,7 @@ use std::hash::BuildHasher;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ use postgres::DatabaseUrl;
 use sqlite_file::{create_folder, for_owner, warn_of_exposed};
 
 use crate::accounts::checkpoint::samples::{Mark, Sample, Samples, Verdict};
-use crate::accounts::view::format::{self, Checkpoint, Unusable};
+use crate::accounts::view::format::{self, CardDatabase, Checkpoint, Unusable};
 use crate::accounts::view::{AccountView, ViewWriter};
 
 /// How often a checkpoint is written.
@@ -67,6 +67,8 @@ pub(crate) struct Checkpoints {
     unproven: Option<Mark>,
     /// The start offsets of the log.
     starts: Positions,
+    /// Which card database this service uses.
+    database: Database,
     /// The first shard of a verified checkpoint whose deleted accounts [`next_deleted`](Checkpoints::next_deleted) has not returned.
     unclosed: Option<usize>,
 }
@@ -77,13 +79,28 @@ pub(crate) struct CheckpointWriter {
     orders: Receiver<Order>,
     written: Arc<Mutex<Positions>>,
     view: AccountView,
+    database: Database,
     stopping: Arc<AtomicBool>,
+}
+
+/// The card database of this service.
+#[derive(Debug, Clone)]
+pub(crate) struct Database {
+    pub(crate) id: u64,
+    /// The sequence of the last card.
+    pub(crate) last_card: Arc<AtomicU64>,
+}
+
+/// The card database that the checkpoint in the file at `path` names, if the file can be read.
+pub(crate) fn database_of(path: &Path) -> Option<CardDatabase> {
+    format::read_database(&File::open(path).ok()?).ok()
 }
 
 /// Returns both sides.
 pub(crate) fn checkpoints(
     path: PathBuf,
     view: AccountView,
+    database: Database,
     stopping: Arc<AtomicBool>,
 ) -> (Checkpoints, CheckpointWriter) {
     let (sender, orders) = sync_channel(1);
@@ -96,9 +113,10 @@ pub(crate) fn checkpoints(
         samples: Samples::default(),
         unproven: None,
         starts: Positions::new(),
+        database: database.clone(),
         unclosed: None,
     };
-    (feed, CheckpointWriter { path, orders, written, view, stopping })
+    (feed, CheckpointWriter { path, orders, written, view, database, stopping })
 }
 
 impl Checkpoints {
@@ -106,7 +124,7 @@ impl Checkpoints {
     pub(crate) fn load(&mut self, view: &mut ViewWriter) -> Positions {
         let started = Instant::now();
         warn_of_exposed(&[&self.path]);
-        match read(&self.path) {
+        match read(&self.path, self.database.id) {
             Ok(checkpoint) => {
                 let mark = checkpoint.mark.clone();
                 let accounts = view.restore(checkpoint);
@@ -252,7 +270,9 @@ impl CheckpointWriter {
                 Some(until) => Instant::now() < until,
                 None => !self.stopping.load(Ordering::Acquire),
             };
-            match write(&self.path, &self.view, &order.mark, &in_time) {
+            let database =
+                CardDatabase { id: self.database.id, last_card: self.database.last_card.load(Ordering::Relaxed) };
+            match write(&self.path, &self.view, (&order.mark, database), &in_time) {
                 Ok(true) => {
                     failing = false;
                     *self.written.lock() = order.read;
@@ -270,12 +290,13 @@ impl CheckpointWriter {
     }
 }
 
-fn read(path: &Path) -> Result<Checkpoint, Unusable> {
-    format::read(&File::open(path)?)
+fn read(path: &Path, database: u64) -> Result<Checkpoint, Unusable> {
+    let checkpoint = format::read(&File::open(path)?)?;
+    if checkpoint.database.id == database { Ok(checkpoint) } else { Err(Unusable::OtherDatabase) }
 }
 
 /// Writes a temporary file and renames it to `path` when it is complete. Returns whether it is.
-fn write(path: &Path, view: &AccountView, mark: &Mark, go_on: &dyn Fn() -> bool) -> io::Result<bool> {
+fn write(path: &Path, view: &AccountView, head: (&Mark, CardDatabase), go_on: &dyn Fn() -> bool) -> io::Result<bool> {
     if let Some(folder) = path.parent() {
         create_folder(folder)?;
     }
@@ -283,7 +304,7 @@ fn write(path: &Path, view: &AccountView, mark: &Mark, go_on: &dyn Fn() -> bool)
     // The lock keeps other instances from removing the file.
     let mut file = for_owner().open(&unfinished)?;
     file.try_lock()?;
-    let written = file.set_len(0).and_then(|()| format::write(view, mark, &mut file, go_on)).and_then(|complete| {
+    let written = file.set_len(0).and_then(|()| format::write(view, head, &mut file, go_on)).and_then(|complete| {
         if complete {
             fs::rename(&unfinished, path)?;
         }

@@ -3,6 +3,7 @@
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
@@ -11,12 +12,13 @@ use group_commit::{GroupCommit, StoreError};
 use http_server::Page;
 use jiff::Timestamp;
 use numbering::Numbering;
-use postgres::{OpenError, Parameter, Postgres, PostgresSchema};
+use postgres::{OpenError, Parameter, Postgres, PostgresSchema, SYNCED};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use self::writer::Writer;
 use super::{PageRequest, Store};
+use crate::accounts::view::format::CardDatabase;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 
@@ -26,20 +28,37 @@ const SCHEMA: PostgresSchema =
 /// The columns of [`card_from_row`].
 const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
 
-pub(super) async fn open(url: &str, clock: Clock) -> Result<(Store, JoinHandle<()>), OpenError> {
+pub(super) async fn open(
+    url: &str,
+    clock: Clock,
+    checkpoint: Option<CardDatabase>,
+) -> Result<(Store, JoinHandle<()>), OpenError> {
     let database = Postgres::open(url, &SCHEMA).await?;
     let row = database
-        .read(async |client| client.query_one("SELECT number_key FROM card.ledger", &[]).await)
+        .read(async |client| {
+            // A sequence that was never drawn from has the last value 1.
+            let sql = "SELECT number_key, CASE WHEN is_called THEN last_value ELSE 0 END FROM card.ledger, card.card_sequence";
+            client.query_one(sql, &[]).await
+        })
         .await
         .map_err(|error| OpenError(error.to_string()))?;
     let key = <[u8; 16]>::try_from(row.get::<_, &[u8]>(0))
         .map_err(|_| OpenError("the number key in the database has not 16 bytes".to_owned()))?;
     let numbering = CardNumbering(Numbering::hexadecimal(key));
-    let writer = Writer::new(&database, numbering.clone(), clock);
+    let mut last_card = row.get::<_, i64>(1) as u64;
+    if let Some(floor) = super::floor(checkpoint, &numbering, last_card) {
+        let sql =
+            format!("SELECT setval('card.card_sequence', greatest(last_value, $1)), {SYNCED} FROM card.card_sequence");
+        let raised = database.read(async |client| client.query_one(&sql, &[&(floor as i64)]).await).await;
+        last_card = raised.map_err(|error| OpenError(error.to_string()))?.get::<_, i64>(0) as u64;
+    }
+    let last_card = Arc::new(AtomicU64::new(last_card));
+    let writer = Writer::new(&database, numbering.clone(), clock, Arc::clone(&last_card));
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError(error.to_string()))?;
     let reader = Reader { database, numbering: numbering.clone() };
-    Ok((Store { writer, reader: Arc::new(super::Reader::Postgres(reader)), numbering }, writer_thread))
+    let reader = Arc::new(super::Reader::Postgres(reader));
+    Ok((Store { writer, reader, numbering, last_card }, writer_thread))
 }
 
 pub(super) struct Reader {

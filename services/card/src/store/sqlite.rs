@@ -7,6 +7,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 
 use account_events::AccountId;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 pub(super) use self::reader::Reader;
 use self::writer::Writer;
 use super::Store;
+use crate::accounts::view::format::CardDatabase;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 
@@ -34,23 +36,47 @@ const SCHEMA: Schema = Schema {
 /// The columns of [`card_from_row`].
 const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
 
-/// The sequence of the last card, which is also the number of cards: sequences have no gaps.
-const LAST_CARD: &str = "SELECT coalesce(max(sequence), 0) FROM cards";
+/// The sequence of the last card, or the greatest that must not be used.
+const LAST_CARD: &str = "SELECT max(card_sequence_floor, (SELECT coalesce(max(sequence), 0) FROM cards)) FROM ledger";
 
-pub(super) fn open(path: &Path, clock: Clock) -> Result<(Store, JoinHandle<()>), OpenError> {
+/// The number of cards: apart from the unused ones, sequences have no gaps.
+const CARDS: &str =
+    "SELECT max(card_sequence_floor, (SELECT coalesce(max(sequence), 0) FROM cards)) - unused_sequences FROM ledger";
+
+pub(super) fn open(
+    path: &Path,
+    clock: Clock,
+    checkpoint: Option<CardDatabase>,
+) -> Result<(Store, JoinHandle<()>), OpenError> {
     let file = SqliteFile::open(path, &SCHEMA)?;
     let (connection, durability) = file.group_writer()?;
     let number_key = connection
         .query_row("SELECT number_key FROM ledger", [], |row| row.get(0))
         .map_err(|error| OpenError::unusable(path, error))?;
     let numbering = CardNumbering(Numbering::hexadecimal(number_key));
+    let last_card = last_card(&connection, &numbering, checkpoint).map_err(|error| OpenError::unusable(path, error))?;
+    let last_card = Arc::new(AtomicU64::new(last_card));
     let pool = file.read_pool(durability.clone())?;
-    let writer = Writer::open(connection, durability, numbering.clone(), clock)
-        .map_err(|error| OpenError::unusable(path, error))?;
+    let writer = Writer::new(connection, durability, numbering.clone(), clock, Arc::clone(&last_card));
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError::unusable(path, error))?;
     let reader = Reader { pool, numbering: numbering.clone() };
-    Ok((Store { writer, reader: Arc::new(super::Reader::Sqlite(reader)), numbering }, writer_thread))
+    let reader = Arc::new(super::Reader::Sqlite(reader));
+    Ok((Store { writer, reader, numbering, last_card }, writer_thread))
+}
+
+/// The sequence of the last card. Raises it if the database is an older copy than the checkpoint.
+fn last_card(
+    connection: &Connection,
+    numbering: &CardNumbering,
+    checkpoint: Option<CardDatabase>,
+) -> rusqlite::Result<u64> {
+    let last_card = connection.query_row(LAST_CARD, [], |row| row.get::<_, i64>(0))? as u64;
+    let Some(floor) = super::floor(checkpoint, numbering, last_card) else { return Ok(last_card) };
+    // Not synced here: the write-ahead log has the floor before every later card.
+    let sql = "UPDATE ledger SET unused_sequences = unused_sequences + ?1 - ?2, card_sequence_floor = ?1";
+    connection.execute(sql, [floor as i64, last_card as i64])?;
+    Ok(floor)
 }
 
 /// The card with this id, and its sequence. The id contains a permutation of the sequence, so no index is needed.

@@ -14,6 +14,7 @@ mod delete;
 mod digest;
 mod events;
 mod get;
+mod lineage;
 mod list;
 mod log_away;
 mod postgres;

@@ -264,6 +264,10 @@ impl Accounts {
         self.records.fetch_add(records.len() as u64, Ordering::SeqCst);
     }
 
+    pub(crate) fn log(&self) -> &Arc<dyn EventLog> {
+        &self.log
+    }
+
     /// Where the log ends.
     pub(crate) fn ends(&self) -> Positions {
         self.log.end_offsets(Duration::from_secs(20)).expect("a log that is there")

@@ -16,9 +16,13 @@ fn setup(path: &Path) -> (Checkpoints, CheckpointWriter, Arc<AtomicBool>) {
     let (event_type, status) = (EventType::Created, AccountStatus::Active);
     view_writer.apply(&AccountEvent { event_type, account_id, status, version: Some(1) });
     let stopping = Arc::new(AtomicBool::new(false));
-    let (mut feed, writer) = checkpoints(path.to_owned(), view, Arc::clone(&stopping));
+    let (mut feed, writer) = checkpoints(path.to_owned(), view, database(), Arc::clone(&stopping));
     feed.add_samples(&[(0, Sample { offset: 0, hash: 7 })]);
     (feed, writer, stopping)
+}
+
+fn database() -> Database {
+    Database { id: 5, last_card: Arc::default() }
 }
 
 fn positions(position: u64) -> Positions {
@@ -36,7 +40,7 @@ fn it_is_written_when_it_is_due_and_something_was_read_and_at_the_end() {
     let (mut feed, writer, _) = setup(&path);
     let writing = std::thread::spawn(|| writer.run());
     feed.write_if_due(|| panic!("it is not asked before it is due"));
-    let there = || read(&path).ok().map(|checkpoint| checkpoint.mark.positions());
+    let there = || read(&path, database().id).ok().map(|checkpoint| checkpoint.mark.positions());
     feed.due = Instant::now();
     feed.write_if_due(|| (positions(1), positions(1)));
     wait_until("it is written", || (*feed.written.lock() == positions(1)).then_some(()));
@@ -104,10 +108,11 @@ fn where_it_cannot_be_written_nothing_is_left_and_nothing_panics() {
     fs::create_dir(&path).unwrap();
     let (feed, writer, _) = setup(&path);
     let mark = feed.order((positions(2), positions(2)), None).unwrap().mark;
-    write(&path, &writer.view, &mark, &|| true).unwrap_err();
+    let head = (&mark, CardDatabase { id: 5, last_card: 0 });
+    write(&path, &writer.view, head, &|| true).unwrap_err();
     assert_eq!(names(folder.path()), ["view"]);
-    write(&folder.path().join("view/\0/view"), &writer.view, &mark, &|| true).unwrap_err();
-    assert!(matches!(read(&path), Err(Unusable::Unreadable(_))));
+    write(&folder.path().join("view/\0/view"), &writer.view, head, &|| true).unwrap_err();
+    assert!(matches!(read(&path, database().id), Err(Unusable::Unreadable(_))));
 }
 
 #[test]
@@ -119,7 +124,7 @@ fn one_of_another_log_is_removed_and_the_view_empty() {
     drop(feed);
     writer.run();
     let (mut view_writer, view) = account_view();
-    let (mut again, _writer) = checkpoints(path.clone(), view.clone(), stopping);
+    let (mut again, _writer) = checkpoints(path.clone(), view.clone(), database(), stopping);
     assert_eq!(again.load(&mut view_writer), positions(0), "where the first sample is");
     assert_eq!((view.len(), again.known()), (1, positions(1)));
     assert!(!again.contradicted(&mut view_writer, &positions(1)) && path.exists());

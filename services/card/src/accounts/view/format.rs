@@ -1,6 +1,6 @@
 //! The checkpoint file: the view with the positions in the event log that it includes.
 //!
-//! The file consists of [`MAGIC`], a head block (positions, samples, hash seeds) and a block for each shard: its slots as they
+//! The file consists of [`MAGIC`], a head block (hash seeds, card database, positions, samples) and a block for each shard: its slots as they
 //! are in memory, so that loading hashes nothing. A block is its length, its bytes and a checksum that continues the one of the
 //! block before; all numbers have 64 bits in little-endian order. A file that is torn, damaged or foreign is detected, and none of
 //! it is used; the view is rebuilt from the log instead.
@@ -21,7 +21,7 @@ use super::{AccountView, SHARD_COUNT, ViewWriter, place, unpack};
 use crate::accounts::checkpoint::samples::{Mark, Reached, Sample};
 
 /// The file type and the version of the format. It changes with the hash function and with the packing of states.
-const MAGIC: [u8; 8] = *b"tdmView1";
+const MAGIC: [u8; 8] = *b"tdmView2";
 
 /// Bytes of a number.
 const WORD: u64 = size_of::<u64>() as u64;
@@ -41,6 +41,9 @@ pub(crate) enum Unusable {
     /// Another program wrote it, or another version of this one.
     #[error("it is not a checkpoint of this version")]
     Foreign,
+    /// It belongs to another card database.
+    #[error("it is of another card database")]
+    OtherDatabase,
     /// The file ends too early.
     #[error("it is cut short")]
     Cut,
@@ -49,10 +52,21 @@ pub(crate) enum Unusable {
     Damaged(&'static str),
 }
 
+/// Which card database the writer of a file used. The file may be newer than the database, which shows that the database was restored to
+/// an older copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CardDatabase {
+    /// The identity of the database.
+    pub(crate) id: u64,
+    /// The sequence of its last card.
+    pub(crate) last_card: u64,
+}
+
 /// A file that was read completely.
 pub(crate) struct Checkpoint {
     /// How far the log was read.
     pub(crate) mark: Mark,
+    pub(crate) database: CardDatabase,
     seeds: [u64; 2],
     shards: Vec<Shard>,
 }
@@ -61,12 +75,12 @@ pub(crate) struct Checkpoint {
 /// file is complete.
 pub(crate) fn write(
     view: &AccountView,
-    mark: &Mark,
+    (mark, database): (&Mark, CardDatabase),
     out: &mut impl Write,
     go_on: &dyn Fn() -> bool,
 ) -> io::Result<bool> {
     out.write_all(&MAGIC)?;
-    let mut bytes: Vec<u8> = head(view.0.seeds(), mark).into_iter().flat_map(u64::to_le_bytes).collect();
+    let mut bytes: Vec<u8> = head(view.0.seeds(), database, mark).into_iter().flat_map(u64::to_le_bytes).collect();
     let mut last_checksum = write_block(out, 0, &bytes)?;
     for shard in &view.0.shards {
         if !go_on() {
@@ -81,16 +95,7 @@ pub(crate) fn write(
 
 /// Reads what [`write()`] wrote.
 pub(crate) fn read(file: &File) -> Result<Checkpoint, Unusable> {
-    let mut blocks = BlockReader { file, unread: file.metadata()?.len(), last_checksum: 0 };
-    let mut magic = [0; MAGIC.len()];
-    blocks.read_exact(&mut magic)?;
-    if magic != MAGIC {
-        return Err(Unusable::Foreign);
-    }
-    let bytes = blocks.next()?;
-    let (words, _) = bytes.as_chunks::<{ WORD as usize }>();
-    let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
-    let (seeds, mark) = parse_head(&mut words).ok_or(Unusable::Foreign)?;
+    let (mut blocks, Head { seeds, database, mark }) = read_head(file)?;
     let mut shards = Vec::with_capacity(SHARD_COUNT);
     for number in 0..SHARD_COUNT {
         let bytes = blocks.next()?;
@@ -104,13 +109,40 @@ pub(crate) fn read(file: &File) -> Result<Checkpoint, Unusable> {
         shards.push(shard);
     }
     match blocks.unread {
-        0 => Ok(Checkpoint { mark, seeds, shards }),
+        0 => Ok(Checkpoint { mark, database, seeds, shards }),
         _ => Err(Unusable::Damaged("data follows its end")),
     }
 }
 
-fn head(seeds: [u64; 2], mark: &Mark) -> Vec<u64> {
-    let mut words = [LAYOUT.as_slice(), &seeds, &[mark.0.len() as u64]].concat();
+/// What the head block says.
+struct Head {
+    seeds: [u64; 2],
+    database: CardDatabase,
+    mark: Mark,
+}
+
+/// The card database that the head of a file names.
+pub(crate) fn read_database(file: &File) -> Result<CardDatabase, Unusable> {
+    read_head(file).map(|(_, head)| head.database)
+}
+
+/// Reads the head of a file, and returns the reader of the blocks that follow.
+fn read_head(file: &File) -> Result<(BlockReader<'_>, Head), Unusable> {
+    let mut blocks = BlockReader { file, unread: file.metadata()?.len(), last_checksum: 0 };
+    let mut magic = [0; MAGIC.len()];
+    blocks.read_exact(&mut magic)?;
+    if magic != MAGIC {
+        return Err(Unusable::Foreign);
+    }
+    let bytes = blocks.next()?;
+    let (words, _) = bytes.as_chunks::<{ WORD as usize }>();
+    let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let head = parse_head(&mut words).ok_or(Unusable::Foreign)?;
+    Ok((blocks, head))
+}
+
+fn head(seeds: [u64; 2], CardDatabase { id, last_card }: CardDatabase, mark: &Mark) -> Vec<u64> {
+    let mut words = [LAYOUT.as_slice(), &seeds, &[id, last_card, mark.0.len() as u64]].concat();
     for (partition, reached) in &mark.0 {
         words.extend([u64::from(*partition), reached.position, reached.samples.len() as u64]);
         words.extend(reached.samples.iter().flat_map(|sample| [sample.offset, sample.hash]));
@@ -127,9 +159,10 @@ fn is_ours(number: usize, shard: &Shard, seeds: [u64; 2]) -> bool {
 }
 
 /// `None` if this binary cannot use the shards that follow.
-fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<([u64; 2], Mark)> {
+fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<Head> {
     let layout = [words.next()?, words.next()?, words.next()?];
     let seeds = [words.next()?, words.next()?];
+    let database = CardDatabase { id: words.next()?, last_card: words.next()? };
     let mut mark = Mark::default();
     for _ in 0..words.next()? {
         let (partition, position) = (u32::try_from(words.next()?).ok()?, words.next()?);
@@ -138,7 +171,7 @@ fn parse_head(words: &mut impl Iterator<Item = u64>) -> Option<([u64; 2], Mark)>
         let samples = (0..count).map(|_| sample()).collect::<Option<_>>()?;
         mark.0.insert(partition, Reached { position, samples });
     }
-    (layout == LAYOUT && words.next().is_none()).then_some((seeds, mark))
+    (layout == LAYOUT && words.next().is_none()).then_some(Head { seeds, database, mark })
 }
 
 /// Writes a block and returns its checksum.

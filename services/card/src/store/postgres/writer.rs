@@ -9,6 +9,8 @@
 //! the closing, which deletes it, or after the closing, and is refused (ARCHITECTURE.md C4).
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use account_events::AccountId;
 use clock::Clock;
@@ -33,11 +35,13 @@ pub(super) struct Writer {
     numbering: CardNumbering,
     clock: Clock,
     ids: TimeOrderedIds,
+    /// The sequence of the last card that this instance created.
+    last_card: Arc<AtomicU64>,
 }
 
 impl Writer {
-    pub(super) fn new(database: &Postgres, numbering: CardNumbering, clock: Clock) -> Self {
-        Writer { session: Session::new(database.clone()), numbering, clock, ids: TimeOrderedIds::new() }
+    pub(super) fn new(database: &Postgres, numbering: CardNumbering, clock: Clock, last_card: Arc<AtomicU64>) -> Self {
+        Writer { session: Session::new(database.clone()), numbering, clock, ids: TimeOrderedIds::new(), last_card }
     }
 }
 
@@ -46,11 +50,11 @@ impl Committer for Writer {
     type Outcome = Outcome;
 
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
-        let Writer { session, numbering, clock, ids } = self;
+        let Writer { session, numbering, clock, ids, last_card } = self;
         let (now, closed, cards) = (clock.now(), BTreeSet::new(), HashMap::new());
         let id_of = |_sequence| ids.next(now);
         let batch = Batch { numbering, id_of: &id_of, now, closed, cards };
-        session.run(WriteSession::open, async |session| session.commit(batch, commands).await)
+        session.run(WriteSession::open, async |session| session.commit(batch, commands, last_card).await)
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
@@ -159,7 +163,12 @@ impl WriteSession {
         })
     }
 
-    async fn commit(&self, mut batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+    async fn commit(
+        &self,
+        mut batch: Batch<'_>,
+        commands: Vec<Command>,
+        last_card: &AtomicU64,
+    ) -> Result<Vec<Outcome>, StoreError> {
         if commands.is_empty() {
             // The locks that every transaction needs.
             let locks =
@@ -168,7 +177,7 @@ impl WriteSession {
             return Ok(Vec::new());
         }
         if commands.iter().all(|command| matches!(command, Command::Create { .. })) {
-            return self.create(batch, commands).await;
+            return self.create(batch, commands, last_card).await;
         }
         let named = Named::by(&commands);
         let accounts: Vec<Uuid> = named.accounts.iter().map(|id| id.0).collect();
@@ -195,12 +204,18 @@ impl WriteSession {
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
         self.write(&changes, now).await?;
+        record_last(last_card, changes.created.iter().map(|(sequence, _)| *sequence as i64));
         Ok(outcomes)
     }
 
     /// Commits a batch that only creates cards. The server draws the sequences and skips closed accounts; card numbers and refusals are
     /// filled in afterwards.
-    async fn create(&self, batch: Batch<'_>, commands: Vec<Command>) -> Result<Vec<Outcome>, StoreError> {
+    async fn create(
+        &self,
+        batch: Batch<'_>,
+        commands: Vec<Command>,
+        last_card: &AtomicU64,
+    ) -> Result<Vec<Outcome>, StoreError> {
         let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
         let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
         let Columns { ids, countries, accounts } = Columns::of(&changes);
@@ -216,6 +231,7 @@ impl WriteSession {
             self.client.batch_execute("COMMIT"),
         )?;
         let (created, drawn) = (row.get::<_, Vec<Uuid>>(0), row.get::<_, Vec<i64>>(1));
+        record_last(last_card, drawn.iter().copied());
         let sequences: HashMap<Uuid, i64> = created.into_iter().zip(drawn).collect();
         for outcome in &mut outcomes {
             if let Ok(Some(card)) = outcome {
@@ -278,6 +294,12 @@ impl WriteSession {
             true => self.client.query(statement, &parameters).await,
             false => Ok(Vec::new()),
         }
+    }
+}
+
+fn record_last(last_card: &AtomicU64, sequences: impl Iterator<Item = i64>) {
+    if let Some(last) = sequences.max() {
+        last_card.fetch_max(last as u64, Ordering::Relaxed);
     }
 }
 

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 use sqlite_file::ReadPool;
 use uuid::Uuid;
 
-use super::{COLUMNS, LAST_CARD, card_by_id, card_from_row};
+use super::{CARDS, COLUMNS, card_by_id, card_from_row};
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::store::PageRequest;
@@ -68,7 +68,7 @@ pub(super) fn page(
     let rows = statement.query_map(parameters, |row| card_from_row(row, numbering))?;
     let cards = rows.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut total = connection.prepare_cached(match account {
-        None => LAST_CARD,
+        None => CARDS,
         Some(_) => "SELECT cards FROM cards_by_account WHERE account_id = ? AND sequence = 0",
     })?;
     let total = total.query_row(params_from_iter(account), |row| row.get::<_, i64>(0)).optional()?;

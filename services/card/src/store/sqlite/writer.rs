@@ -1,6 +1,8 @@
 //! The writer: commits each batch of commands in one transaction. Another thread syncs it before the requests are answered.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use account_events::AccountId;
 use clock::Clock;
@@ -11,7 +13,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use sqlite_file::Durability;
 use uuid::Uuid;
 
-use super::{LAST_CARD, card_by_id, where_card_is};
+use super::{card_by_id, where_card_is};
 use crate::accounts::quarantine::{self, QuarantinedRecord};
 use crate::card_number::CardNumbering;
 use crate::decide::{Batch, Changes, Command, Named, Outcome};
@@ -23,18 +25,18 @@ pub(super) struct Writer {
     clock: Clock,
     ids: TimeOrderedIds,
     /// The sequence of the last card, as of the last commit.
-    last_sequence: u64,
+    last_card: Arc<AtomicU64>,
 }
 
 impl Writer {
-    pub(super) fn open(
+    pub(super) fn new(
         connection: Connection,
         durability: Durability,
         numbering: CardNumbering,
         clock: Clock,
-    ) -> rusqlite::Result<Self> {
-        let last_sequence = connection.query_row(LAST_CARD, [], |row| row.get::<_, i64>(0))? as u64;
-        Ok(Writer { connection, durability, numbering, clock, ids: TimeOrderedIds::new(), last_sequence })
+        last_card: Arc<AtomicU64>,
+    ) -> Self {
+        Writer { connection, durability, numbering, clock, ids: TimeOrderedIds::new(), last_card }
     }
 }
 
@@ -50,7 +52,7 @@ impl Committer for Writer {
         let closed = closed_accounts(&transaction, &named)?;
         let cards = cards_to_delete(&transaction, &self.numbering, &named)?;
         let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
-        let (outcomes, changes) = batch.decide(commands, self.last_sequence + 1..);
+        let (outcomes, changes) = batch.decide(commands, self.last_card.load(Ordering::Relaxed) + 1..);
         // A batch without changes is not committed. After a failure it is, with a probe, to see whether the database works again.
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
@@ -58,7 +60,7 @@ impl Committer for Writer {
         write(&transaction, &self.numbering, &changes, now)?;
         self.durability.commit(transaction)?;
         if let Some((sequence, _)) = changes.created.last() {
-            self.last_sequence = *sequence;
+            self.last_card.store(*sequence, Ordering::Relaxed);
         }
         Ok(outcomes)
     }
@@ -178,7 +180,7 @@ mod tests {
         let file = SqliteFile::open(&folder.path().join("card.db"), &SCHEMA).unwrap();
         let (connection, durability) = file.group_writer().unwrap();
         let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
-        let mut writer = Writer::open(connection, durability, numbering, Clock::system()).unwrap();
+        let mut writer = Writer::new(connection, durability, numbering, Clock::system(), Arc::default());
         let reader = file.reader().unwrap();
         // It changes when another connection has written a page.
         let version = || reader.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();

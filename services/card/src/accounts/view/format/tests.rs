@@ -10,6 +10,8 @@ use super::*;
 use crate::accounts::view::account_view;
 use crate::accounts::view::shard::words;
 
+const DATABASE: CardDatabase = CardDatabase { id: 5, last_card: 77 };
+
 fn id(n: u32) -> AccountId {
     AccountId(Uuid::from_u128(u128::from(n)))
 }
@@ -35,7 +37,7 @@ fn mark() -> Mark {
 
 fn written(view: &AccountView) -> Vec<u8> {
     let mut bytes = Vec::new();
-    assert!(write(view, &mark(), &mut bytes, &|| true).unwrap());
+    assert!(write(view, (&mark(), DATABASE), &mut bytes, &|| true).unwrap());
     bytes
 }
 
@@ -56,7 +58,8 @@ fn what_is_read_is_what_was_written_and_can_be_gone_on_with() {
     for accounts in [0, 1, 30_000] {
         let (_, view) = view_of(accounts);
         let bytes = written(&view);
-        assert_eq!(read_back(&bytes).unwrap().mark, mark());
+        let read = read_back(&bytes).unwrap();
+        assert_eq!((read.mark, read.database), (mark(), DATABASE));
         let (mut writer, again) = restored(&bytes);
         assert_eq!(again.0.seeds(), view.0.seeds());
         assert_eq!(again.len(), u64::from(accounts));
@@ -102,7 +105,7 @@ fn a_garbled_byte_is_noticed_wherever_it_is() {
 
 #[test]
 fn what_is_not_ours_is_noticed() {
-    let other_version = [b"tdmView2", &written(&view_of(10).1)[8..]].concat();
+    let other_version = [b"tdmView1", &written(&view_of(10).1)[8..]].concat();
     for bytes in [&other_version[..], b"SQLite format 3\0", &[0; 4_096]] {
         assert!(matches!(read_back(bytes), Err(Unusable::Foreign)));
     }
@@ -117,7 +120,7 @@ fn it_is_given_up_between_two_shards() {
     let left = std::cell::Cell::new(3);
     let go_on = || left.replace(left.get() - 1) > 0;
     let mut bytes = Vec::new();
-    assert!(!write(&view_of(1_000).1, &mark(), &mut bytes, &go_on).unwrap());
+    assert!(!write(&view_of(1_000).1, (&mark(), DATABASE), &mut bytes, &go_on).unwrap());
     assert!(read_back(&bytes).is_err());
 }
 
