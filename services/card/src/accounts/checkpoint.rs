@@ -69,6 +69,8 @@ pub(crate) struct Checkpoints {
     starts: Positions,
     /// Which card database this service uses.
     database: Database,
+    /// The last card in the file that was loaded.
+    loaded_card: u64,
     /// The first shard of a verified checkpoint whose deleted accounts [`next_deleted`](Checkpoints::next_deleted) has not returned.
     unclosed: Option<usize>,
 }
@@ -114,6 +116,7 @@ pub(crate) fn checkpoints(
         unproven: None,
         starts: Positions::new(),
         database: database.clone(),
+        loaded_card: 0,
         unclosed: None,
     };
     (feed, CheckpointWriter { path, orders, written, view, database, stopping })
@@ -127,6 +130,7 @@ impl Checkpoints {
         match read(&self.path, self.database.id) {
             Ok(checkpoint) => {
                 let mark = checkpoint.mark.clone();
+                self.loaded_card = checkpoint.database.last_card;
                 let accounts = view.restore(checkpoint);
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::info!(accounts, seconds, "the account view comes from its checkpoint");
@@ -248,9 +252,11 @@ impl Checkpoints {
         }
     }
 
-    /// Returns `None` if nothing was read since the last checkpoint.
+    /// Returns `None` if nothing was read since the last checkpoint. The last one is written for new cards too.
     fn order(&self, (read, durable): (Positions, Positions), until: Option<Instant>) -> Option<Order> {
-        if read == *self.written.lock() {
+        let last_card = self.database.last_card.load(Ordering::Relaxed);
+        let has_cards = until.is_some() && last_card != self.loaded_card;
+        if read == *self.written.lock() && !has_cards {
             return None;
         }
         Some(Order { mark: self.samples.mark(&durable)?, read, until })
