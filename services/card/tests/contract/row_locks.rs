@@ -3,7 +3,8 @@
 //! open. SQLite has one writer and no such rows.
 
 use account_events::AccountStatus::Deleted;
-use test_harness::{wait_until, with_postgres};
+use serde_json::json;
+use test_harness::{at_once, wait_until, with_postgres};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -99,6 +100,35 @@ fn an_account_that_is_locked_delays_no_other_account_and_is_closed_later() {
     for account in [first, last] {
         service.wait_until_all_deleted(&by_account(account));
     }
+}
+
+/// An operator's open transaction has locked the row.
+#[test]
+fn only_a_card_of_a_locked_account_fails_and_the_service_stays_ready() {
+    const THREADS: usize = 8;
+    const EACH: usize = 5;
+    let service = TestService::start();
+    let Some(database) = service.postgres_url() else { return };
+    let accounts: Vec<_> = (0..THREADS).map(|_| service.account()).collect();
+    service.card("US", &accounts[0]);
+    with_postgres(&database, async |client| {
+        client.batch_execute("BEGIN").await?;
+        let lock = "SELECT 1 FROM card.card_accounts WHERE account_id = $1 FOR UPDATE";
+        client.execute(lock, &[&uuid(&accounts[0])]).await?;
+        tokio::task::block_in_place(|| {
+            at_once(THREADS, &service, |thread, http| {
+                for _ in 0..EACH {
+                    let card = json!({"country": "US", "account_id": accounts[thread]});
+                    let answer = http.post("/card", &card);
+                    assert_eq!(answer.status, if thread == 0 { 503 } else { 201 }, "{}", answer.raw);
+                }
+            });
+            service.get("/readyz").expect(200);
+        });
+        client.batch_execute("ROLLBACK").await
+    });
+    service.card("US", &accounts[0]);
+    assert_eq!(service.get("/cards").expect(200)["total"], 2 + (THREADS - 1) * EACH);
 }
 
 fn uuid(id: &str) -> Uuid {
