@@ -80,11 +80,7 @@ impl AccountStatus {
 
     /// The status with this name, upper case only.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::parse_bytes(text.as_bytes())
-    }
-
-    pub(crate) fn parse_bytes(text: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str().as_bytes() == text)
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 }
 
@@ -126,10 +122,6 @@ impl EventType {
 
     /// The type with this name.
     pub fn parse(text: &str) -> Option<Self> {
-        Self::parse_bytes(text.as_bytes())
-    }
-
-    pub(crate) fn parse_bytes(text: &[u8]) -> Option<Self> {
-        [EventType::Created, EventType::StatusChanged].into_iter().find(|kind| kind.as_str().as_bytes() == text)
+        [EventType::Created, EventType::StatusChanged].into_iter().find(|kind| kind.as_str() == text)
     }
 }

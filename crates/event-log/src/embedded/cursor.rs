@@ -16,28 +16,13 @@ const FILE_BATCH_RECORDS: usize = 8_192;
 /// The most records one call takes from memory, except for the rest of the last piece. It bounds what a caller has to buffer.
 const MEMORY_BATCH_RECORDS: usize = 1_024;
 
-/// How far a cursor may read.
-#[derive(Clone, Copy)]
-pub(super) enum Until {
-    /// The end of what is visible.
-    Visible,
-    /// The end of what is durable.
-    Durable,
-}
-
-impl Until {
-    fn end(self, partition: &Partition) -> u64 {
-        match self {
-            Until::Visible => partition.next_offset,
-            Until::Durable => partition.durable_end,
-        }
-    }
-}
+/// How far a cursor may read: to the end of what is visible, or of what is durable.
+type End = fn(&Partition) -> u64;
 
 /// A position in every partition, and a connection to read from the file.
 pub(super) struct Cursor {
     database: Database,
-    until: Until,
+    end: End,
     /// The next offset to read, by partition.
     next: Vec<u64>,
     /// The partitions to read.
@@ -56,13 +41,13 @@ enum Source {
 
 impl Cursor {
     /// A cursor without partitions.
-    pub(super) fn open(shared: &Shared, until: Until) -> Result<Cursor, LogError> {
-        Ok(Cursor { database: shared.connect()?, until, next: Vec::new(), assigned: Vec::new(), turn: 0 })
+    pub(super) fn open(shared: &Shared, end: End) -> Result<Cursor, LogError> {
+        Ok(Cursor { database: shared.connect()?, end, next: Vec::new(), assigned: Vec::new(), turn: 0 })
     }
 
     /// Reads `partitions` from the offsets that `position` returns. A position beyond the end of its partition becomes the start.
     pub(super) fn assign(&mut self, state: &State, partitions: Vec<u32>, position: impl Fn(u32) -> u64) {
-        let checked = |(number, partition)| Some(position(number)).filter(|next| *next <= self.until.end(partition));
+        let checked = |(number, partition)| Some(position(number)).filter(|next| *next <= (self.end)(partition));
         self.next = (0..).zip(&state.partitions).map(|partition| checked(partition).unwrap_or(0)).collect();
         self.assigned = partitions;
     }
@@ -110,8 +95,7 @@ impl Cursor {
         (0..self.assigned.len()).find_map(|index| {
             let number = self.assigned[self.turn.wrapping_add(index) % self.assigned.len()];
             let partition = &state.partitions[number as usize];
-            let (next, end, tail_start) =
-                (self.next[number as usize], self.until.end(partition), partition.tail_start());
+            let (next, end, tail_start) = (self.next[number as usize], (self.end)(partition), partition.tail_start());
             if next < end.min(tail_start) {
                 return Some((number, Source::File(end.min(tail_start))));
             }

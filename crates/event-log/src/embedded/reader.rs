@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cursor::{Cursor, Until};
+use super::cursor::Cursor;
 use super::shared::Shared;
 use super::state::State;
 use crate::{GroupReader, LogError, Positions, Reader, RecordRef};
@@ -19,7 +19,7 @@ pub(super) struct EmbeddedReader {
 
 impl EmbeddedReader {
     pub(super) fn open(shared: Arc<Shared>, from: &Positions) -> Result<EmbeddedReader, LogError> {
-        let mut cursor = Cursor::open(&shared, Until::Visible)?;
+        let mut cursor = Cursor::open(&shared, |partition| partition.next_offset)?;
         let state = shared.state.lock();
         let partitions = (0..state.partition_count()).collect();
         cursor.assign(&state, partitions, |partition| from.get(&partition).copied().unwrap_or(0));
@@ -78,7 +78,7 @@ impl Membership {
 
 impl EmbeddedGroupReader {
     pub(super) fn open(shared: Arc<Shared>, group: &str) -> Result<EmbeddedGroupReader, LogError> {
-        let cursor = Cursor::open(&shared, Until::Durable)?;
+        let cursor = Cursor::open(&shared, |partition| partition.durable_end)?;
         let member = shared.state.lock().join(group);
         shared.synced.notify_all();
         let membership = Membership { group: group.to_owned(), member, generation: 0 };
