@@ -386,7 +386,7 @@ pub(crate) fn what_a_group_has_not_committed_is_handed_out_again(place: &dyn Pla
     drop(log);
     let log = place.open();
     let mut member = log.group_reader(&group).unwrap();
-    // No record is read again.
+    // Records that were not committed are read again, and no others.
     assert_eq!(poll_group_for(&mut *member, 20), values_of(&numbered("b", 20)));
     member.commit().unwrap();
     publish(&*log, &numbered("c", 20));

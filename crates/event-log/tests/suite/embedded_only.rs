@@ -40,7 +40,7 @@ fn a_second_process_is_refused() {
     let log = folder.open();
     let Err(LogError::Refused(text)) = folder.try_open() else { panic!("opened twice") };
     assert!(text.contains("events.db") && text.contains("another process"), "{text}");
-    // A publisher keeps the file locked.
+    // A publisher keeps the file locked without its log.
     let publisher = log.publisher("relay").unwrap();
     drop(log);
     assert!(matches!(folder.try_open(), Err(LogError::Refused(_))));
