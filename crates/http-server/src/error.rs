@@ -1,7 +1,7 @@
 //! The standard error: `{"error": text, "code": code}`, and `"field"` if one field is at fault.
 //!
-//! `error` is for people and `code` for programs. A driver's message and a panic's message are logged, and the caller gets
-//! [`ApiError::internal`].
+//! `error` is for people and `code` for programs. A driver's message and a panic's message are logged, and the caller gets a 500
+//! without them.
 
 use std::borrow::Cow;
 
@@ -63,11 +63,6 @@ impl ApiError {
     /// 503 with `Retry-After`: the service cannot do this now.
     pub fn unavailable(code: &'static str, text: impl Into<Cow<'static, str>>, retry_after_s: u32) -> Self {
         Self { retry_after_s: Some(retry_after_s), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code, text) }
-    }
-
-    /// 500 without the cause, which the caller of this function logs.
-    pub fn internal() -> Self {
-        Self::of_status(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Returns the error with `field` as the field at fault.

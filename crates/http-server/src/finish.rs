@@ -63,7 +63,7 @@ impl App {
                 Err(panic) => {
                     let text = panic_text(&*panic);
                     error!(service = self.service, ?request_id, panic = text, "a handler panicked");
-                    ApiError::internal().into_response()
+                    ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response()
                 }
             },
             Err(error) => error.into_response(),

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// `Retry-After` of a service that is not ready, in seconds: catching up takes seconds.
 pub const NOT_READY_RETRY_AFTER_S: u32 = 1;
@@ -43,9 +43,9 @@ pub fn health_routes(service: &'static str, readiness: Arc<dyn Readiness>) -> Ro
         .route(readyz, get(async move || ready_response(&readiness.report())))
 }
 
-/// Returns the route `/`, which shows `service`, its `version` and its `links`: names and paths.
-pub fn index_route(service: &'static str, version: &'static str, links: &[(&str, &str)]) -> Router {
-    let links: Map<_, _> = links.iter().map(|(name, path)| ((*name).to_owned(), Value::from(*path))).collect();
+/// Returns the route `/`, which shows `service`, its `version` and the paths of its health.
+pub fn index_route(service: &'static str, version: &'static str) -> Router {
+    let links = json!({ "health": "/health", "readyz": "/readyz" });
     let index = Index { service, version, links };
     Router::new().route("/", get(async move || Json(index.clone())))
 }
@@ -54,7 +54,7 @@ pub fn index_route(service: &'static str, version: &'static str, links: &[(&str,
 struct Index {
     service: &'static str,
     version: &'static str,
-    links: Map<String, Value>,
+    links: Value,
 }
 
 #[derive(Serialize)]

@@ -1,4 +1,4 @@
-//! What comes back: ids, errors, CORS, health.
+//! Responses: ids, errors, CORS, health.
 
 mod harness;
 
@@ -54,7 +54,7 @@ async fn errors_that_no_handler_made_are_json_too() {
 async fn a_head_request_is_answered_without_a_body() {
     let server = start(router()).await;
     let mut client = server.connect().await;
-    // A body that ought not to be there would be taken for the head of the second answer.
+    // The client would parse an unexpected body as the head of the second response.
     client
         .send("HEAD /thing HTTP/1.1\r\nhost: localhost\r\n\r\nHEAD /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n")
         .await;
@@ -134,8 +134,9 @@ async fn what_the_caller_has_already_is_not_sent_again() {
 
 #[tokio::test]
 async fn the_index_names_the_service_and_its_links() {
-    let server = start(index_route("account-service", "1.2.3", &[("health", "/health")])).await;
-    let expected = json!({"service": "account-service", "version": "1.2.3", "links": {"health": "/health"}});
+    let server = start(index_route("account-service", "1.2.3")).await;
+    let expected =
+        json!({"service": "account-service", "version": "1.2.3", "links": {"health": "/health", "readyz": "/readyz"}});
     assert_eq!(server.get("/").await.json(), expected);
     let answer = server.ask("POST / HTTP/1.1", "").await;
     answer.is_error(405, "method_not_allowed");

@@ -18,7 +18,7 @@ fn hello() -> Router {
     Router::new().route("/", get(async || "hello"))
 }
 
-/// A handler that says when it has begun, and ends when told to.
+/// A handler that reports its start, and ends when the test permits it.
 fn held() -> (Router, Arc<Notify>, Arc<Semaphore>) {
     let (begun, end) = (Arc::new(Notify::new()), Arc::new(Semaphore::new(0)));
     let (handler_begun, handler_end) = (begun.clone(), end.clone());
@@ -30,7 +30,7 @@ fn held() -> (Router, Arc<Notify>, Arc<Semaphore>) {
     (Router::new().route("/", get(handler)), begun, end)
 }
 
-// While the clock is paused, it jumps to the next timer as soon as everyone waits.
+// A paused clock advances to the next timer as soon as all tasks wait.
 #[tokio::test(start_paused = true)]
 async fn a_head_that_is_not_complete_in_time_is_408() {
     let server = start(hello()).await;
@@ -41,7 +41,7 @@ async fn a_head_that_is_not_complete_in_time_is_408() {
             client.send(REQUEST).await;
             assert_eq!(client.answer().await.unwrap().status, 200);
         }
-        // The idle time before is no part of it.
+        // The idle time before the head does not count.
         tokio::time::sleep(IDLE_TIMEOUT - Duration::from_secs(1)).await;
         let begun = tokio::time::Instant::now();
         client.send("GET / HTTP/1.1\r\nhos").await;
@@ -77,7 +77,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
     let server = start_within(router, ServeSettings { max_connections: 1, ..Default::default() }).await;
     let mut deaf = server.connect().await;
     deaf.send("GET /much HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-    // It begins to read, and no more.
+    // The client reads the beginning only.
     tokio::io::AsyncReadExt::read_u8(&mut deaf.0).await.unwrap();
     server.get("/").await.is_error(503, "overloaded");
     let cut_off = async {
@@ -88,7 +88,7 @@ async fn a_client_that_does_not_read_is_cut_off() {
     tokio::time::timeout(Duration::from_secs(60), cut_off).await.unwrap();
 }
 
-/// A server whose places are all taken by requests that are held.
+/// A server with a pending request on each of its connections.
 async fn full(places: usize) -> (harness::Server, Vec<Client>, Arc<Semaphore>) {
     let (router, begun, end) = held();
     let router = router.route("/health", get(async || "healthy")).route("/livez", get(async || "alive"));
@@ -113,7 +113,7 @@ async fn health_is_answered_when_every_place_is_taken_and_the_rest_is_503() {
         answer.is_error(503, "overloaded");
         assert_eq!((answer.header("connection"), answer.header("retry-after")), (Some("close"), Some("1")));
     }
-    // Silent connections beyond the places do not take the place of a probe.
+    // Silent connections beyond the limit do not keep probes away.
     let mut silent = Vec::new();
     for _ in 0..3 * SPARE_CONNECTIONS {
         silent.push(server.connect().await);
@@ -183,7 +183,7 @@ async fn a_request_in_flight_is_answered_before_the_server_ends() {
     let answer = client.answer().await.unwrap();
     assert_eq!((answer.body.as_slice(), answer.header("connection")), (&b"done"[..], Some("close")));
     server.serving.await.unwrap();
-    assert!(TcpStream::connect(server.address).await.is_err(), "nobody listens any more");
+    assert!(TcpStream::connect(server.address).await.is_err(), "the listener is closed");
 }
 
 // The runtime has one thread, so the server does nothing before the test waits.

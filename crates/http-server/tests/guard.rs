@@ -1,4 +1,4 @@
-//! Which requests are refused before any route sees them: by their `Host`, and by the web page that sends them.
+//! Requests that are refused before routing: because of their `Host`, or of the web page that sends them.
 
 mod harness;
 
@@ -58,7 +58,7 @@ async fn a_request_without_one_valid_host_is_400_on_every_path() {
     get_with(&server, "http://user@localhost/thing", "host: localhost\r\n").await.is_error(400, "invalid_host");
     assert_eq!(server.send("GET /thing HTTP/1.0\r\n\r\n").await.status, 200, "HTTP/1.0 needs none");
     server.send("GET /thing HTTP/1.0\r\nhost: a\r\nhost: a\r\n\r\n").await.is_error(400, "invalid_host");
-    // The refusal costs neither the rest of the body nor the connection.
+    // After the refusal the rest of the body is read and the connection stays open.
     let mut client = server.connect().await;
     for _ in 0..2 {
         client.send("POST /things HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}").await;
@@ -91,7 +91,7 @@ async fn on_loopback_a_host_is_local_or_configured() {
         get_with(&server, "/nowhere", &format!("host: {host}\r\n")).await.is_error(403, "unknown_host");
         assert_eq!(get_with(&server, "/health", &format!("host: {host}\r\n")).await.status, 200, "{host}");
     }
-    // The host of the target wins over the header.
+    // The host of the target takes precedence over the header.
     let answer = get_with(&server, "http://evil.example/thing", "host: localhost\r\n").await;
     answer.is_error(403, "unknown_host");
     assert_eq!(get_with(&server, "http://localhost/thing", "host: evil.example\r\n").await.status, 200);
@@ -102,7 +102,7 @@ async fn elsewhere_any_host_will_do() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
     let config = HttpConfig::default();
-    // What was bound to all addresses is reached by loopback, too.
+    // A server on all addresses accepts any host on loopback, too.
     let app = finish(router(), "test-service", &config, "0.0.0.0".parse().unwrap());
     let serving = tokio::spawn(serve(listener, app, config.limits, shutdown.clone()));
     let server = Server { address, shutdown, serving };
@@ -149,7 +149,7 @@ async fn a_write_of_another_sites_page_is_403() {
     server.send(format!("{delete}origin: http://evil.example\r\n\r\n")).await.is_error(403, "cross_site");
     assert_eq!(server.send(format!("{delete}origin: http://localhost:80\r\n\r\n")).await.status, 200);
     let read = get_with(&server, "/thing", "host: localhost\r\norigin: http://evil.example\r\n").await;
-    assert_eq!(read.status, 200, "the browser keeps it from the page");
+    assert_eq!(read.status, 200, "the browser withholds the response from the page");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What goes in: bodies and queries, right and wrong, over a real connection.
+//! Bodies and queries, valid and invalid, over real connections.
 
 mod harness;
 
@@ -81,7 +81,7 @@ async fn a_body_over_the_limit_is_refused_however_it_comes() {
     client.send("0\r\n\r\n").await;
     client.answer().await.unwrap().is_error(413, "body_too_large");
 
-    // Announced, and not even sent: the caller asks first.
+    // Announced and not sent: the client waits for `100 Continue`.
     let mut client = server.connect().await;
     client.send(format!("{POST}\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: 70000\r\n\r\n")).await;
     client.answer().await.unwrap().is_error(413, "body_too_large");
@@ -105,7 +105,7 @@ async fn a_connection_that_closes_under_a_body_says_so() {
         assert_eq!(answer.header("connection"), Some("close"), "{head} {body}");
         assert!(client.answer().await.is_none(), "{head} {body}");
     }
-    // A connection that stays open does not say so.
+    // A connection that stays open has no `Connection` header.
     let mut client = server.connect().await;
     for _ in 0..2 {
         client.send(format!("{POST}\r\nhost: localhost\r\ncontent-length: 70000\r\n\r\n{}", " ".repeat(70_000))).await;
@@ -161,7 +161,7 @@ async fn a_body_that_nobody_reads_costs_neither_the_answer_nor_the_connection() 
         ("GET /page", "content-length: 0", "", 200),
     ] {
         client.send(format!("{request} HTTP/1.1\r\nhost: localhost\r\n{length}\r\n\r\n")).await;
-        // The server has the head alone for a while, and the body comes in pieces.
+        // The body arrives after the head, in pieces.
         for piece in body.as_bytes().chunks(body.len().div_ceil(3).max(1)) {
             tokio::task::yield_now().await;
             client.send(piece).await;
@@ -202,7 +202,7 @@ async fn a_head_that_cannot_be_parsed_is_refused_in_json() {
         assert_eq!(answer.header("connection"), Some("close"));
         assert!(client.answer().await.is_none(), "the connection is closed");
     }
-    // After good requests too.
+    // After valid requests, too.
     let mut client = server.connect().await;
     client.send("GET /page HTTP/1.1\r\nhost: localhost\r\n\r\nhello\r\n\r\n").await;
     assert_eq!(client.answer().await.unwrap().status, 200);

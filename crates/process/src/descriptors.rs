@@ -9,11 +9,8 @@ use tracing::warn;
 #[expect(unsafe_code, reason = "the standard library knows no resource limits")]
 pub fn raise_descriptor_limit() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit writes to the struct that it is given a pointer to, and to nothing else.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        warn!(error = %io::Error::last_os_error(), "the limit on open files is not known, assuming {CUSTOMARY_LIMIT}");
-        return CUSTOMARY_LIMIT;
-    }
+    // SAFETY: getrlimit writes to the struct that it is given a pointer to, and to nothing else. It does not fail for this resource.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
     let raised = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
     // SAFETY: setrlimit reads the struct that it is given a pointer to, and nothing else.
     if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0 {
@@ -23,6 +20,3 @@ pub fn raise_descriptor_limit() -> usize {
     }
     usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
-
-/// What the soft limit is where nobody has changed it.
-const CUSTOMARY_LIMIT: usize = 1_024;

@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    /// Not a test but the process that the test below sends signals to.
+    /// The process that the tests below send signals to.
     #[tokio::test]
     #[ignore = "runs until it is stopped"]
     async fn child() {

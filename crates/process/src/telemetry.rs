@@ -85,7 +85,7 @@ mod tests {
         }
     }
 
-    /// Not a test but the process whose stderr the test below reads.
+    /// The process whose stderr the test below reads.
     #[test]
     #[ignore = "sets the logger of its process"]
     fn child() {

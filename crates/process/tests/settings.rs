@@ -1,4 +1,4 @@
-//! Settings as an operator gives them, right and wrong.
+//! Valid and invalid settings.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -102,7 +102,7 @@ fn what_kubernetes_sets_for_a_service_is_no_setting() {
         ("DATA_DIR", "d"),
     ];
     assert_eq!(try_parse("", &kubernetes, "").unwrap().port, 8081);
-    // A person's value counts wherever it is, and a flag is never Kubernetes's.
+    // A value that cannot be a service link counts, and a flag always counts.
     assert_eq!(try_parse("", &kubernetes, "PORT=3").unwrap().port, 3);
     assert_eq!(try_parse("", &[], "DATA_DIR=d\nPORT=sctp://10.0.0.1:80").unwrap().port, 8081);
     assert!(wrong("--port tcp://10.0.0.1:80", &kubernetes, "").contains("for --port"));
@@ -168,7 +168,7 @@ struct WithKafka {
     kafka: KafkaArgs,
 }
 
-/// What librdkafka is to be told.
+/// The properties for librdkafka.
 fn properties(args: &str, environment: &[(&str, &str)], dot_env: &str) -> Vec<(String, String)> {
     let args = ["program"].into_iter().chain(args.split_whitespace()).map(OsString::from);
     let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
@@ -230,7 +230,7 @@ fn what_kubernetes_sets_for_a_service_called_kafka_is_left_alone() {
         ("KAFKA_UI_PORT_80_TCP_ADDR", "fd00::1"),
     ];
     assert_eq!(properties("", &kubernetes, ""), []);
-    // Nobody but a person sets these.
+    // Kubernetes sets no such variables.
     for (variable, name) in [
         (("KAFKA_PORT", "9092"), "port"),
         (("KAFKA_SERVICE_HOST", "kafka"), "service.host"),

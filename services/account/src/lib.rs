@@ -39,9 +39,6 @@ use crate::store::{Opened, Store};
 /// The service's name, as `/health` gives it.
 pub const NAME: &str = "account-service";
 
-/// What `GET /` links to.
-const LINKS: [(&str, &str); 2] = [("health", "/health"), ("readyz", "/readyz")];
-
 /// An example command for the banner.
 pub fn first_curl(address: std::net::SocketAddr) -> String {
     let body = r#"{"beholder_name":"John Doe","country_code":"US"}"#;
@@ -88,7 +85,7 @@ pub async fn run(
 
     let readiness = Arc::new(AccountReadiness { store: Arc::clone(&store), status, shutdown: shutdown.clone() });
     let router = http::router::routes(Arc::clone(&store)).merge(http_server::health_routes(NAME, readiness));
-    let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION"), &LINKS));
+    let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION")));
     let address = listener.local_addr()?;
     let router = http_server::finish(router, NAME, &config.http, address.ip());
     tracing::info!(service = NAME, %address, "listening");

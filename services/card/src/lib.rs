@@ -38,9 +38,6 @@ use crate::store::Store;
 /// The service's name, as `/health` gives it.
 pub const NAME: &str = "card-service";
 
-/// What `GET /` links to.
-const LINKS: [(&str, &str); 2] = [("health", "/health"), ("readyz", "/readyz")];
-
 /// The default consumer group of the card closers, as in the seed.
 pub const DEFAULT_GROUP: &str = "card-service";
 
@@ -113,7 +110,7 @@ pub async fn run(
 
     let service = Arc::new(CardService { store: store.clone(), view, status, log, shutdown: shutdown.clone() });
     let router = http::router::routes(Arc::clone(&service)).merge(http_server::health_routes(NAME, service));
-    let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION"), &LINKS));
+    let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION")));
     let address = listener.local_addr()?;
     let router = http_server::finish(router, NAME, &config.http, address.ip());
     tracing::info!(service = NAME, %address, "listening");

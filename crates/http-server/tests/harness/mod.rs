@@ -1,4 +1,4 @@
-//! A server on port 0 and a client that writes bytes, so that a test can also say what no client library would.
+//! A server on port 0, and a client that writes raw bytes, so that tests can send invalid requests.
 
 #![expect(dead_code, reason = "each test file uses a part of it")]
 #![expect(clippy::unwrap_used, reason = "clippy sees no test in a helper")]

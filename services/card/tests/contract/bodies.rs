@@ -1,4 +1,4 @@
-//! What is wrong with the body of `POST /card` is said in words.
+//! The errors for the body of `POST /card`.
 
 use serde_json::json;
 use test_harness::Answer;

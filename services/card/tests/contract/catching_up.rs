@@ -1,4 +1,4 @@
-//! Until the view holds every account, no card is made and no account is "not found" (ARCHITECTURE.md C3).
+//! Until the view holds every account, no card is created and no account is "not found" (ARCHITECTURE.md C3).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ fn until_the_view_has_reached_the_end_a_card_is_503_and_never_404() {
     for account in accounts.iter().map(String::as_str).chain([UNKNOWN_ID]) {
         assert_catching_up(&service.post_card("US", account));
     }
-    // What is wrong with the request itself is no matter of the view.
+    // Errors of the request itself do not depend on the view.
     service.post_card("nowhere", UNKNOWN_ID).expect(400);
 
     let ready = service.get("/readyz");
@@ -36,7 +36,7 @@ fn until_the_view_has_reached_the_end_a_card_is_503_and_never_404() {
     assert_eq!(ready.text("error"), "not ready: the account view is catching up");
     assert_eq!(ready.body["reasons"], json!(["the account view is catching up"]));
     assert_eq!((&ready.body["view"]["caught_up"], &ready.body["view"]["accounts"]), (&json!(false), &json!(0)));
-    // It lives, and reads go on.
+    // The service is alive, and reads are answered.
     for path in ["/health", "/livez", "/cards"] {
         service.get(path).expect(200);
     }
@@ -103,7 +103,7 @@ fn a_log_that_is_away_from_the_start_keeps_it_catching_up() {
     service.switches.set_away(false);
     service.wait_until_ready();
     service.card("US", &account);
-    // The feed and the watch each find out for themselves that the log is back.
+    // The feed and the watch notice independently that the log is back.
     wait_until("no failure shows", || service.view()["failure"].is_null().then_some(()));
 }
 
@@ -131,7 +131,7 @@ fn a_restart_forgets_no_account() {
     let (account, deleted) = (service.account(), service.account());
     service.card("US", &account);
     service.tell(&[changed(&deleted, Deleted, 2)]);
-    // Both events are older than the position of the group, and in the new view all the same (hole 3).
+    // Both events precede the group's position, and the new view has them nevertheless (hole 3).
     let service = service.restart();
     service.card("US", &account);
     service.post_card("US", &deleted).expect(403);

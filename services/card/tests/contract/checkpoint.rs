@@ -1,4 +1,4 @@
-//! A start takes the view from its checkpoint and reads what came after; where that cannot be, it reads everything.
+//! A start loads the view from its checkpoint and reads the later records. If the checkpoint is unusable, the start reads everything.
 
 use std::fs;
 
@@ -8,19 +8,19 @@ use test_harness::wait_until;
 
 use crate::service::{Settings, TestService, by_account, changed, created, new_id};
 
-/// So many that a start which reads them all cannot be taken for one that does not.
+/// So many that the number of records read shows whether a start reads all of them.
 const ACCOUNTS: usize = 20_000;
 
-/// More than a start from a checkpoint reads again: of three partitions eight stretches of 256 offsets each.
+/// More than a start from a checkpoint reads again: eight ranges of 256 offsets in each of three partitions.
 const FEW: u64 = 3 * 8 * 256 + 100;
 
 struct Known {
     service: TestService,
-    /// The first one was told of before all others.
+    /// The event of the first one precedes all others.
     ids: Vec<String>,
 }
 
-/// A service that knows so many accounts, two of them with a card.
+/// A service that knows [`ACCOUNTS`] accounts, two of them with a card.
 fn known() -> Known {
     let ids: Vec<_> = (0..ACCOUNTS).map(|_| new_id()).collect();
     let records: Vec<_> = ids.iter().map(|id| created(id)).collect();
@@ -55,7 +55,7 @@ fn a_restart_reads_a_few_records_and_knows_every_account() {
     assert!(ids.iter().step_by(97).all(|id| service.post_card("US", id).status == 201));
     service.post_card("US", &new_id()).expect(404);
 
-    // What comes afterwards is in the next one, and events without effect are not taken for news.
+    // The next checkpoint includes later events. Events without an effect are not counted again.
     let new = new_id();
     service.publish(&[
         created(&new),
@@ -68,7 +68,7 @@ fn a_restart_reads_a_few_records_and_knows_every_account() {
         (view["accounts"] == ACCOUNTS + 1 && view["blocked"] == 1 && view["deleted"] == 1 && view["lag"] == 0)
             .then_some(())
     });
-    // The third start finds what a start from a checkpoint has left.
+    // The third start uses the checkpoint that a start from a checkpoint has written.
     let service = service.restart().restart();
     assert_loaded(&service);
     let view = service.view();
@@ -84,7 +84,7 @@ fn what_was_published_while_the_service_was_away_is_read_behind_the_checkpoint()
     let Known { service, ids } = known();
     let new = new_id();
     let mut held = service.restart();
-    // Its feed hears of nothing, as if these came after its end.
+    // Its feed gets no record, as if the records were published after its end.
     held.switches.hold_feed(true);
     held.publish(&[created(&new), changed(&ids[5], Blocked, 2)]);
     let switches = held.switches.clone();
@@ -97,11 +97,11 @@ fn what_was_published_while_the_service_was_away_is_read_behind_the_checkpoint()
 #[test]
 fn the_checkpoint_of_another_log_is_not_used() {
     let records: Vec<_> = (0..ACCOUNTS + 5_000).map(|_| created(&new_id())).collect();
-    // One that ends sooner, one that goes on behind where the checkpoint was, and one with nothing in it.
+    // A log that ends earlier, a log that continues past the checkpoint's positions, and an empty one.
     for records in [&records[..100], &records, &[]] {
         let Known { service, ids } = known();
         let service = service.restart_on_another_log(records);
-        // What showed that it is another one is read again from the start.
+        // The records that identified the other log are read again from the start.
         assert!(number(&service, "records") >= records.len() as u64);
         assert_eq!(number(&service, "accounts"), records.len() as u64);
         for id in [&ids[0], &ids[ACCOUNTS - 1]] {
@@ -122,7 +122,7 @@ fn accounts_deleted_long_ago_are_closed_again_in_a_database_put_back_to_an_older
     let Known { service, ids } = known();
     service.tell(&[changed(&ids[0], Deleted, 2)]);
     service.wait_until_all_deleted(&by_account(&ids[0]));
-    // So far behind it that a start from a checkpoint does not read of it.
+    // So many that a start from the checkpoint does not read the deletion again.
     let later: Vec<_> = ids[1..].iter().map(|id| changed(id, Active, 2)).collect::<Vec<Record>>();
     service.tell(&later);
 
@@ -134,7 +134,7 @@ fn accounts_deleted_long_ago_are_closed_again_in_a_database_put_back_to_an_older
     service.post_card("US", &ids[0]).expect(403);
 }
 
-/// What becomes of a file; `None` if it is removed.
+/// The new content of a file; `None` if the file is removed.
 type Damage = fn(Vec<u8>) -> Option<Vec<u8>>;
 
 #[test]
@@ -174,7 +174,7 @@ fn a_place_that_cannot_be_written_costs_a_replay_and_nothing_else() {
     let service = service.restart_after(|folder| {
         let path = folder.join(name);
         fs::remove_file(&path).expect("a checkpoint");
-        // No file takes the place of a folder.
+        // A file cannot replace a folder.
         fs::create_dir(&path).expect("a folder to write in");
     });
     assert_read_whole(&service, ACCOUNTS);

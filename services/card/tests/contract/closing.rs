@@ -1,4 +1,4 @@
-//! The end of an account is the end of its cards (ARCHITECTURE.md C4).
+//! The deletion of an account deletes its cards (ARCHITECTURE.md C4).
 
 use std::path::Path;
 
@@ -54,7 +54,7 @@ fn an_account_deleted_before_its_first_card_is_refused_by_the_database_too() {
     let service = TestService::start();
     let account = service.account();
     let partition = |id: &str| partition_of_key(id.as_bytes(), 3);
-    // Its end comes behind the account's in the same partition: when its card is deleted, the account is closed.
+    // Its deletion follows the account's in the same partition: once its card is deleted, the account is closed.
     let marker = std::iter::repeat_with(new_id).find(|id| partition(id) == partition(&account)).unwrap();
     service.tell(&[created(&marker)]);
     service.card("US", &marker);

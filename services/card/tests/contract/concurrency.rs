@@ -1,4 +1,4 @@
-//! Many callers at once.
+//! Concurrent requests of many clients.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ fn cards_made_at_once_are_all_there_with_numbers_of_their_own() {
     .concat();
     let texts = |field: &str| made.iter().map(|card| card[field].as_str().unwrap().to_owned()).collect::<HashSet<_>>();
     assert_eq!(texts("id").len(), THREADS * EACH);
-    // Without the country, which is not what makes them unique.
+    // Without the country: the digits alone are unique.
     assert_eq!(texts("card_number").iter().map(|number| &number[3..]).collect::<HashSet<_>>().len(), THREADS * EACH);
     assert_eq!(service.get("/cards").body["total"], THREADS * EACH);
     for account in &accounts {

@@ -1,4 +1,4 @@
-//! Which events move the account view, and which no longer do.
+//! Which events change the account view, and which are stale.
 
 use account_events::AccountStatus::{Active, Blocked, Deleted};
 use event_log::Record;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::service::{TestService, UNKNOWN_ID, by_account, changed, created, new_id};
 
-/// A record of the contract's golden files, without a key where it has none.
+/// A record of the contract's golden files, without a key if the file has none.
 fn golden(file: &str) -> Vec<Record> {
     let path = format!("{}/../../crates/account-events/testdata/{file}", env!("CARGO_MANIFEST_DIR"));
     let bytes = |value: &Value| value.as_str().map(|text| text.as_bytes().to_vec());
@@ -86,7 +86,7 @@ fn an_event_that_comes_late_or_again_changes_nothing() {
     service.card("US", &id);
     service.tell(&[changed(&id, Blocked, 4), changed(&id, Blocked, 4), changed(&id, Active, 3), created(&id)]);
     assert_refused(&service, &id, INACTIVE);
-    // The seed's events know no version, and so never more than one that does.
+    // The seed's events have no version, so they never override an event with a version.
     service.tell(&[bare_status(&id, "ACTIVE")]);
     assert_refused(&service, &id, INACTIVE);
     service.tell(&[changed(&id, Deleted, 5), changed(&id, Active, 6), created(&id), bare_status(&id, "ACTIVE")]);

@@ -1,4 +1,4 @@
-//! `GET /cards?limit=&after=`, and walking both lists.
+//! `GET /cards?limit=&after=`, and reading both lists page by page.
 
 use clock::Clock;
 use serde_json::{Value, json};
@@ -68,7 +68,7 @@ fn walking_visits_each_card_once_while_others_are_made() {
                 let Some(next) = page["next"].as_str() else { break };
                 assert_eq!(Some(next), seen.last().map(String::as_str), "a page that is not the last one is full");
                 after = format!("&after={next}");
-                // Once only, so that 200 remain the most that a list holds here.
+                // Only once, so that no list has more than 200 cards.
                 if !std::mem::replace(&mut more_made, true) {
                     make();
                 }

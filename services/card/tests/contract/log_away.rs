@@ -1,4 +1,4 @@
-//! The log being away changes nothing for reads and card creation on a warm view, and shows (ARCHITECTURE.md C5).
+//! While the log is away, reads and card creation continue with the view as it is, and `/readyz` shows it (ARCHITECTURE.md C5).
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn with_the_log_away_cards_are_made_and_read_on_and_the_age_shows() {
     service.switches.set_away(true);
     let view = wait_until("it shows", || Some(service.view()).filter(|view| view["failure"].is_string()));
     assert_eq!(view["failure"], AWAY);
-    // More than the time between two looks at a log that is there.
+    // More than the interval of the watch.
     wait_until("the view grows old", || (age(&service.view()) > age(&view) + 1.1).then_some(()));
 
     let card = service.card("US", &account);
@@ -33,7 +33,7 @@ fn with_the_log_away_cards_are_made_and_read_on_and_the_age_shows() {
     let ready = service.get("/readyz").expect(200);
     assert_eq!((&ready["status"], &ready["view"]["caught_up"]), (&json!("ready"), &json!(true)));
 
-    // What happens meanwhile is heard of afterwards.
+    // Events of the outage are applied after it.
     let new = new_id();
     service.publish(&[changed(&account, Deleted, 2), created(&new)]);
     service.card("US", &account);
@@ -62,7 +62,7 @@ fn with_a_bound_on_the_age_a_view_that_is_too_old_makes_no_cards() {
     });
     refused.expect_error(503, "catching_up", "account view is catching up", None);
     assert_eq!(refused.header("retry-after"), "1");
-    // Not even now is an account not found that may be in the log.
+    // Even now, no account that may be in the log is "not found".
     service.post_card("US", UNKNOWN_ID).expect(503);
     let ready = service.get("/readyz");
     assert_eq!((ready.status, ready.header("retry-after")), (503, "1"));

@@ -1,6 +1,6 @@
 //! The HTTP contract of the card service (docs/api.md), row by row, over real connections: on SQLite and the embedded
-//! event log, or on PostgreSQL and Apache Kafka where the environment names them (CONTRIBUTING.md). The account events that it
-//! lives on are published by the tests. One binary, one module a theme.
+//! event log, or on PostgreSQL and Apache Kafka where the environment names them (CONTRIBUTING.md). The tests publish the
+//! account events. One binary, one module for each topic.
 
 mod bodies;
 mod by_account;

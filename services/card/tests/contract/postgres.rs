@@ -66,7 +66,7 @@ fn a_read_that_fails_shows_in_readyz_until_it_works_again() {
     service.get(&path).expect(200);
 }
 
-/// A text of PostgreSQL's has no NUL: a record that holds one must not be what every batch fails by.
+/// PostgreSQL's text type allows no NUL: a record that contains one must not fail its batch.
 #[test]
 fn a_record_in_quarantine_may_hold_anything() {
     let mut service = TestService::start();

@@ -1,4 +1,4 @@
-//! What every response has, whatever it answers.
+//! The properties of every response.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ fn health_is_the_seeds_and_the_probes_answer() {
         (ready["view"]["lag"] == 0 && ready["view"]["age_seconds"].is_number()).then_some(ready)
     });
     ready["view"]["age_seconds"] = Value::Null;
-    // On Kafka these tests use a topic that deletes records, which is warned of.
+    // On Kafka these tests use a topic that deletes records, which causes a warning.
     assert!(ready["view"]["warnings"].take().is_array());
     let view = json!({
         "accounts": 1, "active": 1, "blocked": 0, "deleted": 0,

@@ -1,4 +1,4 @@
-//! Records that tell of nothing are kept and counted, and the feed goes on.
+//! Records that cannot be decoded are stored and counted, and the feed continues.
 
 use account_events::AccountStatus::{Active, Deleted};
 use event_log::{HeaderList, Record, partition_of_key};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::service::{TestService, by_account, changed, created, new_id};
 
-/// One of each kind, by its code, all with the key of account `id`: in the same partition as its events.
+/// A record of each kind with its code. All have the key of account `id`, so they are in the partition of its events.
 fn poison(id: &str) -> Vec<(&'static str, Record)> {
     let value = |kind: &str, id: &str, status: &str| {
         Some(format!(r#"{{"type":"{kind}","account_id":"{id}","status":"{status}"}}"#).into_bytes())
@@ -35,7 +35,7 @@ fn each_kind_of_poison_is_counted_and_kept_and_the_next_event_is_applied() {
     let poison = poison(&id);
     service.tell(&[created(&id)]);
     for (count, (code, record)) in (1..).zip(&poison) {
-        // A good event behind each, and each of them has effect.
+        // Each is followed by valid events, which take effect.
         let other = new_id();
         service.tell(&[record.clone(), created(&other), changed(&id, Active, count + 1)]);
         let view = service.view();
@@ -58,7 +58,7 @@ fn each_kind_of_poison_is_counted_and_kept_and_the_next_event_is_applied() {
         assert_eq!(headers, expected);
     }
 
-    // Read again from the start: counted anew, and not kept twice.
+    // A restart reads and counts them again, and does not store them twice.
     let mut service = service.restart();
     assert_eq!(service.view()["quarantined"], poison.len());
     assert_eq!(service.stop_and_read_quarantine(), kept);

@@ -1,4 +1,4 @@
-//! What was answered is there after a restart.
+//! Acknowledged writes survive a restart.
 
 use account_events::AccountStatus::{Blocked, Deleted};
 
@@ -19,7 +19,7 @@ fn everything_is_there_after_a_restart_and_goes_on() {
     let read = |service: &TestService| -> Vec<_> { paths.iter().map(|path| service.get(path).raw).collect() };
     let before = read(&service);
 
-    // Twice: the second start finds what the first one left behind.
+    // Twice: the second start uses the files that the first one left.
     let service = service.restart().restart();
     assert_eq!(read(&service), before);
     service.post_card("US", &accounts[0]).expect(403);

@@ -1,6 +1,5 @@
-//! Whoever makes a card and whoever closes the account meet at the account's row (ARCHITECTURE.md C4). In one process they never
-//! do, since one writer commits for all; here the other one is a transaction by hand, as another instance would have it
-//! open. SQLite has one writer and no such rows.
+//! Creating a card and closing its account lock the account's row (ARCHITECTURE.md C4). Within a process one writer commits both, so
+//! these tests open the other transaction by hand, as another instance would. SQLite has one writer and no row locks.
 
 use account_events::AccountStatus::Deleted;
 use serde_json::json;
@@ -17,9 +16,8 @@ fn a_card_waits_for_a_closing_that_is_under_way_and_is_refused_then() {
     let lock = "SELECT 1 FROM card.card_accounts WHERE account_id = $1 FOR UPDATE";
     let close = "UPDATE card.card_accounts SET closed = true WHERE account_id = $1";
     let add = "INSERT INTO card.card_accounts VALUES ($1, 0, true)";
-    // How far the closing has got when the card is asked for, and what it still has to do. An account without cards has no
-    // row before. Making one waits for whoever changes the row even without a lock of its own, so the first case is the one
-    // that only the lock is there for.
+    // The statements of the closing before and after the card is requested. An account without cards has no row before. Creating a
+    // card waits for a change of the row in any case, so only the first case needs the lock.
     for (done, left) in [(lock, Some(close)), (close, None), (add, None)] {
         let account = service.account();
         let has_card = done != add;
@@ -32,7 +30,7 @@ fn a_card_waits_for_a_closing_that_is_under_way_and_is_refused_then() {
                 client.execute(done, &[&uuid(&account)]).await?;
                 let asking = scope.spawn(|| service.post_card("US", &account));
                 wait_until_waited_for(&database, client).await?;
-                assert!(!asking.is_finished(), "it is not answered while the closing is under way");
+                assert!(!asking.is_finished(), "the request is not answered before the closing has ended");
                 if let Some(left) = left {
                     client.execute(left, &[&uuid(&account)]).await?;
                 }
@@ -45,8 +43,7 @@ fn a_card_waits_for_a_closing_that_is_under_way_and_is_refused_then() {
     }
 }
 
-/// The closing would wait without a lock of its own too, for it changes the row. What it must not do is look for cards
-/// before that.
+/// The closing changes the row, so it waits in any case. It must not look for cards before it has waited.
 #[test]
 fn a_closing_waits_for_a_card_that_is_being_made_and_deletes_it_then() {
     let service = TestService::start();
@@ -55,7 +52,7 @@ fn a_closing_waits_for_a_card_that_is_being_made_and_deletes_it_then() {
     service.card("US", &account);
     with_postgres(&database, async |client| {
         let (id, account_id) = (Uuid::new_v4(), uuid(&account));
-        // What the service does for a card, up to the commit.
+        // The statements of a card's creation, up to the commit.
         client.batch_execute("BEGIN").await?;
         let lock = "SELECT closed FROM card.card_accounts WHERE account_id = $1 FOR UPDATE";
         assert!(!client.query_one(lock, &[&account_id]).await?.get::<_, bool>(0));

@@ -1,4 +1,4 @@
-//! The service under test, and what its tests have in common.
+//! The service under test, and helpers for its tests.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -24,10 +24,10 @@ use crate::switched_log::{SwitchedLog, Switches};
 /// 2025-11-25T10:30:00Z, where a fixed clock starts.
 pub(crate) const START_MICROS: i64 = 1_764_066_600_000_000;
 
-/// An id that nothing has.
+/// An id that is not in use.
 pub(crate) const UNKNOWN_ID: &str = "550e8400-e29b-41d4-a716-446655440000";
 
-/// What a test may want otherwise.
+/// The settings that tests change.
 pub(crate) struct Settings {
     pub(crate) clock: Clock,
     pub(crate) view_max_age: Option<Duration>,
@@ -51,13 +51,13 @@ pub(crate) struct TestService {
     pub(crate) switches: Switches,
 }
 
-/// The account service, as far as the card service hears of it.
+/// The account service, as the card service sees it: a publisher of events.
 pub(crate) struct Accounts {
     publisher: Mutex<Box<dyn Publisher>>,
     log: Arc<dyn EventLog>,
-    /// Of the publisher, and of the group of the card closers: no other test has them.
+    /// The name of the publisher and of the card closers' group, which no other test uses.
     name: String,
-    /// How many records there are in the log. Nothing is compacted away from one as small as these.
+    /// The number of records in the log, which is too small to be compacted.
     records: AtomicU64,
 }
 
@@ -77,7 +77,7 @@ impl TestService {
         service
     }
 
-    /// Starts it on a log that `prepare` has had its hands on, and does not wait for it.
+    /// Calls `prepare` with the log, starts the service on it, and does not wait until it is ready.
     pub(crate) fn start_behind(settings: Settings, prepare: impl FnOnce(&Accounts, &Switches)) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let accounts = Accounts::open(folder.path(), 0);
@@ -92,7 +92,7 @@ impl TestService {
         self.restart_after(|_| ())
     }
 
-    /// As [`restart`](Self::restart), with the log thrown away meanwhile, and `records` in a new one.
+    /// As [`restart`](Self::restart), but replaces the log by a new one with `records`.
     pub(crate) fn restart_on_another_log(self, records: &[Record]) -> Self {
         self.accounts.records.store(0, Ordering::SeqCst);
         self.restart_after(|folder| {
@@ -101,7 +101,7 @@ impl TestService {
         })
     }
 
-    /// As [`restart`](Self::restart), and `change`s something in the folder meanwhile.
+    /// As [`restart`](Self::restart), and calls `change` with the folder while the service is stopped.
     pub(crate) fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
         let TestService { mut running, accounts, folder, settings, switches } = self;
         running.stop().expect("a clean end");
@@ -116,7 +116,7 @@ impl TestService {
         service
     }
 
-    /// Ends the service, and reads what is in its quarantine.
+    /// Stops the service and reads its quarantine.
     pub(crate) fn stop_and_read_quarantine(&mut self) -> Vec<QuarantineRow> {
         self.running.stop().expect("a clean end");
         let url = database_url(self.folder.path(), "card");
@@ -156,7 +156,7 @@ impl TestService {
         Some(database_url(self.folder.path(), "card")).filter(|url| url.starts_with("postgres"))
     }
 
-    /// A second service on the same files, to see it refused.
+    /// Starts a second service on the same files, which is refused.
     pub(crate) fn start_another(&self) -> InProcess {
         run(self.folder.path(), &self.accounts, &self.settings, &self.switches)
     }
@@ -172,8 +172,7 @@ impl TestService {
         (folder, running)
     }
 
-    /// Ends the service, has its database forget that accounts were closed and cards deleted, as an older copy of it would,
-    /// and starts it again.
+    /// Stops the service, reopens all accounts and cards in its database, as in an older copy, and starts it again.
     pub(crate) fn restart_with_an_older_database(mut self) -> Self {
         self.running.stop().expect("a clean end");
         let url = database_url(self.folder.path(), "card");
@@ -194,7 +193,7 @@ impl TestService {
         wait_until("the service is ready", || (self.get("/readyz").status == 200).then_some(()));
     }
 
-    /// What `/readyz` shows of the account view.
+    /// The account view in `/readyz`.
     pub(crate) fn view(&self) -> Value {
         self.get("/readyz").body["view"].take()
     }
@@ -206,7 +205,7 @@ impl TestService {
         wait_until("the view has what was published", || (self.view()["records"] == all).then_some(()));
     }
 
-    /// Publishes `records`, which the view need not take.
+    /// Publishes `records` and does not wait for the view.
     pub(crate) fn publish(&self, records: &[Record]) {
         self.accounts.publish(records);
     }
@@ -295,7 +294,7 @@ fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switc
     InProcess::start(|listener, shutdown| card_service::run(config, listener, Arc::new(log), shutdown))
 }
 
-/// An id that no account has had so far.
+/// The id of a new account.
 pub(crate) fn new_id() -> String {
     Uuid::new_v4().to_string()
 }
@@ -333,7 +332,7 @@ pub(crate) fn ids(page: &Value) -> Vec<String> {
     cards.iter().map(|card| card["id"].as_str().expect("an id").to_owned()).collect()
 }
 
-/// The one text that a card with these values is written as: the fields of docs/api.md, in its order, and no other.
+/// The JSON text of a card with these values: the fields of docs/api.md in its order, and no others.
 pub(crate) fn written(body: &Value) -> String {
     let fields = ["id", "card_number", "country", "account_id", "deleted", "creation_timestamp"];
     let fields: Vec<_> = fields.iter().map(|name| format!("\"{name}\":{}", body[name])).collect();

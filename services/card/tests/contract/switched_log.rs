@@ -1,4 +1,4 @@
-//! An event log that a test holds back or takes away. Whatever it lets through is that of the log under it.
+//! An event log that a test can pause, make unavailable or shorten. Other calls go to the log inside.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -6,25 +6,25 @@ use std::time::Duration;
 
 use event_log::{Committed, EventLog, GroupReader, LogError, PassedOver, Positions, Publisher, Reader, RecordRef};
 
-/// What a call that is held back waits before it says that nothing has come.
+/// How long a paused poll waits before it returns no records.
 const PACE: Duration = Duration::from_millis(2);
 
-/// What a log that is away says.
+/// The error of a log that is away.
 pub(crate) const AWAY: &str = "the event log is unavailable: the test took it away";
 
-/// The test's hands on the log. Clones are the same hands.
+/// The switches of the log. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Switches {
     away: Arc<AtomicBool>,
     feed_held: Arc<AtomicBool>,
-    /// How many readers of all partitions have been opened, and how many of them, the first ones, bring nothing any more.
+    /// The number of readers of all partitions that were opened, and how many of the first ones return no more records.
     opened: Arc<AtomicU64>,
     stuck: Arc<AtomicU64>,
-    /// Batches that the feed is still to be told of as passed over.
+    /// Batches that the feed's reader will report as skipped.
     passed_over: Arc<Mutex<Vec<PassedOver>>>,
-    /// Where the log begins: records before that are as if deleted.
+    /// The start offsets of the log, as if earlier records were deleted.
     starts: Arc<Mutex<Positions>>,
-    /// Held by the feed while it may be told of something.
+    /// Locked while the feed polls.
     feed_polls: Arc<Mutex<()>>,
 }
 
@@ -34,23 +34,23 @@ impl Switches {
         self.away.store(away, Ordering::SeqCst);
     }
 
-    /// Whether readers of all partitions are told of nothing new, from when this returns. Readers in a group are.
+    /// Pauses the readers of all partitions before it returns, or resumes them. Group readers continue.
     pub(crate) fn hold_feed(&self, held: bool) {
         self.feed_held.store(held, Ordering::SeqCst);
         drop(self.feed_polls.lock().expect("no panic while it is held"));
     }
 
-    /// Has the readers of all partitions that are open now bring nothing any more.
+    /// Makes the open readers of all partitions return no more records.
     pub(crate) fn stick_open_readers(&self) {
         self.stuck.store(self.opened.load(Ordering::SeqCst), Ordering::SeqCst);
     }
 
-    /// Has the feed told that a batch was passed over.
+    /// Makes the feed's reader report `batch` as skipped.
     pub(crate) fn pass_over(&self, batch: PassedOver) {
         self.passed_over.lock().expect("no panic while it is held").push(batch);
     }
 
-    /// Has the log begin there for whoever opens a reader of all partitions from now on.
+    /// Sets the start offsets of the log for readers of all partitions that are opened later.
     pub(crate) fn delete_before(&self, starts: Positions) {
         *self.starts.lock().expect("no panic while it is held") = starts;
     }
@@ -67,7 +67,7 @@ impl Switches {
     }
 }
 
-/// The log as the service under test is given it.
+/// The log that the service under test uses.
 pub(crate) struct SwitchedLog {
     pub(crate) log: Arc<dyn EventLog>,
     pub(crate) switches: Switches,
@@ -131,7 +131,7 @@ impl EventLog for SwitchedLog {
 struct Switched<R: ?Sized> {
     switches: Switches,
     reader: Box<R>,
-    /// Which of the readers of all partitions it is.
+    /// The number of the reader, in the order of opening.
     number: u64,
 }
 

@@ -1,4 +1,4 @@
-//! What the log has and the view cannot get: a partition that brings nothing, a damaged batch, records that were deleted.
+//! Records that the view cannot read: a stalled partition, a damaged batch, deleted records.
 
 use event_log::{PassedOver, Positions};
 use test_harness::wait_until;
@@ -53,7 +53,7 @@ fn a_view_keeps_what_its_checkpoint_has_when_the_log_has_lost_it_and_says_so() {
     });
     service.wait_until_ready();
     service.switches.delete_before(ends);
-    // Twice: what was found is no worse for having been found once.
+    // Twice: the first restart writes no poorer checkpoint.
     let service = service.restart().restart();
     let view = wait_until("there is no lag", || Some(service.view()).filter(|view| view["lag"] == 0));
     assert_eq!((&view["accounts"], &view["records"]), (&1_000.into(), &0.into()));

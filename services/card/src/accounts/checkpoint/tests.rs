@@ -1,4 +1,4 @@
-//! When a checkpoint is written, and what is left on disk.
+//! When a checkpoint is written, and which files remain.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::*;
 use crate::accounts::view::account_view;
 
-/// A feed's side that has read two records, the writer's, and a view of one account.
+/// The feed's side after two records, the writer's side, and a view of one account.
 fn setup(path: &Path) -> (Checkpoints, CheckpointWriter, Arc<AtomicBool>) {
     let (mut view_writer, view) = account_view();
     let account_id = AccountId(Uuid::from_u128(1));
@@ -45,7 +45,7 @@ fn it_is_written_when_it_is_due_and_something_was_read_and_at_the_end() {
     feed.write_if_due(|| (positions(1), positions(1)));
     wait_until("it is written", || (*feed.written.lock() == positions(1)).then_some(()));
     assert_eq!(there(), Some(positions(1)));
-    assert!(feed.due > Instant::now() + INTERVAL / 2, "the next one has its time");
+    assert!(feed.due > Instant::now() + INTERVAL / 2, "the next one is not due yet");
 
     let order = feed.order((positions(2), positions(1)), None).expect("more was read, if it is not durable");
     assert_eq!((order.mark.positions(), order.read), (positions(1), positions(2)));
@@ -104,7 +104,7 @@ fn leftovers_are_removed_and_what_another_instance_writes_is_not() {
 fn where_it_cannot_be_written_nothing_is_left_and_nothing_panics() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("view");
-    // No file takes the place of a folder.
+    // A file cannot replace a folder.
     fs::create_dir(&path).unwrap();
     let (feed, writer, _) = setup(&path);
     let mark = feed.order((positions(2), positions(2)), None).unwrap().mark;
@@ -128,6 +128,6 @@ fn one_of_another_log_is_removed_and_the_view_empty() {
     assert_eq!(again.load(&mut view_writer), positions(0), "where the first sample is");
     assert_eq!((view.len(), again.known()), (1, positions(1)));
     assert!(!again.contradicted(&mut view_writer, &positions(1)) && path.exists());
-    assert!(again.contradicted(&mut view_writer, &positions(0)), "it ends before");
+    assert!(again.contradicted(&mut view_writer, &positions(0)), "the log ends earlier");
     assert!(view.is_empty() && again.known().is_empty() && !path.exists());
 }

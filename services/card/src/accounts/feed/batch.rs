@@ -36,7 +36,7 @@ pub(super) struct BatchReader<'a> {
     /// Starts again with each reader, which adds a sample at most.
     sampler: Sampler,
     /// The positions that the view already includes, of the partitions that have not been read up to there. Past them a lower
-    /// offset is that of another record: the topic was deleted and created anew.
+    /// offset is that of another record: the topic was deleted and re-created.
     known: Positions,
     /// The capacity for the next batch: the number of events in the last one.
     expected: usize,
@@ -119,7 +119,7 @@ mod tests {
 
     use super::*;
 
-    /// As the seed's producer writes it, with no version; or with one.
+    /// An event as the seed's producer writes it, without a version, or with `version`.
     fn record(status: &str, version: Option<&str>) -> Record {
         let id = "550e8400-e29b-41d4-a716-446655440000";
         let value = format!(r#"{{"type":"account.status_changed","account_id":"{id}","status":"{status}"}}"#);
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_creation_in_a_topic_that_was_created_anew_is_applied_whatever_its_offset() {
+    fn a_creation_in_a_re_created_topic_is_applied_whatever_its_offset() {
         let folder = tempfile::tempdir().unwrap();
         let log = |name: &str, records: &[Record]| {
             let settings = EmbeddedSettings { partition_count: 1, ..EmbeddedSettings::at(folder.path().join(name)) };
@@ -164,7 +164,7 @@ mod tests {
         let known = Positions::from([(0, 2)]);
         let mut reader = BatchReader::new(old.reader(&Positions::new()).unwrap(), known, &mut quarantine);
         assert_eq!(reader.read(Duration::from_secs(10)).events.len(), 1);
-        // A reader of Kafka continues by itself in a topic that was created anew.
+        // A Kafka reader continues by itself in a re-created topic.
         reader.reader = new.reader(&Positions::new()).unwrap();
         assert_eq!(reader.read(Duration::from_secs(10)).events.len(), 1);
     }

@@ -22,14 +22,14 @@ fn view_of(events: &[AccountEvent]) -> AccountView {
     view
 }
 
-/// All that a view holds of the first accounts.
+/// The view's states of the first accounts.
 fn contents(view: &AccountView) -> Vec<Option<AccountState>> {
     (0..ACCOUNTS).map(|n| view.get(id(n))).collect()
 }
 
 const ACCOUNTS: u32 = 12;
 
-/// What an account service can write: each account's versions with one status each, none after its deletion.
+/// A history that an account service can publish: one status for each version of an account, and none after the deletion.
 fn history() -> impl Strategy<Value = Vec<AccountEvent>> {
     let account = prop::collection::vec(prop::bool::ANY, 0..6).prop_flat_map(|later| (Just(later), prop::bool::ANY));
     prop::collection::vec(account, ACCOUNTS as usize).prop_map(|accounts| {
@@ -193,11 +193,11 @@ fn a_hundred_thousand_accounts_are_all_found_and_no_other() {
 #[test]
 fn a_view_that_was_gathered_is_as_large_as_one_that_grew() {
     for accounts in [0, 1, 1_000, 60_000] {
-        // Each is told of twice, and all of them far more often than is put in order at once.
+        // Each account has two events, and there are many more events than one sort takes.
         let events: Vec<_> =
             (0..2 * accounts).map(|n| event(n % accounts, AccountStatus::Blocked, Some(1 + n))).collect();
         let (mut writer, view) = account_view();
-        // The places of ids are the same in both.
+        // Both views hash ids alike.
         let (mut grown, other) = account_view();
         grown
             .table
@@ -214,7 +214,7 @@ fn a_view_that_was_gathered_is_as_large_as_one_that_grew() {
         let sizes =
             |writer: &ViewWriter| writer.table.shards.iter().map(|shard| shard.load().slot_count()).collect::<Vec<_>>();
         assert_eq!(sizes(&writer), sizes(&grown));
-        // It goes on as any other.
+        // The view applies further events.
         events.iter().for_each(|event| _ = writer.apply(event));
         assert!(writer.apply(&self::event(accounts, AccountStatus::Active, Some(1))));
         assert_eq!(view.len(), u64::from(accounts) + 1);
@@ -231,7 +231,7 @@ fn a_reader_beside_the_writer_always_finds_what_was_there_before() {
         let readers: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
-                    // Until the last account that the writer adds is there.
+                    // Until the writer has added the last account.
                     while view.get(id(99_999)).is_none() {
                         for n in 0..1_000 {
                             let state = view.get(id(n)).expect("an account that was there before");

@@ -1,4 +1,4 @@
-//! A log is known again by what is left of it, and no other one is taken for it.
+//! Samples identify the log that was read, even if records were compacted, and no other log.
 
 use event_log::{HeaderList, Record};
 
@@ -9,7 +9,7 @@ fn record(number: u64) -> Record {
     Record { key: Some(b"key".to_vec()), value: Some(b"value".to_vec()), headers }
 }
 
-/// Takes a record for each of `offsets` of partition 0, `other` than it was before or not.
+/// Samples a record at each of `offsets` of partition 0, with other content for another value of `other`.
 fn take(samples: &mut Samples, offsets: impl IntoIterator<Item = u64>, other: u64) {
     let mut sampler = Sampler::default();
     for offset in offsets {
@@ -25,7 +25,7 @@ fn positions(position: u64) -> Positions {
     Positions::from([(0, position), (1, 0)])
 }
 
-/// What is kept of a log with records at `offsets`, read up to `position`.
+/// The mark of a log with records at `offsets` that was read up to `position`.
 fn mark(offsets: impl IntoIterator<Item = u64>, position: u64) -> Mark {
     let mut samples = Samples::default();
     take(&mut samples, offsets, 0);
@@ -40,9 +40,9 @@ fn the_last_samples_are_kept_and_reading_on_begins_at_the_first_of_them() {
     let offsets: Vec<_> = large.0[&0].samples.iter().map(|sample| sample.offset).collect();
     assert_eq!(offsets, (383..=390).map(|stretch| stretch * 256).collect::<Vec<_>>());
     assert_eq!((large.start(), large.positions()), (positions(383 * 256), positions(100_000)));
-    // Nothing ahead of what is durable.
+    // Only samples before the durable position.
     assert_eq!(mark(0..100_000, 99_000).0[&0].samples.last().map(|sample| sample.offset), Some(386 * 256));
-    // Markers at each second offset, always the ones that a fixed place in a stretch would meet.
+    // Markers at each second offset, which include the first offset of each range.
     assert_eq!(mark((1..100_000).step_by(2), 100_000).0[&0].samples.len(), SAMPLES);
 }
 
@@ -72,7 +72,7 @@ fn another_log_is_disproved_by_another_record_and_at_last_by_none() {
         matches!(samples.verdict(&positions(start + 1), false, &Positions::new()), Verdict::Disproved(_)),
         "at once"
     );
-    // What is right elsewhere does not make up for it.
+    // A match in another partition does not make up for a mismatch.
     take(&mut samples, start + 1..5_000, 0);
     assert!(matches!(samples.verdict(&positions(5_000), false, &Positions::new()), Verdict::Disproved(_)));
 

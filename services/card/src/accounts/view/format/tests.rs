@@ -1,4 +1,4 @@
-//! A checkpoint is read as it was written, or not at all.
+//! A checkpoint is restored exactly, or refused.
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -20,7 +20,7 @@ fn event(account: u32, status: AccountStatus, version: u32) -> AccountEvent {
     AccountEvent { event_type: EventType::StatusChanged, account_id: id(account), status, version: Some(version) }
 }
 
-/// A view of so many accounts, each third of another status.
+/// A view of so many `accounts`, a third of them with each status.
 fn view_of(accounts: u32) -> (ViewWriter, AccountView) {
     let (mut writer, view) = account_view();
     for n in 0..accounts {
@@ -68,8 +68,8 @@ fn what_is_read_is_what_was_written_and_can_be_gone_on_with() {
         }
         assert!((0..accounts).all(|n| again.get(id(n)) == view.get(id(n)) && again.get(id(n)).is_some()));
         assert!(again.get(id(accounts)).is_none());
-        assert_eq!(written(&again), bytes, "the same view, the same file");
-        // It grows as the other one would.
+        assert_eq!(written(&again), bytes, "the restored view gives the same file");
+        // The restored view grows as the original does.
         for n in 0..2 * accounts {
             writer.apply(&event(n, AccountStatus::Blocked, 1_000_000));
         }
@@ -110,7 +110,7 @@ fn what_is_not_ours_is_noticed() {
         assert!(matches!(read_back(bytes), Err(Unusable::Foreign)));
     }
     let (_, view) = view_of(10);
-    // As if ids were hashed another way.
+    // As if another hash function had been used.
     view.0.seeds[0].fetch_add(1, Ordering::Relaxed);
     assert!(matches!(read_back(&written(&view)), Err(Unusable::Foreign)));
 }
@@ -147,7 +147,7 @@ fn a_view_that_goes_on_changing_while_it_is_written_is_read_whole() {
     });
     for (known, bytes) in files {
         let (_, again) = restored(&bytes);
-        assert!((0..known).all(|n| again.get(id(n)).is_some()), "what the mark tells of is there");
+        assert!((0..known).all(|n| again.get(id(n)).is_some()), "the view has every account before the mark");
         let found = (0..AFTER).filter(|n| again.get(id(*n)).is_some()).count();
         assert_eq!(again.len(), found as u64, "no account is hidden behind a free slot");
     }
