@@ -15,11 +15,13 @@ use crate::accounts::view::AccountView;
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 
 /// The status, written by the feed and its watch, read by handlers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ViewStatus {
     /// Whether the view has reached the end offsets of the start. Never reset.
     caught_up: AtomicBool,
+    /// Records read since the start.
     records: AtomicU64,
+    /// Records that could not be decoded, since the start.
     quarantined: AtomicU64,
     progress: Mutex<Progress>,
     /// The maximum age at which cards are created; unlimited if `None`.
@@ -88,13 +90,7 @@ pub(crate) enum Stall {
 
 impl ViewStatus {
     pub(crate) fn new(max_age: Option<Duration>) -> Self {
-        ViewStatus {
-            caught_up: AtomicBool::new(false),
-            records: AtomicU64::new(0),
-            quarantined: AtomicU64::new(0),
-            progress: Mutex::default(),
-            max_age,
-        }
+        ViewStatus { max_age, ..ViewStatus::default() }
     }
 
     /// Why no cards can be created with this view now, if so.
@@ -114,11 +110,6 @@ impl ViewStatus {
     /// Whether the view is not complete yet.
     pub fn is_catching_up(&self) -> bool {
         !self.caught_up.load(Ordering::Acquire)
-    }
-
-    /// Records that could not be decoded, since the start.
-    pub fn quarantined(&self) -> u64 {
-        self.quarantined.load(Ordering::Relaxed)
     }
 
     /// Records read since the start.
@@ -241,7 +232,7 @@ impl ViewStatus {
             "age_seconds": age.map(|age| (age.as_secs_f64() * 1_000.0).round() / 1_000.0),
             "lag": progress.partitions.values().map(Partition::lag).max().unwrap_or(0),
             "records": self.records(),
-            "quarantined": self.quarantined(),
+            "quarantined": self.quarantined.load(Ordering::Relaxed),
             "failure": failures.into_iter().flatten().next().map(|cause| process::public_cause(cause)),
             "warnings": progress.warnings.iter().chain(&progress.cut).collect::<Vec<_>>(),
         })
