@@ -73,7 +73,7 @@ impl ApiError {
     }
 
     /// Returns the error for a `status` that no handler of a service made, such as the 404 of an unknown path.
-    pub(crate) fn of_status(status: StatusCode) -> Self {
+    pub fn of_status(status: StatusCode) -> Self {
         let (code, text) = match status {
             StatusCode::BAD_REQUEST => ("bad_request", "the request cannot be understood"),
             StatusCode::NOT_FOUND => ("not_found", "no such path"),

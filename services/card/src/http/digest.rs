@@ -10,6 +10,7 @@ use account_events::AccountId;
 use account_events::digest::{Digest, Selection, StateLine, parse_buckets};
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use event_log::Positions;
 use http_server::{ApiError, JsonBody, LineSender, QueryParams, lines};
@@ -66,7 +67,7 @@ pub(crate) async fn get_digest(
         });
         digest
     });
-    let buckets = digesting.await.map_err(|_panic| ApiError::internal())?;
+    let buckets = digesting.await.map_err(|_panic| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
     Ok(Json(ViewDigest { position, buckets }).into_response())
 }
 

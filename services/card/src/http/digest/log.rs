@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use account_events::digest::LogLine;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use event_log::{EventLog, LogError, Positions, Reader};
 use http_server::{ApiError, LineSender, QueryParams, lines};
@@ -47,10 +48,11 @@ pub(crate) async fn read_log(
     let from = query.from.as_deref().filter(|from| !from.is_empty());
     let from = from.map_or(Some(Positions::new()), parse_positions).ok_or(CardError::InvalidFrom)?;
     let opening = spawn_blocking(move || open(service.log.as_ref(), &from));
-    let (reader, ends) = opening.await.map_err(|_panic| ApiError::internal())?.map_err(|error| {
-        tracing::warn!(%error, "the event log cannot be read for a comparison");
-        CardError::LogUnavailable
-    })?;
+    let (reader, ends) =
+        opening.await.map_err(|_panic| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))?.map_err(|error| {
+            tracing::warn!(%error, "the event log cannot be read for a comparison");
+            CardError::LogUnavailable
+        })?;
     let (sender, response) = lines();
     spawn_blocking(move || {
         if let Err(error) = send_records(reader, ends, sender) {
