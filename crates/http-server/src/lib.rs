@@ -20,6 +20,7 @@ mod lines;
 mod paging;
 mod query;
 mod request_id;
+mod scans;
 mod server;
 mod settings;
 mod slots;
@@ -35,6 +36,7 @@ pub use health::{NOT_READY_RETRY_AFTER_S, Readiness, ReadyReport, health_routes,
 pub use lines::{LineSender, lines};
 pub use paging::{DEFAULT_LIMIT, MAX_LIMIT, MIN_LIMIT, Page, parse_limit};
 pub use query::QueryParams;
+pub use scans::{ScanPermit, Scans};
 pub use server::{
     DRAIN_TIMEOUT, HEADER_READ_TIMEOUT, IDLE_TIMEOUT, MAX_BUFFER_BYTES, MAX_CONNECTIONS, SPARE_CONNECTIONS,
     ServeSettings, serve,

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use group_commit::StoreError;
-use http_server::{ApiError, JsonBody, LineSender, QueryParams, lines};
+use http_server::{ApiError, JsonBody, LineSender, QueryParams, ScanPermit, lines};
 use serde::{Deserialize, Serialize};
 
 use crate::http::error::AccountError;
@@ -31,6 +31,7 @@ struct TableDigest {
 pub(crate) async fn get_digest(
     State(store): State<Arc<Store>>,
     QueryParams(query): QueryParams<DigestQuery>,
+    _permit: ScanPermit,
 ) -> Result<Response, AccountError> {
     let buckets = parse_buckets(query.buckets.as_deref()).ok_or(AccountError::InvalidBuckets)?;
     let mut digest = Digest::new(buckets);
@@ -50,6 +51,7 @@ pub(crate) async fn get_position(State(store): State<Arc<Store>>) -> Result<Resp
 
 pub(crate) async fn list_states(
     State(store): State<Arc<Store>>,
+    permit: ScanPermit,
     JsonBody(selection): JsonBody<Selection>,
 ) -> Result<Response, ApiError> {
     if let Some((field, text)) = selection.error() {
@@ -57,6 +59,7 @@ pub(crate) async fn list_states(
     }
     let (sender, response) = lines();
     tokio::spawn(async move {
+        let _permit = permit;
         // The caller sees a response without its last line.
         if let Err(error) = send_states(&store, selection, sender).await {
             tracing::warn!(%error, "a list of accounts' states was cut short");

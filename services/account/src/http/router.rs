@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
+use http_server::Scans;
 
 use crate::http::create_account::create_account;
 use crate::http::delete_account::delete_account;
@@ -17,13 +18,14 @@ use crate::store::Store;
 pub(crate) fn routes(store: Arc<Store>) -> Router {
     let account =
         get(get_account).post(create_account).put(update_account).patch(update_account).delete(delete_account);
+    let scans = Router::new().route("/admin/digest", get(get_digest)).route("/admin/states", post(list_states));
+    let scans = scans.layer(Extension(Scans::default()));
     Router::new()
         .route("/account", account)
         .route("/accounts", get(list_accounts))
         .route("/accounts/by-number", get(get_account_by_number))
-        .route("/admin/digest", get(get_digest))
         .route("/admin/position", get(get_position))
         .route("/admin/republish", post(republish))
-        .route("/admin/states", post(list_states))
+        .merge(scans)
         .with_state(store)
 }

@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use event_log::Positions;
-use http_server::{ApiError, JsonBody, LineSender, QueryParams, lines};
+use http_server::{ApiError, JsonBody, LineSender, QueryParams, ScanPermit, lines};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -56,6 +56,7 @@ pub(crate) async fn get_position(State(service): State<Arc<CardService>>) -> Res
 pub(crate) async fn get_digest(
     State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<DigestQuery>,
+    _permit: ScanPermit,
 ) -> Result<Response, ApiError> {
     let buckets = parse_buckets(query.buckets.as_deref()).ok_or(CardError::InvalidBuckets)?;
     let position = service.view_position()?;
@@ -73,6 +74,7 @@ pub(crate) async fn get_digest(
 
 pub(crate) async fn list_states(
     State(service): State<Arc<CardService>>,
+    permit: ScanPermit,
     JsonBody(selection): JsonBody<Selection>,
 ) -> Result<Response, ApiError> {
     if let Some((field, text)) = selection.error() {
@@ -80,7 +82,10 @@ pub(crate) async fn list_states(
     }
     let position = service.view_position()?;
     let (sender, response) = lines();
-    spawn_blocking(move || send_states(&service.view, &selection, &position, sender));
+    spawn_blocking(move || {
+        let _permit = permit;
+        send_states(&service.view, &selection, &position, sender);
+    });
     Ok(response)
 }
 

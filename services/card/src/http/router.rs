@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
+use http_server::Scans;
 
 use crate::http::create_card::create_card;
 use crate::http::delete_card::delete_card;
@@ -14,14 +15,14 @@ use crate::http::list_cards::{list_cards, list_cards_by_account};
 use crate::http::response::CardService;
 
 pub(crate) fn routes(service: Arc<CardService>) -> Router {
+    let scans = Router::new().route("/admin/digest", get(get_digest)).route("/admin/states", post(list_states));
+    let scans = scans.route("/admin/log", get(read_log)).layer(Extension(Scans::default()));
     Router::new()
         .route("/card", get(get_card).post(create_card).delete(delete_card))
         .route("/cards", get(list_cards))
         .route("/cards/by-number", get(get_card_by_number))
         .route("/cards/by-account", get(list_cards_by_account))
-        .route("/admin/digest", get(get_digest))
         .route("/admin/position", get(get_position))
-        .route("/admin/states", post(list_states))
-        .route("/admin/log", get(read_log))
+        .merge(scans)
         .with_state(service)
 }

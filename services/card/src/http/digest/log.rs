@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use event_log::{EventLog, LogError, Positions, Reader};
-use http_server::{ApiError, LineSender, QueryParams, lines};
+use http_server::{ApiError, LineSender, QueryParams, ScanPermit, lines};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -44,6 +44,7 @@ struct LogPosition {
 pub(crate) async fn read_log(
     State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<LogQuery>,
+    permit: ScanPermit,
 ) -> Result<Response, ApiError> {
     let from = query.from.as_deref().filter(|from| !from.is_empty());
     let from = from.map_or(Some(Positions::new()), parse_positions).ok_or(CardError::InvalidFrom)?;
@@ -55,6 +56,7 @@ pub(crate) async fn read_log(
         })?;
     let (sender, response) = lines();
     spawn_blocking(move || {
+        let _permit = permit;
         if let Err(error) = send_records(reader, ends, sender) {
             tracing::warn!(%error, "a list of the event log's records was cut short");
         }
