@@ -10,6 +10,8 @@ use futures_util::stream;
 use serde::Serialize;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use crate::scans::ScanPermit;
+
 /// The size at which lines are sent: large enough that the cost of sending does not count.
 const BLOCK_BYTES: usize = 64 * 1024;
 
@@ -21,14 +23,16 @@ const WAITING_BLOCKS: usize = 4;
 pub struct LineSender {
     blocks: Sender<Bytes>,
     block: Vec<u8>,
+    /// Given back before the last line, so that the caller's next request finds a place.
+    permit: ScanPermit,
 }
 
-/// A response of lines (`application/x-ndjson`), and where to put them.
-pub fn lines() -> (LineSender, Response) {
+/// A response of lines (`application/x-ndjson`) of a permitted scan, and where to put them.
+pub fn lines(permit: ScanPermit) -> (LineSender, Response) {
     let (blocks, receiver) = channel(WAITING_BLOCKS);
     let next = async |mut receiver: Receiver<Bytes>| Some((Ok::<_, Infallible>(receiver.recv().await?), receiver));
     let body = Body::from_stream(stream::unfold(receiver, next));
-    (LineSender { blocks, block: Vec::new() }, ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    (LineSender { blocks, block: Vec::new(), permit }, ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
 impl LineSender {
@@ -52,6 +56,7 @@ impl LineSender {
     /// Adds the last line and sends the rest.
     pub async fn finish(mut self, last: &impl Serialize) {
         self.push(last);
+        drop(self.permit);
         // A caller that is gone needs no end.
         let _ = self.blocks.send(self.block.into()).await;
     }
@@ -59,6 +64,7 @@ impl LineSender {
     /// As [`finish`](LineSender::finish), for a thread that may block.
     pub fn blocking_finish(mut self, last: &impl Serialize) {
         self.push(last);
+        drop(self.permit);
         let _ = self.blocks.blocking_send(self.block.into());
     }
 }

@@ -117,7 +117,7 @@ fn as_text(positions: &Positions) -> String {
     pairs.join(",")
 }
 
-/// The last record of each key in a partition, some 26 bytes an account.
+/// The last record of each key in a partition: 21 bytes, and the free places of a hash table.
 type Partition = [HashMap<AccountId, Packed>; SHARDS];
 
 /// A state in four bytes: the version, and in the two low bits 1 and more for the status. [`UNREADABLE`] if the last record of the key

@@ -57,9 +57,8 @@ pub(crate) async fn list_states(
     if let Some((field, text)) = selection.error() {
         return Err(ApiError::invalid(field, "invalid_selection", text));
     }
-    let (sender, response) = lines();
+    let (sender, response) = lines(permit);
     tokio::spawn(async move {
-        let _permit = permit;
         // The caller sees a response without its last line.
         if let Err(error) = send_states(&store, selection, sender).await {
             tracing::warn!(%error, "a list of accounts' states was cut short");

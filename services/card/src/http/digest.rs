@@ -81,11 +81,8 @@ pub(crate) async fn list_states(
         return Err(ApiError::invalid(field, "invalid_selection", text));
     }
     let position = service.view_position()?;
-    let (sender, response) = lines();
-    spawn_blocking(move || {
-        let _permit = permit;
-        send_states(&service.view, &selection, &position, sender);
-    });
+    let (sender, response) = lines(permit);
+    spawn_blocking(move || send_states(&service.view, &selection, &position, sender));
     Ok(response)
 }
 

@@ -54,9 +54,8 @@ pub(crate) async fn read_log(
             tracing::warn!(%error, "the event log cannot be read for a comparison");
             CardError::LogUnavailable
         })?;
-    let (sender, response) = lines();
+    let (sender, response) = lines(permit);
     spawn_blocking(move || {
-        let _permit = permit;
         if let Err(error) = send_records(reader, ends, sender) {
             tracing::warn!(%error, "a list of the event log's records was cut short");
         }
@@ -84,7 +83,10 @@ fn send_records(mut reader: Box<dyn Reader>, ends: Positions, mut sender: LineSe
             return Ok(());
         }
     }
-    sender.blocking_finish(&LogPosition { positions: reader.positions(), ends });
+    let positions = reader.positions();
+    // Closing a consumer takes a while.
+    drop(reader);
+    sender.blocking_finish(&LogPosition { positions, ends });
     Ok(())
 }
 
