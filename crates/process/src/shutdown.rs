@@ -1,7 +1,9 @@
 //! Graceful shutdown on SIGTERM (an orchestrator), SIGINT (Ctrl-C) and SIGHUP (the terminal is closed).
 
+use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::task::Poll;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,17 +16,22 @@ use crate::log_writer;
 ///
 /// Called once, inside a Tokio runtime. Fails if the system refuses the signal handlers.
 pub fn shutdown_on_signals() -> io::Result<CancellationToken> {
-    let hup = if is_ignored(libc::SIGHUP) { None } else { Some(signal(SignalKind::hangup())?) };
-    let mut signals = Signals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hup };
+    let mut signals = vec![
+        (signal(SignalKind::terminate())?, "SIGTERM", libc::SIGTERM),
+        (signal(SignalKind::interrupt())?, "SIGINT", libc::SIGINT),
+    ];
+    if !is_ignored(libc::SIGHUP) {
+        signals.push((signal(SignalKind::hangup())?, "SIGHUP", libc::SIGHUP));
+    }
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
-        let (name, _) = signals.next().await;
+        let (name, _) = next(&mut signals).await;
         info!(signal = name, "stopping; a second signal stops at once");
         cancelled.cancel();
-        let (name, status) = signals.next().await;
+        let (name, number) = next(&mut signals).await;
         warn!(signal = name, "stopping at once");
-        exit(status);
+        exit(128 + number);
     });
     Ok(token)
 }
@@ -50,28 +57,16 @@ fn is_ignored(signal: i32) -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
-struct Signals {
-    term: Signal,
-    int: Signal,
-    /// `None` if it is ignored.
-    hup: Option<Signal>,
-}
-
-impl Signals {
-    /// Waits for a signal. Returns its name and its exit status, which is 128 plus its number.
-    async fn next(&mut self) -> (&'static str, i32) {
-        let hup = async {
-            match &mut self.hup {
-                Some(hup) => hup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.term.recv() => ("SIGTERM", 143),
-            _ = self.int.recv() => ("SIGINT", 130),
-            _ = hup => ("SIGHUP", 129),
-        }
-    }
+/// Waits for one of `signals`, and returns its name and number.
+async fn next(signals: &mut [(Signal, &'static str, i32)]) -> (&'static str, i32) {
+    poll_fn(|context| {
+        let received = signals.iter_mut().find_map(|(signal, name, number)| {
+            let is_received = signal.poll_recv(context).is_ready();
+            is_received.then_some((*name, *number))
+        });
+        received.map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod error;
 mod http;
 pub mod store;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,7 +88,7 @@ pub async fn run(
         status: Arc::clone(&status),
         stopping: Arc::clone(&stopping),
         closing: Closing::new(store.clone()),
-        unstored: Vec::new(),
+        unstored: BTreeMap::new(),
         checkpoints,
         positions: Positions::new(),
         lines: SampledLog::default(),

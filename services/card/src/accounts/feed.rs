@@ -11,6 +11,7 @@
 mod batch;
 mod sampled_log;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,8 +67,8 @@ pub(crate) struct AccountFeed {
     pub(crate) stopping: Arc<AtomicBool>,
     /// Deleted accounts that the card database has not closed yet. With too many of them the feed waits.
     pub(crate) closing: Closing,
-    /// Records for the quarantine that the card database has not stored yet.
-    pub(crate) unstored: Vec<QuarantinedRecord>,
+    /// Records for the quarantine that the card database has not stored yet, by partition and offset.
+    pub(crate) unstored: BTreeMap<(u32, u64), QuarantinedRecord>,
     pub(crate) checkpoints: Checkpoints,
     /// The next offset to read of each partition.
     pub(crate) positions: Positions,
@@ -231,15 +232,17 @@ impl AccountFeed {
     fn store_quarantined(&mut self, records: Vec<QuarantinedRecord>) {
         let waited = !self.unstored.is_empty();
         // A log that is read again brings the same records again, and one command may name a record once.
-        let is_read_again = |unstored: &QuarantinedRecord| {
-            records.iter().any(|record| (record.partition, record.offset) == (unstored.partition, unstored.offset))
-        };
-        self.unstored.retain(|unstored| !is_read_again(unstored));
-        self.unstored.extend(records);
-        if let Err(error) = quarantine::store_all(&mut self.unstored, &self.store)
-            && !waited
-        {
-            tracing::warn!(%error, "cannot store records in quarantine, retrying with the next batch");
+        self.unstored.extend(records.into_iter().map(|record| ((record.partition, record.offset), record)));
+        while !self.unstored.is_empty() {
+            let few: Vec<_> = self.unstored.values().take(quarantine::MAX_STORED_AT_ONCE).cloned().collect();
+            let count = few.len();
+            if let Err(error) = self.store.quarantine(few) {
+                if !waited {
+                    tracing::warn!(%error, "cannot store records in quarantine, retrying with the next batch");
+                }
+                return;
+            }
+            self.unstored = std::mem::take(&mut self.unstored).into_iter().skip(count).collect();
         }
     }
 

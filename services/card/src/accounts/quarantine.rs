@@ -6,14 +6,11 @@
 use account_events::Unintelligible;
 use event_log::{PassedOver, RecordRef};
 
-use crate::error::CardError;
-use crate::store::Store;
-
 /// The most records that are stored, so that a faulty producer cannot fill the disk. Further records are only counted.
 pub(crate) const MAX_RECORDS: usize = 10_000;
 
 /// The most records that one command stores. Card creations wait for the command.
-const MAX_STORED_AT_ONCE: usize = 64;
+pub(crate) const MAX_STORED_AT_ONCE: usize = 64;
 
 /// The most bytes of a value that are stored: far more than an event has.
 const MAX_VALUE_BYTES: usize = 4 * 1_024;
@@ -57,19 +54,6 @@ impl Quarantine {
     pub(crate) fn taken(&mut self) -> Vec<QuarantinedRecord> {
         std::mem::take(&mut self.records)
     }
-}
-
-/// Stores `records` in the database, a few at a time, so that cards are created in between. Records that were not stored stay in
-/// `records`.
-pub(crate) fn store_all(records: &mut Vec<QuarantinedRecord>, store: &Store) -> Result<(), CardError> {
-    while !records.is_empty() {
-        let few = records.split_off(records.len().saturating_sub(MAX_STORED_AT_ONCE));
-        if let Err(error) = store.quarantine(few.clone()) {
-            records.extend(few);
-            return Err(error);
-        }
-    }
-    Ok(())
 }
 
 /// A record and the reason why it cannot be decoded.
