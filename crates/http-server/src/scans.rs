@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -31,7 +32,8 @@ impl<S: Sync> FromRequestParts<S> for ScanPermit {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        let scans = parts.extensions.get::<Scans>().ok_or_else(ApiError::internal)?;
+        let scans =
+            parts.extensions.get::<Scans>().ok_or_else(|| ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR))?;
         let permit = Arc::clone(&scans.0).try_acquire_owned();
         let permit =
             permit.map_err(|_| ApiError::unavailable("overloaded", "other scans are running, try again", 1))?;
