@@ -32,8 +32,11 @@ impl FailStop {
 
     /// Records why the process must stop. Only the first call has an effect.
     pub fn stop(&self, cause: String) {
-        if self.0.set(cause.clone()).is_ok() {
+        if !self.has_failed() {
+            // Logged first: once the cause is set, the process ends.
             tracing::error!(cause, "the storage failed, stopping");
+            // A thread that was faster has logged its own cause.
+            let _ = self.0.set(cause);
         }
     }
 

@@ -129,7 +129,7 @@ fn a_start_says_why_a_checkpoint_is_not_used_and_once_that_none_can_be_written()
     run(other.path());
     fs::copy(other.path().join("data/card.db.view"), &path).unwrap();
     let tandem = run(folder.path());
-    assert!(reason(&tandem).contains("it is not of this event log: "), "{:#?}", tandem.lines());
+    assert!(reason(&tandem).contains("it is of another card database"), "{:#?}", tandem.lines());
 
     fs::remove_file(&path).unwrap();
     // No file takes the place of a folder.
