@@ -30,9 +30,8 @@ const NOT_COMPARED: i32 = 2;
 /// Runs the command and exits.
 pub(crate) fn run(arguments: &VerifyArgs, settings: &Settings, variables: &Variables) -> ! {
     let progress = Progress::new();
-    let outcome = process::init_logs(&settings.common.log_level)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| verify(arguments, settings, variables, &progress));
+    let outcome =
+        process::init_logs(&settings.common.log_level).and_then(|()| verify(arguments, settings, variables, &progress));
     progress.clear();
     let status = match outcome {
         Ok(report) => {

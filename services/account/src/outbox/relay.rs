@@ -367,10 +367,8 @@ impl Relay {
 
     /// Checks whether the backlog needs no publishing: the outbox was empty, or another instance published it.
     fn check_backlog(&mut self) -> Result<(), RelayError> {
-        if self.backlog_is_open() {
-            if Some(self.outbox.removed()?) >= self.backlog {
-                self.backlog_published.store(true, Ordering::Release);
-            }
+        if self.backlog_is_open() && Some(self.outbox.removed()?) >= self.backlog {
+            self.backlog_published.store(true, Ordering::Release);
         }
         Ok(())
     }

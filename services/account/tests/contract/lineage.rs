@@ -164,7 +164,7 @@ fn an_empty_database_takes_the_topic_over_and_issues_no_number_twice() {
     let log = service.log_of(50);
     let lost_accounts = last_of_each(&log);
     // A new database, as a new DATA_DIR makes it.
-    let service = service.restart_between(|database| empty(database));
+    let service = service.restart_between(empty);
     let mut all: HashSet<String> = lost.into_iter().collect();
     let new = numbers(&service, 200);
     assert!(new.into_iter().all(|number| all.insert(number)), "a number twice");
@@ -195,7 +195,8 @@ fn a_foreign_topic_is_refused_and_its_owner_goes_on() {
     let (owner, other) = (TestService::start(), TestService::start());
     owner.new_id();
     let id = other.new_id();
-    (owner.log_of(1), other.log_of(1));
+    owner.log_of(1);
+    other.log_of(1);
     other.with_the_log_of(&owner, |other| {
         let reason = superseded(other);
         assert!(reason.contains("the topic belongs to the account database"), "{reason}");

@@ -107,8 +107,10 @@ fn what_a_copy_has_acknowledged_without_the_log_is_published_and_nothing_stale()
 #[test]
 fn a_database_in_use_and_one_of_another_topic_are_left_alone() {
     let (service, other) = (TestService::start(), TestService::start());
-    (service.new_id(), other.new_id());
-    (service.log_of(1), other.log_of(1));
+    service.new_id();
+    other.new_id();
+    service.log_of(1);
+    other.log_of(1);
     let refused = run(&service, false, Lost::Keep).expect_err("it is in use").to_string();
     assert!(refused.contains("in use") || refused.contains("uses this database"), "{refused}");
     let service = service.restart_beside(|service| {
@@ -119,5 +121,6 @@ fn a_database_in_use_and_one_of_another_topic_are_left_alone() {
         assert!(refused.contains("the event log belongs to the account database"), "{refused}");
     });
     service.new_id();
-    (service.log_of(2), other.log_of(1));
+    service.log_of(2);
+    other.log_of(1);
 }
