@@ -18,6 +18,7 @@ mod guard;
 mod health;
 mod lines;
 mod paging;
+mod prefer;
 mod query;
 mod request_id;
 mod scans;
@@ -35,6 +36,7 @@ pub use guard::AllowedHosts;
 pub use health::{NOT_READY_RETRY_AFTER_S, Readiness, ReadyReport, health_routes, index_route};
 pub use lines::{LineSender, lines};
 pub use paging::{DEFAULT_LIMIT, MAX_LIMIT, MIN_LIMIT, Page, parse_limit};
+pub use prefer::{ACCOUNT_VERSION, PREFER, PREFERENCE_APPLIED, prefer_wait};
 pub use query::QueryParams;
 pub use scans::{ScanPermit, Scans};
 pub use server::{

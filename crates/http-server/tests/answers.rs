@@ -88,7 +88,7 @@ async fn cors_answers_the_origins_it_is_given() {
     assert_eq!(answer.header("access-control-allow-methods"), Some("GET,POST,PUT,PATCH,DELETE"));
     assert_eq!(
         answer.header("access-control-allow-headers"),
-        Some("if-match,if-none-match,content-type,x-request-id,traceparent")
+        Some("if-match,if-none-match,content-type,x-request-id,traceparent,account-version,prefer")
     );
     let answer = server.ask(&format!("{preflight} http://c.example"), "").await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
@@ -96,7 +96,10 @@ async fn cors_answers_the_origins_it_is_given() {
     let answer = server.ask("GET /nowhere HTTP/1.1\r\norigin: http://a.example", "").await;
     answer.is_error(404, "not_found");
     assert_eq!(answer.header("access-control-allow-origin"), Some("http://a.example"));
-    assert_eq!(answer.header("access-control-expose-headers"), Some("etag,location,x-request-id,retry-after"));
+    assert_eq!(
+        answer.header("access-control-expose-headers"),
+        Some("etag,location,x-request-id,retry-after,account-version,preference-applied")
+    );
 
     let server = start_with(router(), cors("*")).await;
     let answer = server.ask("GET /thing HTTP/1.1\r\norigin: http://c.example", "").await;

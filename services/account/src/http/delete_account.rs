@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use http_server::QueryParams;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::account::{Change, Precondition};
 use crate::http::error::AccountError;
 use crate::http::request_trace::RequestTrace;
-use crate::http::response::AccountQuery;
+use crate::http::response::{AccountQuery, event_version};
 use crate::store::Store;
 
 pub(crate) async fn delete_account(
@@ -18,7 +19,8 @@ pub(crate) async fn delete_account(
     QueryParams(query): QueryParams<AccountQuery>,
     precondition: Precondition,
     RequestTrace(trace): RequestTrace,
-) -> Result<Json<Value>, AccountError> {
-    store.change(query.id()?, Change::Delete, precondition, trace).await?;
-    Ok(Json(json!({ "message": "Account deleted successfully" })))
+) -> Result<Response, AccountError> {
+    let account = store.change(query.id()?, Change::Delete, precondition, trace).await?;
+    let message = Json(json!({ "message": "Account deleted successfully" }));
+    Ok((event_version(&account), message).into_response())
 }

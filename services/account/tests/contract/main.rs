@@ -2,6 +2,7 @@
 //! event log, or on PostgreSQL and Apache Kafka where the environment names them (CONTRIBUTING.md). One binary, one module a
 //! theme.
 
+mod account_version;
 mod bodies;
 mod by_number;
 mod concurrency;

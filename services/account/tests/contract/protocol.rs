@@ -185,14 +185,17 @@ fn pages_of_a_configured_origin_are_let_in() {
     assert_eq!(answer.header("access-control-allow-methods"), "GET,POST,PUT,PATCH,DELETE");
     assert_eq!(
         answer.header("access-control-allow-headers"),
-        "if-match,if-none-match,content-type,x-request-id,traceparent"
+        "if-match,if-none-match,content-type,x-request-id,traceparent,account-version,prefer"
     );
 
     let body = br#"{"beholder_name":"John Doe","country_code":"US"}"#;
     let json = ("Content-Type", "application/json");
     let answer = service.send("POST", "/account", &[origin, json], body.to_vec());
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (201, "https://shop.example"));
-    assert_eq!(answer.header("access-control-expose-headers"), "etag,location,x-request-id,retry-after");
+    assert_eq!(
+        answer.header("access-control-expose-headers"),
+        "etag,location,x-request-id,retry-after,account-version,preference-applied"
+    );
     let error = service.send("GET", "/account", &[origin], Vec::new());
     assert_eq!((error.status, error.header("access-control-allow-origin")), (400, "https://shop.example"));
     let other = service.send("GET", "/accounts", &[("Origin", "https://evil.example")], Vec::new());
