@@ -13,12 +13,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::connection_state::{ConnectionState, Phase};
 use crate::error::ApiError;
+use crate::peer::Peer;
 use crate::server::ServeSettings;
 
 /// How long a write may make no progress before the peer counts as gone.
@@ -33,7 +35,7 @@ const IDLE_DRAIN_TIME: Duration = Duration::from_millis(250);
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Arc<Mutex<TcpStream>>,
     state: Arc<ConnectionState>,
     settings: ServeSettings,
     /// One timer for the life of the connection: resetting its deadline needs no allocation and no lock.
@@ -55,7 +57,13 @@ enum Limit {
 
 impl Connection {
     pub(crate) fn new(stream: TcpStream, state: Arc<ConnectionState>, settings: &ServeSettings) -> Self {
+        let stream = Arc::new(Mutex::new(stream));
         Self { stream, state, settings: *settings, timer: None, timed: None, stall: None, refused: None }
+    }
+
+    /// The peer, for handlers.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer(Arc::clone(&self.stream))
     }
 
     /// Completes when the peer has sent nothing for too long. Called when there is nothing to read.
@@ -108,17 +116,20 @@ impl Connection {
 
     /// Closes the connection after hyper is done: sends a response that is due, and waits until the peer can have read the
     /// last response.
-    pub(crate) async fn finish(mut self) -> io::Result<()> {
+    pub(crate) async fn finish(self) -> io::Result<()> {
+        // No handler is left that has the peer.
+        let Some(stream) = Arc::into_inner(self.stream) else { return Ok(()) };
+        let mut stream = stream.into_inner();
         if let Some(status) = self.refused {
             tracing::debug!(%status, "a request head was refused");
-            timeout(WRITE_STALL_TIMEOUT, self.stream.write_all(&refusal(status))).await??;
+            timeout(WRITE_STALL_TIMEOUT, stream.write_all(&refusal(status))).await??;
         } else if !self.state.lingers.load(Ordering::Relaxed) {
             return Ok(());
         }
         self.state.set_phase(Phase::Idle { since: Instant::now() });
-        self.stream.shutdown().await?;
+        stream.shutdown().await?;
         let mut scratch = [0; 4096];
-        let discarding = async { while self.stream.read(&mut scratch).await.is_ok_and(|length| length > 0) {} };
+        let discarding = async { while stream.read(&mut scratch).await.is_ok_and(|length| length > 0) {} };
         let _out_of_time = timeout(LINGER_TIMEOUT, discarding).await;
         Ok(())
     }
@@ -127,7 +138,8 @@ impl Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        if let Poll::Ready(outcome) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
+        let polled = Pin::new(&mut *self.stream.lock()).poll_read(cx, buffer);
+        if let Poll::Ready(outcome) = polled {
             match self.state.phase() {
                 Phase::Idle { .. } | Phase::Response if buffer.filled().len() > before => {
                     self.state.set_phase(Phase::Head);
@@ -152,7 +164,7 @@ impl AsyncWrite for Connection {
         if self.swallows(data) {
             return Poll::Ready(Ok(data.len()));
         }
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, data);
+        let outcome = Pin::new(&mut *self.stream.lock()).poll_write(cx, data);
         self.watch(outcome, cx)
     }
 
@@ -166,23 +178,23 @@ impl AsyncWrite for Connection {
         {
             return Poll::Ready(Ok(head.len()));
         }
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, data);
+        let outcome = Pin::new(&mut *self.stream.lock()).poll_write_vectored(cx, data);
         self.watch(outcome, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.lock().is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.lock()).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.refused.is_some() {
             return Poll::Ready(Ok(())); // `finish` still has to send a response
         }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut *self.stream.lock()).poll_shutdown(cx)
     }
 }
 

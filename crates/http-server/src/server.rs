@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 use crate::connection::Connection;
 use crate::connection_state::{ConnectionState, Phase};
 use crate::finish::App;
+use crate::prefer::PREFER;
 use crate::slots::{Slots, client_of};
 
 /// How many connections a listener has open at once. [`MAX_BUFFER_BYTES`] in each direction bounds their memory.
@@ -201,7 +202,11 @@ impl Server {
                 debug!(%error, "cannot set TCP_NODELAY"); // slower, but correct
             }
             let io = Connection::new(stream, Arc::clone(&state), &settings);
-            let service = service_fn(|request| {
+            let peer = io.peer();
+            let service = service_fn(|mut request| {
+                if request.headers().contains_key(PREFER) {
+                    request.extensions_mut().insert(peer.clone());
+                }
                 state.set_phase(Phase::Request); // before hyper reads on, not when the future is polled
                 async {
                     let mut response = app.answer(request, is_spare).await;
@@ -229,7 +234,9 @@ impl Server {
             if let Err(error) = outcome {
                 debug!(%error, "connection failed"); // the peer's fault, or a timeout
             }
-            if let Err(error) = connection.into_parts().io.into_inner().finish().await {
+            let io = connection.into_parts().io;
+            drop(peer);
+            if let Err(error) = io.into_inner().finish().await {
                 debug!(%error, "connection did not close cleanly");
             }
         }
