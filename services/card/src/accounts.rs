@@ -6,3 +6,4 @@ pub(crate) mod feed;
 pub(crate) mod quarantine;
 pub mod status;
 pub mod view;
+pub(crate) mod waiters;

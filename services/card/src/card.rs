@@ -27,11 +27,10 @@ pub struct Card {
 }
 
 /// Checks whether an account with this state in the view may have a new card.
-pub fn may_have_card(account: Option<AccountState>) -> Result<(), CardError> {
-    match account.map(|account| account.status) {
-        Some(AccountStatus::Active) => Ok(()),
-        Some(AccountStatus::Blocked) => Err(CardError::AccountInactive),
-        Some(AccountStatus::Deleted) => Err(CardError::AccountDeleted),
-        None => Err(CardError::AccountNotFound),
+pub fn may_have_card(account: AccountState) -> Result<(), CardError> {
+    match account.status {
+        AccountStatus::Active => Ok(()),
+        AccountStatus::Blocked => Err(CardError::AccountInactive),
+        AccountStatus::Deleted => Err(CardError::AccountDeleted),
     }
 }

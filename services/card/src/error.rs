@@ -41,6 +41,12 @@ pub enum CardError {
     /// The view has not reached the end of the event log yet, or is older than the operator allows.
     #[error("account view is catching up")]
     CatchingUp,
+    /// An `Account-Version` that is not a version.
+    #[error("Account-Version must be one number from 1 to {}, bare or in double quotes", account_events::MAX_VERSION)]
+    InvalidAccountVersion,
+    /// As many requests wait for the view as may.
+    #[error("too many requests wait for the account view, try again")]
+    TooManyWaiting,
     /// A `?buckets=` that is not the number of a digest's buckets.
     #[error("buckets must be a number from 1 to {}", account_events::digest::MAX_BUCKETS)]
     InvalidBuckets,

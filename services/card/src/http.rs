@@ -1,10 +1,12 @@
 //! The HTTP interface: the router, a file for each endpoint, and the responses to errors.
 
+mod account_view;
 mod create_card;
 mod delete_card;
 mod digest;
 mod error;
 mod get_card;
 mod list_cards;
+mod lookup;
 pub(crate) mod response;
 pub(crate) mod router;

@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accounts::feed::{AccountFeed, SampledLog};
 use crate::accounts::status::ViewStatus;
+use crate::accounts::waiters::Waiters;
 use crate::closer::CardCloser;
 use crate::closing::Closing;
 use crate::http::response::CardService;
@@ -77,6 +78,7 @@ pub async fn run(
     let (store, writer_thread) = Store::open(&config.database, config.clock, known).await?;
     let (view_writer, view) = accounts::view::account_view();
     let status = Arc::new(ViewStatus::new(config.view_max_age));
+    let waiters = Arc::new(Waiters::new(view.clone(), Arc::clone(&status)));
     let stopping = Arc::new(AtomicBool::new(false));
     let (checkpoints, checkpoint_writer) =
         accounts::checkpoint::checkpoints(checkpoint, view.clone(), store.identity(), Arc::clone(&stopping));
@@ -86,6 +88,7 @@ pub async fn run(
         view: view_writer,
         store: store.clone(),
         status: Arc::clone(&status),
+        waiters: Arc::clone(&waiters),
         stopping: Arc::clone(&stopping),
         closing: Closing::new(store.clone()),
         unstored: BTreeMap::new(),
@@ -101,7 +104,7 @@ pub async fn run(
         store: store.clone(),
         stopping: Arc::clone(&stopping),
     };
-    let (watched, watch_stop, watched_log) = (Arc::clone(&status), Arc::clone(&stopping), Arc::clone(&log));
+    let (watched, watch_stop, watched_log) = (Arc::clone(&waiters), Arc::clone(&stopping), Arc::clone(&log));
     let loops = [
         spawn("account-feed", move || feed.run())?,
         spawn("view-checkpoint", move || checkpoint_writer.run())?,
@@ -109,7 +112,8 @@ pub async fn run(
         spawn("view-watch", move || accounts::feed::watch(watched_log.as_ref(), &watched, &watch_stop))?,
     ];
 
-    let service = Arc::new(CardService { store: store.clone(), view, status, log, shutdown: shutdown.clone() });
+    let service =
+        Arc::new(CardService { store: store.clone(), view, status, waiters, log, shutdown: shutdown.clone() });
     let router = http::router::routes(Arc::clone(&service)).merge(http_server::health_routes(NAME, service));
     let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION")));
     let address = listener.local_addr()?;
@@ -170,7 +174,9 @@ impl Readiness for CardService {
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }
-        report.details.insert("view".to_owned(), self.status.details(&self.view));
+        let mut view = self.status.details(&self.view);
+        view["waiting"] = self.waiters.len().into();
+        report.details.insert("view".to_owned(), view);
         report
     }
 }

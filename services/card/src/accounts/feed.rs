@@ -28,6 +28,7 @@ use crate::accounts::checkpoint::Checkpoints;
 use crate::accounts::quarantine::{self, Quarantine, QuarantinedRecord};
 use crate::accounts::status::{LogState, Stall, ViewStatus, remaining};
 use crate::accounts::view::ViewWriter;
+use crate::accounts::waiters::Waiters;
 use crate::closing::Closing;
 use crate::store::Store;
 
@@ -64,6 +65,7 @@ pub(crate) struct AccountFeed {
     pub(crate) view: ViewWriter,
     pub(crate) store: Store,
     pub(crate) status: Arc<ViewStatus>,
+    pub(crate) waiters: Arc<Waiters>,
     pub(crate) stopping: Arc<AtomicBool>,
     /// Deleted accounts that the card database has not closed yet. With too many of them the feed waits.
     pub(crate) closing: Closing,
@@ -214,6 +216,7 @@ impl AccountFeed {
             log_left_out(self.lines.flush());
         }
         self.status.read(batch.records, batch.poison, batch.positions.clone());
+        self.waiters.wake(batch.events.iter().map(|event| event.account_id));
         self.status.update(|progress| progress.trouble = batch.trouble);
         self.positions = batch.positions;
         self.store_quarantined(batch.quarantined);
@@ -263,6 +266,7 @@ impl AccountFeed {
         let (records, seconds) = (self.status.records(), rebuild.started.elapsed().as_secs_f64());
         if left == 0 && rebuild.is_complete && self.close_checkpointed()? {
             self.status.caught_up();
+            self.waiters.wake_ready();
             tracing::info!(records, seconds, "the account view holds every account");
         } else if rebuild.reported.elapsed() >= PROGRESS_INTERVAL {
             rebuild.reported = Instant::now();
@@ -311,7 +315,8 @@ impl AccountFeed {
 
 /// Measures the age of the view: compares its positions with the end offsets of the log, until `stop` is set. Also reads what the log
 /// says of itself.
-pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) {
+pub(crate) fn watch(log: &dyn EventLog, waiters: &Waiters, stop: &AtomicBool) {
+    let status = &*waiters.status;
     let mut owner_read_at: Option<Instant> = None;
     while !stopping(stop) {
         let asked = Instant::now();
@@ -332,6 +337,7 @@ pub(crate) fn watch(log: &dyn EventLog, status: &ViewStatus, stop: &AtomicBool) 
             },
             Err(error) => status.update(|progress| progress.unanswered = Some(error.to_string())),
         }
+        waiters.wake_ready();
         std::thread::park_timeout(WATCH_INTERVAL);
     }
 }

@@ -218,9 +218,28 @@ impl ViewStatus {
         oldest.unwrap_or(progress.caught_up_at).map(|at| at.elapsed())
     }
 
+    /// Whether the view has reached end offsets of all partitions that the log was asked for after `since`.
+    pub(crate) fn is_complete_since(&self, since: Instant) -> bool {
+        let progress = self.lock();
+        let is_asked = progress.answered_at >= Some(since);
+        let is_complete = |(number, partition): (&u32, &Partition)| {
+            // A position that was beyond the end already may be that of another topic.
+            let is_reached =
+                || partition.position < partition.end && progress.positions.get(number) >= Some(&partition.end);
+            partition.current_at >= Some(since) || is_reached()
+        };
+        is_asked && progress.partitions.iter().all(is_complete)
+    }
+
+    /// The age of the view in seconds, and its lag in records, each in the worst partition.
+    pub(crate) fn age_and_lag(&self) -> (Option<f64>, u64) {
+        let age = self.age().map(|age| (age.as_secs_f64() * 1_000.0).round() / 1_000.0);
+        (age, self.lock().partitions.values().map(Partition::lag).max().unwrap_or(0))
+    }
+
     /// For `/readyz`.
     pub(crate) fn details(&self, view: &AccountView) -> Value {
-        let age = self.age();
+        let (age_seconds, lag) = self.age_and_lag();
         let progress = self.lock();
         let failures = [&progress.failure, &progress.trouble, &progress.stalled, &progress.unanswered];
         json!({
@@ -229,8 +248,8 @@ impl ViewStatus {
             "blocked": view.count(AccountStatus::Blocked),
             "deleted": view.count(AccountStatus::Deleted),
             "caught_up": !self.is_catching_up(),
-            "age_seconds": age.map(|age| (age.as_secs_f64() * 1_000.0).round() / 1_000.0),
-            "lag": progress.partitions.values().map(Partition::lag).max().unwrap_or(0),
+            "age_seconds": age_seconds,
+            "lag": lag,
             "records": self.records(),
             "quarantined": self.quarantined.load(Ordering::Relaxed),
             "failure": failures.into_iter().flatten().next().map(|cause| process::public_cause(cause)),

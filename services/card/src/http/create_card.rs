@@ -6,12 +6,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http_server::JsonBody;
 use serde::Deserialize;
 
 use crate::card::may_have_card;
 use crate::error::CardError;
+use crate::http::lookup::Lookup;
 use crate::http::response::CardService;
 
 #[derive(Deserialize)]
@@ -22,17 +23,18 @@ pub(crate) struct CreateCard {
 
 pub(crate) async fn create_card(
     State(service): State<Arc<CardService>>,
+    lookup: Lookup,
     JsonBody(request): JsonBody<CreateCard>,
 ) -> Result<Response, CardError> {
     let country = request.country.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingCountry)?.parse()?;
     let account_id =
         request.account_id.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingAccountId)?.parse()?;
-    // This check precedes the look-up: an account whose event has not been read yet must not be "not found" (C3).
-    if service.status.unready().is_some() {
-        return Err(CardError::CatchingUp);
-    }
-    may_have_card(service.view.get(account_id))?;
-    let card = service.store.create(country, account_id).await?;
-    let location = [(LOCATION, format!("/card?id={}", card.id))];
-    Ok((StatusCode::CREATED, location, Json(card)).into_response())
+    let created = match lookup.account(&service, account_id).await.and_then(may_have_card) {
+        Ok(()) => service.store.create(country, account_id).await,
+        Err(error) => Err(error),
+    };
+    Ok(lookup.respond(created.map(|card| {
+        let location = [(LOCATION, format!("/card?id={}", card.id))];
+        (StatusCode::CREATED, location, Json(card))
+    })))
 }

@@ -23,6 +23,10 @@ impl From<CardError> for ApiError {
             CardError::AccountDeleted => (StatusCode::FORBIDDEN, "account_deleted", None),
             CardError::AccountInactive => (StatusCode::FORBIDDEN, "account_inactive", None),
             CardError::CatchingUp => (StatusCode::SERVICE_UNAVAILABLE, "catching_up", None),
+            CardError::InvalidAccountVersion => {
+                (StatusCode::BAD_REQUEST, "invalid_account_version", Some("Account-Version"))
+            }
+            CardError::TooManyWaiting => (StatusCode::SERVICE_UNAVAILABLE, "overloaded", None),
             CardError::InvalidBuckets => (StatusCode::BAD_REQUEST, "invalid_buckets", Some("buckets")),
             CardError::InvalidFrom => (StatusCode::BAD_REQUEST, "invalid_from", Some("from")),
             CardError::LogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "log_unavailable", None),

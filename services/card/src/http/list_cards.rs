@@ -23,6 +23,13 @@ pub(crate) struct AccountQuery {
     account_id: Option<String>,
 }
 
+impl AccountQuery {
+    pub(crate) fn account_id(self) -> Result<AccountId, CardError> {
+        let account_id = self.account_id.filter(|id| !id.is_empty()).ok_or(CardError::MissingAccountId)?;
+        Ok(account_id.parse()?)
+    }
+}
+
 pub(crate) async fn list_cards(
     State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<ListQuery>,
@@ -35,8 +42,7 @@ pub(crate) async fn list_cards_by_account(
     QueryParams(account): QueryParams<AccountQuery>,
     QueryParams(query): QueryParams<ListQuery>,
 ) -> Result<Response, ApiError> {
-    let account_id = account.account_id.filter(|id| !id.is_empty()).ok_or(CardError::MissingAccountId)?;
-    let account_id = account_id.parse().map_err(CardError::InvalidAccountId)?;
+    let account_id = account.account_id()?;
     list(&service, query, Some(account_id)).await
 }
 

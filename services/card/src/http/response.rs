@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::accounts::status::ViewStatus;
 use crate::accounts::view::AccountView;
+use crate::accounts::waiters::Waiters;
 use crate::error::CardError;
 use crate::store::Store;
 
@@ -17,6 +18,7 @@ pub(crate) struct CardService {
     pub(crate) store: Store,
     pub(crate) view: AccountView,
     pub(crate) status: Arc<ViewStatus>,
+    pub(crate) waiters: Arc<Waiters>,
     pub(crate) log: Arc<dyn EventLog>,
     /// Cancelled when the service stops.
     pub(crate) shutdown: CancellationToken,

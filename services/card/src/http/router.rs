@@ -6,6 +6,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use http_server::Scans;
 
+use crate::http::account_view::get_account_view;
 use crate::http::create_card::create_card;
 use crate::http::delete_card::delete_card;
 use crate::http::digest::log::read_log;
@@ -19,6 +20,7 @@ pub(crate) fn routes(service: Arc<CardService>) -> Router {
     let scans = scans.route("/admin/log", get(read_log)).layer(Extension(Scans::default()));
     Router::new()
         .route("/card", get(get_card).post(create_card).delete(delete_card))
+        .route("/account-view", get(get_account_view))
         .route("/cards", get(list_cards))
         .route("/cards/by-number", get(get_card_by_number))
         .route("/cards/by-account", get(list_cards_by_account))

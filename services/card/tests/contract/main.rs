@@ -2,6 +2,7 @@
 //! event log, or on PostgreSQL and Apache Kafka where the environment names them (CONTRIBUTING.md). The tests publish the
 //! account events. One binary, one module for each topic.
 
+mod account_view;
 mod bodies;
 mod by_account;
 mod by_number;
@@ -25,3 +26,4 @@ mod row_locks;
 mod service;
 mod switched_log;
 mod unreadable;
+mod waits;

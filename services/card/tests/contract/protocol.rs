@@ -26,7 +26,7 @@ fn health_is_the_seeds_and_the_probes_answer() {
     let view = json!({
         "accounts": 1, "active": 1, "blocked": 0, "deleted": 0,
         "caught_up": true, "age_seconds": null, "lag": 0, "records": 1, "quarantined": 0, "failure": null,
-        "warnings": null,
+        "warnings": null, "waiting": 0,
     });
     assert_eq!(ready, json!({"status": "ready", "view": view}));
 }
@@ -40,6 +40,7 @@ fn a_wrong_method_is_405_and_told_the_right_ones() {
         ("/cards", "GET,HEAD", rest),
         ("/cards/by-number", "GET,HEAD", rest),
         ("/cards/by-account", "GET,HEAD", rest),
+        ("/account-view", "GET,HEAD", rest),
         ("/health", "GET,HEAD", rest),
         ("/livez", "GET,HEAD", rest),
         ("/readyz", "GET,HEAD", rest),

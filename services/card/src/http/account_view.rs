@@ -1,0 +1,41 @@
+//! `GET /account-view?account_id=`: what this instance knows of an account.
+
+use std::sync::Arc;
+
+use account_events::{AccountId, AccountStatus, Version};
+use axum::Json;
+use axum::extract::State;
+use axum::response::Response;
+use http_server::QueryParams;
+use serde::Serialize;
+
+use crate::error::CardError;
+use crate::http::list_cards::AccountQuery;
+use crate::http::lookup::Lookup;
+use crate::http::response::CardService;
+
+#[derive(Serialize)]
+struct ViewedAccount {
+    account_id: AccountId,
+    status: AccountStatus,
+    /// `None` if the account's events have none.
+    version: Option<Version>,
+    /// How long ago the view was known to be complete, in its worst partition.
+    age_seconds: Option<f64>,
+    /// The unread records of the worst partition.
+    lag: u64,
+}
+
+pub(crate) async fn get_account_view(
+    State(service): State<Arc<CardService>>,
+    lookup: Lookup,
+    QueryParams(query): QueryParams<AccountQuery>,
+) -> Result<Response, CardError> {
+    let account_id = query.account_id()?;
+    let found = lookup.account(&service, account_id).await;
+    let account = found.map(|state| {
+        let (age_seconds, lag) = service.status.age_and_lag();
+        Json(ViewedAccount { account_id, status: state.status, version: state.version, age_seconds, lag })
+    });
+    Ok(lookup.respond(account))
+}
