@@ -28,6 +28,7 @@ mod kill;
 mod lifecycle;
 mod log_lines;
 mod outages;
+mod read_your_writes;
 mod readme_flow;
 mod restart;
 mod resync;

@@ -1,4 +1,4 @@
-//! The README's flow, the very text that a person copies, run by bash.
+//! The README's flow, the very text that a person copies, and the seed's, which sleeps where the README waits: run by bash.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,10 +12,11 @@ use crate::requests::{create_account, create_card};
 /// `curl` as far as the flow uses it, on a machine that has nothing but bash.
 const CURL_STAND_IN: &str = r#"
 curl() {
-  local LC_ALL=C method=GET body= url= headers=
+  local LC_ALL=C method=GET body= url= headers= include=
   while [ $# -gt 0 ]; do
     case "$1" in
       -s) ;;
+      -i) include=yes ;;
       -X) method=$2; shift ;;
       -H) headers+="$2"$'\r\n'; shift ;;
       -d) body=$2; shift ;;
@@ -28,7 +29,10 @@ curl() {
   exec 3<>"/dev/tcp/${authority%:*}/${authority##*:}" || return 7
   printf '%s /%s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n%sContent-Length: %s\r\n\r\n%s' \
     "$method" "${url#*/}" "$authority" "$headers" "${#body}" "$body" >&3
-  while IFS= read -r line <&3 && [ "$line" != $'\r' ]; do :; done
+  while IFS= read -r line <&3; do
+    [ -z "$include" ] || printf '%s\n' "$line"
+    [ "$line" != $'\r' ] || break
+  done
   cat <&3
   exec 3>&-
 }
@@ -70,19 +74,22 @@ pub(crate) fn check_flow(accounts: &Http, cards: &Http) {
     }
 }
 
-/// The flow gives an event a second. Where the machine is too busy for that, it runs once more and gives it longer.
+/// The seed's flow, its requests as they are written there, and the id put in by hand.
+const SEED_FLOW: &str = include_str!("readme_flow/seed.sh");
+
+/// Runs both. The seed's flow gives an event a second. Where the machine is too busy for that, it runs once more and gives it longer.
 fn check_flow_with(prelude: &str, accounts: &Http, cards: &Http) {
-    let mut output = run(prelude, accounts, cards);
+    check_answers(&run(prelude, &block_of_readme(), accounts, cards), cards);
+    let mut output = run(prelude, SEED_FLOW, accounts, cards);
     if output.contains("account not found") || !output.contains("cannot create card for deleted account") {
         eprintln!("an event took longer than a second: {output}");
-        output = run(&format!("{prelude}\nsleep() {{ command sleep 8; }}\n"), accounts, cards);
+        output = run(&format!("{prelude}\nsleep() {{ command sleep 8; }}\n"), SEED_FLOW, accounts, cards);
     }
     check_answers(&output, cards);
 }
 
-/// Runs `prelude` and then the README's block against these two, and returns what it printed.
-fn run(prelude: &str, accounts: &Http, cards: &Http) -> String {
-    let block = block_of_readme();
+/// Runs `prelude` and then `block` against these two, and returns what it printed.
+fn run(prelude: &str, block: &str, accounts: &Http, cards: &Http) -> String {
     assert!(block.contains("localhost:8081") && block.contains("localhost:8082"), "{block}");
     let block = block
         .replace("localhost:8081", &accounts.address().to_string())
