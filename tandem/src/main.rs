@@ -60,6 +60,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         data_dir: settings.common.data_dir.clone(),
         group: settings.kafka_group_id.clone(),
         backlog_published: Some(backlog_published),
+        rebuild_view: settings.rebuild_view,
         view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
         http,
         clock: Clock::system(),

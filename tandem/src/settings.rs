@@ -44,6 +44,10 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIEW_MAX_AGE_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) view_max_age_seconds: Option<u64>,
 
+    /// Read the whole event log at the start instead of the checkpoint; records that can be decoded now leave the quarantine
+    #[arg(long, env = "REBUILD_VIEW")]
+    pub(crate) rebuild_view: bool,
+
     #[command(flatten)]
     pub(crate) common: CommonArgs,
 

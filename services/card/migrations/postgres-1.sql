@@ -30,7 +30,7 @@ CREATE TABLE card.quarantine (
     record_offset bigint NOT NULL,
     reason        text   NOT NULL,
     detail        text   NOT NULL,
-    key           bytea,
+    key           bytea, -- as the value: its first 4 KiB
     value         bytea, -- its first 4 KiB
     headers       text   NOT NULL, -- JSON: [["name", "value"], ...]
     seen_at       bigint NOT NULL,

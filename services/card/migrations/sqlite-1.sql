@@ -25,7 +25,7 @@ CREATE TABLE quarantine (
     record_offset INTEGER NOT NULL,
     reason        TEXT    NOT NULL,
     detail        TEXT    NOT NULL,
-    key           BLOB,
+    key           BLOB,    -- as the value: its first 4 KiB
     value         BLOB,    -- its first 4 KiB
     headers       TEXT    NOT NULL, -- JSON: [["name", "value"], ...]
     seen_at       INTEGER NOT NULL,

@@ -11,7 +11,7 @@ use country_code::CountryCode;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::accounts::quarantine::QuarantinedRecord;
+use crate::accounts::quarantine::{Place, QuarantinedRecord};
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::error::CardError;
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     CloseAccounts(Vec<AccountId>),
     /// Store records in quarantine.
     Quarantine(Vec<QuarantinedRecord>),
+    /// Remove the records at these places from quarantine.
+    Acknowledge(Vec<Place>),
 }
 
 /// The created card if the command created one, or the rule that the command breaks.
@@ -61,7 +63,7 @@ impl Named {
                     named.accounts.extend(accounts);
                     named.closing.extend(accounts);
                 }
-                Command::Quarantine(_) => {}
+                Command::Quarantine(_) | Command::Acknowledge(_) => {}
             }
         }
         named
@@ -79,6 +81,8 @@ pub(crate) struct Changes {
     pub(crate) deleted: Vec<Uuid>,
     /// Accounts to close. All their cards are deleted, including new ones.
     pub(crate) closed: BTreeSet<AccountId>,
+    /// Places to remove from quarantine.
+    pub(crate) acknowledged: BTreeSet<Place>,
     /// Records for the quarantine.
     pub(crate) quarantined: Vec<QuarantinedRecord>,
 }
@@ -86,7 +90,11 @@ pub(crate) struct Changes {
 impl Changes {
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.created.is_empty() && self.deleted.is_empty() && self.closed.is_empty() && self.quarantined.is_empty()
+        self.created.is_empty()
+            && self.deleted.is_empty()
+            && self.closed.is_empty()
+            && self.acknowledged.is_empty()
+            && self.quarantined.is_empty()
     }
 }
 
@@ -139,6 +147,10 @@ impl Batch<'_> {
             }
             Command::Quarantine(records) => {
                 changes.quarantined.extend(records);
+                Ok(None)
+            }
+            Command::Acknowledge(places) => {
+                changes.acknowledged.extend(places);
                 Ok(None)
             }
         });

@@ -56,6 +56,12 @@ pub enum CardError {
     /// The event log cannot be read.
     #[error("the event log cannot be read now")]
     LogUnavailable,
+    /// A `?partition=` or `?offset=` that is missing or no number.
+    #[error("{0} must be a whole number")]
+    InvalidPlace(&'static str),
+    /// The quarantine has no record at this place.
+    #[error("the quarantine has no such record")]
+    NotQuarantined,
     /// The card does not exist, and never did. A deleted card exists.
     #[error("card not found")]
     NotFound,

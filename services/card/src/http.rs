@@ -8,5 +8,6 @@ mod error;
 mod get_card;
 mod list_cards;
 mod lookup;
+mod quarantine;
 pub(crate) mod response;
 pub(crate) mod router;

@@ -13,7 +13,7 @@ pub mod error;
 mod http;
 pub mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +57,8 @@ pub struct Config {
     pub group: String,
     /// The maximum age of the view for creating cards; unlimited if `None`.
     pub view_max_age: Option<Duration>,
+    /// Whether the start ignores the checkpoint of the account view and reads the whole event log.
+    pub rebuild_view: bool,
     /// Set once the event log has the events that the account service's outbox held at the start. The view is not ready before it
     /// has applied them. `None` if the account service is another process.
     pub backlog_published: Option<Arc<AtomicBool>>,
@@ -76,6 +78,7 @@ pub async fn run(
     let checkpoint = accounts::checkpoint::path(&config.database, &config.data_dir);
     let known = accounts::checkpoint::database_of(&checkpoint);
     let (store, writer_thread) = Store::open(&config.database, config.clock, known).await?;
+    let quarantined = store.quarantined_places().await?;
     let (view_writer, view) = accounts::view::account_view();
     let status = Arc::new(ViewStatus::new(config.view_max_age));
     let waiters = Arc::new(Waiters::new(view.clone(), Arc::clone(&status)));
@@ -92,6 +95,9 @@ pub async fn run(
         stopping: Arc::clone(&stopping),
         closing: Closing::new(store.clone()),
         unstored: BTreeMap::new(),
+        quarantined,
+        decoded: BTreeSet::new(),
+        rebuild_view: config.rebuild_view,
         checkpoints,
         positions: Positions::new(),
         lines: SampledLog::default(),

@@ -37,6 +37,10 @@ struct Settings {
     #[arg(long, env = "VIEW_MAX_AGE_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     view_max_age_seconds: Option<u64>,
 
+    /// Read the whole event log at the start instead of the checkpoint; records that can be decoded now leave the quarantine
+    #[arg(long, env = "REBUILD_VIEW")]
+    rebuild_view: bool,
+
     #[command(flatten)]
     common: CommonArgs,
 
@@ -54,7 +58,8 @@ fn main() -> ! {
 }
 
 async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Settings { port, kafka, kafka_group_id: group, database_url, view_max_age_seconds, common, http } = settings;
+    let Settings { port, kafka, kafka_group_id: group, database_url, view_max_age_seconds, rebuild_view, common, http } =
+        settings;
     let service = Standalone::open(NAME, port, &kafka, &common, &http, &variables).await?;
     let database = database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(common.data_dir.join("card.db")));
     let command = format!("curl http://{}/cards", service.address);
@@ -65,6 +70,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         data_dir: common.data_dir,
         group,
         backlog_published: None,
+        rebuild_view,
         view_max_age: view_max_age_seconds.map(Duration::from_secs),
         http,
         clock: Clock::system(),

@@ -6,6 +6,7 @@
 mod postgres;
 mod sqlite;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
@@ -20,7 +21,7 @@ use sqlite_file::FailStop;
 use uuid::Uuid;
 
 use crate::accounts::checkpoint::Database;
-use crate::accounts::quarantine::QuarantinedRecord;
+use crate::accounts::quarantine::{Dropped, Place, QuarantinedRecord, StoredRecord};
 use crate::accounts::view::format::CardDatabase;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
@@ -35,6 +36,8 @@ pub struct Store {
     numbering: CardNumbering,
     /// The sequence of the last card that this instance knows.
     last_card: Arc<AtomicU64>,
+    /// Records that the quarantine had no room for.
+    dropped: Dropped,
 }
 
 /// Sequences that are left out above the last card in a checkpoint, which is at most five minutes old.
@@ -110,6 +113,48 @@ impl Store {
     /// Stores records in quarantine. Blocks.
     pub(crate) fn quarantine(&self, records: Vec<QuarantinedRecord>) -> Result<(), CardError> {
         self.writer.submit_blocking(Command::Quarantine(records))?.map(|_| ())
+    }
+
+    /// The records that found no room in quarantine since the start.
+    pub(crate) fn dropped(&self) -> &Dropped {
+        &self.dropped
+    }
+
+    /// A page of the quarantine, by partition and offset. `after` is the last place of the page before.
+    pub(crate) async fn quarantined(
+        &self,
+        limit: usize,
+        after: Option<Place>,
+    ) -> Result<Page<StoredRecord>, CardError> {
+        Ok(match &*self.reader {
+            Reader::Sqlite(reader) => reader.quarantined(limit, after).await?,
+            Reader::Postgres(reader) => reader.quarantined(limit, after).await?,
+        })
+    }
+
+    /// All places in quarantine, about [`MAX_RECORDS`](crate::accounts::quarantine::MAX_RECORDS) at most.
+    pub(crate) async fn quarantined_places(&self) -> Result<HashSet<Place>, StoreError> {
+        match &*self.reader {
+            Reader::Sqlite(reader) => reader.quarantined_places().await,
+            Reader::Postgres(reader) => reader.quarantined_places().await,
+        }
+    }
+
+    /// Removes the records at `places` from quarantine. Blocks.
+    pub(crate) fn remove_quarantined(&self, places: Vec<Place>) -> Result<(), CardError> {
+        self.writer.submit_blocking(Command::Acknowledge(places))?.map(|_| ())
+    }
+
+    /// Removes the record at `place` from quarantine.
+    pub(crate) async fn acknowledge(&self, place: Place) -> Result<(), CardError> {
+        let is_stored = match &*self.reader {
+            Reader::Sqlite(reader) => reader.is_quarantined(place).await?,
+            Reader::Postgres(reader) => reader.is_quarantined(place).await?,
+        };
+        if !is_stored {
+            return Err(CardError::NotQuarantined);
+        }
+        self.writer.submit(Command::Acknowledge(vec![place])).await?.map(|_| ())
     }
 
     /// The card with this id.

@@ -11,7 +11,7 @@
 mod batch;
 mod sampled_log;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ use event_log::{EventLog, LogError, Positions};
 use self::batch::{Batch, BatchReader};
 pub(crate) use self::sampled_log::SampledLog;
 use crate::accounts::checkpoint::Checkpoints;
-use crate::accounts::quarantine::{self, Quarantine, QuarantinedRecord};
+use crate::accounts::quarantine::{self, Place, Quarantine, QuarantinedRecord};
 use crate::accounts::status::{LogState, Stall, ViewStatus, remaining};
 use crate::accounts::view::ViewWriter;
 use crate::accounts::waiters::Waiters;
@@ -71,6 +71,12 @@ pub(crate) struct AccountFeed {
     pub(crate) closing: Closing,
     /// Records for the quarantine that the card database has not stored yet, by partition and offset.
     pub(crate) unstored: BTreeMap<(u32, u64), QuarantinedRecord>,
+    /// The places in quarantine at the start.
+    pub(crate) quarantined: HashSet<Place>,
+    /// Places in quarantine whose records were decoded now, and that the card database has not removed yet.
+    pub(crate) decoded: BTreeSet<Place>,
+    /// Whether the start reads the whole log instead of the checkpoint.
+    pub(crate) rebuild_view: bool,
     pub(crate) checkpoints: Checkpoints,
     /// The next offset to read of each partition.
     pub(crate) positions: Positions,
@@ -94,9 +100,13 @@ struct Rebuild {
 impl AccountFeed {
     /// Applies events until the service stops.
     pub(crate) fn run(mut self) {
-        self.positions = self.checkpoints.load(&mut self.view);
+        if self.rebuild_view {
+            tracing::info!("REBUILD_VIEW: the account view is rebuilt from the start of the event log");
+        } else {
+            self.positions = self.checkpoints.load(&mut self.view);
+        }
         let mut rebuild = None;
-        let mut quarantine = Quarantine::default();
+        let mut quarantine = Quarantine::new(self.store.dropped().clone(), std::mem::take(&mut self.quarantined));
         while !stopping(&self.stopping) {
             let Err(error) = self.feed_until_failure(&mut rebuild, &mut quarantine) else {
                 return;
@@ -141,7 +151,7 @@ impl AccountFeed {
             }
         }
         while !stopping(&self.stopping) {
-            if self.unstored.is_empty() {
+            if self.is_quarantine_current() {
                 self.checkpoints.write_if_due(|| (reader.reader.positions(), reader.reader.durable_positions()));
             }
             self.follow_log(&mut reader)?;
@@ -150,7 +160,7 @@ impl AccountFeed {
                 return Err(LogError::Unavailable("a partition brings nothing, opening a new reader".to_owned()).into());
             }
         }
-        if !self.status.is_catching_up() && self.unstored.is_empty() {
+        if !self.status.is_catching_up() && self.is_quarantine_current() {
             self.checkpoints.write_last((reader.reader.positions(), reader.reader.durable_positions()));
         }
         Ok(())
@@ -220,6 +230,7 @@ impl AccountFeed {
         self.status.update(|progress| progress.trouble = batch.trouble);
         self.positions = batch.positions;
         self.store_quarantined(batch.quarantined);
+        self.remove_decoded(batch.decoded);
         self.close_accounts()?;
         if let Some(failure) = batch.failure {
             return Err(failure.into());
@@ -247,6 +258,30 @@ impl AccountFeed {
             }
             self.unstored = std::mem::take(&mut self.unstored).into_iter().skip(count).collect();
         }
+    }
+
+    /// Removes places from quarantine whose records were decoded. Failures are handled as in
+    /// [`store_quarantined`](Self::store_quarantined).
+    fn remove_decoded(&mut self, places: Vec<Place>) {
+        let waited = !self.decoded.is_empty();
+        self.decoded.extend(places);
+        while !self.decoded.is_empty() {
+            let few: Vec<_> = self.decoded.iter().take(quarantine::MAX_STORED_AT_ONCE).copied().collect();
+            if let Err(error) = self.store.remove_quarantined(few.clone()) {
+                if !waited {
+                    tracing::warn!(%error, "cannot remove decoded records from quarantine, retrying with the next batch");
+                }
+                return;
+            }
+            few.iter().for_each(|place| {
+                self.decoded.remove(place);
+            });
+        }
+    }
+
+    /// Whether the card database has all that was read for the quarantine.
+    fn is_quarantine_current(&self) -> bool {
+        self.unstored.is_empty() && self.decoded.is_empty()
     }
 
     /// Checks the progress of a rebuild. Breaks if the checkpoint belongs to another log; the view is empty then.

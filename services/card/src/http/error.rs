@@ -30,6 +30,8 @@ impl From<CardError> for ApiError {
             CardError::InvalidBuckets => (StatusCode::BAD_REQUEST, "invalid_buckets", Some("buckets")),
             CardError::InvalidFrom => (StatusCode::BAD_REQUEST, "invalid_from", Some("from")),
             CardError::LogUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "log_unavailable", None),
+            CardError::InvalidPlace(name) => (StatusCode::BAD_REQUEST, invalid_place(name), Some(name)),
+            CardError::NotQuarantined => (StatusCode::NOT_FOUND, "record_not_found", None),
             CardError::NotFound => (StatusCode::NOT_FOUND, "card_not_found", None),
             CardError::AlreadyDeleted => (StatusCode::CONFLICT, "card_already_deleted", None),
             CardError::Exists => (StatusCode::PRECONDITION_FAILED, "precondition_failed", None),
@@ -45,6 +47,10 @@ impl From<CardError> for ApiError {
         };
         ApiError::of_service(status, code, text, field)
     }
+}
+
+fn invalid_place(name: &str) -> &'static str {
+    if name == "partition" { "invalid_partition" } else { "invalid_offset" }
 }
 
 impl IntoResponse for CardError {

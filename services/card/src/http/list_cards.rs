@@ -14,8 +14,8 @@ use crate::store::PageRequest;
 
 #[derive(Deserialize)]
 pub(crate) struct ListQuery {
-    limit: Option<String>,
-    after: Option<String>,
+    pub(crate) limit: Option<String>,
+    pub(crate) after: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ use crate::http::digest::log::read_log;
 use crate::http::digest::{get_digest, get_position, list_states};
 use crate::http::get_card::{get_card, get_card_by_number};
 use crate::http::list_cards::{list_cards, list_cards_by_account};
+use crate::http::quarantine::{acknowledge, list_quarantined};
 use crate::http::response::CardService;
 
 pub(crate) fn routes(service: Arc<CardService>) -> Router {
@@ -24,6 +25,7 @@ pub(crate) fn routes(service: Arc<CardService>) -> Router {
         .route("/cards", get(list_cards))
         .route("/cards/by-number", get(get_card_by_number))
         .route("/cards/by-account", get(list_cards_by_account))
+        .route("/quarantine", get(list_quarantined).delete(acknowledge))
         .route("/admin/position", get(get_position))
         .merge(scans)
         .with_state(service)

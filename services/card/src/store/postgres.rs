@@ -1,5 +1,6 @@
 //! The card database in PostgreSQL, shared by the instances of the service.
 
+mod quarantine;
 mod writer;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use self::writer::Writer;
 use super::{PageRequest, Store};
+use crate::accounts::quarantine::Dropped;
 use crate::accounts::view::format::CardDatabase;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
@@ -53,12 +55,13 @@ pub(super) async fn open(
         last_card = raised.map_err(|error| OpenError(error.to_string()))?.get::<_, i64>(0) as u64;
     }
     let last_card = Arc::new(AtomicU64::new(last_card));
-    let writer = Writer::new(&database, numbering.clone(), clock, Arc::clone(&last_card));
+    let dropped = Dropped::default();
+    let writer = Writer::new(&database, numbering.clone(), clock, (Arc::clone(&last_card), dropped.clone()));
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError(error.to_string()))?;
     let reader = Reader { database, numbering: numbering.clone() };
     let reader = Arc::new(super::Reader::Postgres(reader));
-    Ok((Store { writer, reader, numbering, last_card }, writer_thread))
+    Ok((Store { writer, reader, numbering, last_card, dropped }, writer_thread))
 }
 
 pub(super) struct Reader {

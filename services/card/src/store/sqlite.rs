@@ -1,5 +1,6 @@
 //! The card database in a SQLite file, used by one instance. One writer numbers cards in the order of commit.
 
+mod quarantine;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 pub(super) use self::reader::Reader;
 use self::writer::Writer;
 use super::Store;
+use crate::accounts::quarantine::Dropped;
 use crate::accounts::view::format::CardDatabase;
 use crate::card::Card;
 use crate::card_number::CardNumbering;
@@ -57,12 +59,14 @@ pub(super) fn open(
     let last_card = last_card(&connection, &numbering, checkpoint).map_err(|error| OpenError::unusable(path, error))?;
     let last_card = Arc::new(AtomicU64::new(last_card));
     let pool = file.read_pool(durability.clone())?;
-    let writer = Writer::new(connection, durability, numbering.clone(), clock, Arc::clone(&last_card));
+    let dropped = Dropped::default();
+    let writer =
+        Writer::new(connection, durability, numbering.clone(), clock, (Arc::clone(&last_card), dropped.clone()));
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError::unusable(path, error))?;
     let reader = Reader { pool, numbering: numbering.clone() };
     let reader = Arc::new(super::Reader::Sqlite(reader));
-    Ok((Store { writer, reader, numbering, last_card }, writer_thread))
+    Ok((Store { writer, reader, numbering, last_card, dropped }, writer_thread))
 }
 
 /// The sequence of the last card. Raises it if the database is an older copy than the checkpoint.

@@ -21,6 +21,7 @@ mod log_away;
 mod postgres;
 mod protocol;
 mod quarantine;
+mod rebuild;
 mod restart;
 mod row_locks;
 mod service;

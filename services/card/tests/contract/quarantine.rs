@@ -2,7 +2,8 @@
 
 use account_events::AccountStatus::{Active, Deleted};
 use event_log::{HeaderList, Record, partition_of_key};
-use serde_json::json;
+use serde_json::{Value, json};
+use test_harness::wait_until;
 
 use crate::service::{TestService, by_account, changed, created, new_id};
 
@@ -85,4 +86,97 @@ fn a_flood_of_poison_is_counted_in_full() {
     let account = service.account();
     service.card("US", &account);
     assert_eq!(service.view()["quarantined"], 2_000);
+}
+
+/// A record with the key `id` that cannot be decoded.
+fn undecodable(id: &str, value: &[u8]) -> Record {
+    Record { key: Some(id.into()), value: Some(value.into()), headers: HeaderList::default() }
+}
+
+fn place(record: &Value) -> String {
+    format!("/quarantine?partition={}&offset={}", record["partition"], record["offset"])
+}
+
+/// `GET path`, once the quarantine has `total` records and has dropped `dropped`.
+fn quarantine(service: &TestService, path: &str, total: u64, dropped: u64) -> Value {
+    wait_until("the records are in quarantine", || {
+        let page = service.get(path).expect(200);
+        (page["total"] == total && page["dropped"] == dropped).then_some(page)
+    })
+}
+
+#[test]
+fn the_quarantine_is_listed_in_pages_and_its_records_are_acknowledged() {
+    let service = TestService::start();
+    let id = new_id();
+    let empty = json!({"records": [], "total": 0, "dropped": 0, "next": null});
+    assert_eq!(service.get("/quarantine").expect(200), empty);
+    let long = "é".repeat(3_000);
+    let records = [
+        undecodable(&id, b"{"),
+        undecodable(&id, &[0xff, 0xfe]),
+        undecodable(&id, format!("x{long}").as_bytes()),
+        Record { key: Some(id.clone().into()), value: None, headers: HeaderList::default() },
+    ];
+    service.tell(&records);
+    let partition = partition_of_key(id.as_bytes(), 3);
+    let page = quarantine(&service, "/quarantine?limit=3", 4, 0);
+    assert_eq!(page["next"], format!("{partition}:2"));
+    let [first, second, third] = page["records"].as_array().expect("records").as_slice() else { panic!("{page}") };
+    assert_eq!(first["value"], "{");
+    assert_eq!((&first["key"], &first["partition"], &first["offset"]), (&json!(id), &json!(partition), &json!(0)));
+    assert_eq!(first["reason"], "not_json");
+    assert!(first["detail"].as_str().expect("a text").starts_with("its value is not JSON"), "{first}");
+    assert!(first["timestamp"].as_str().expect("a time").ends_with('Z'), "{first}");
+    assert_eq!((&second["value_base64"], second.get("value")), (&json!("//4="), None));
+    // 4 KiB end within a character.
+    assert_eq!(third["value"].as_str().map(str::len), Some(4_095));
+    let rest = service.get(&format!("/quarantine?limit=3&after={partition}:2")).expect(200);
+    assert_eq!((&rest["records"][0]["value"], &rest["total"], &rest["next"]), (&json!(null), &json!(4), &json!(null)));
+
+    let acknowledged = json!({"message": "Record acknowledged"});
+    assert_eq!(service.delete(&place(second)).expect(200), acknowledged);
+    service.delete(&place(second)).expect_error(404, "record_not_found", "the quarantine has no such record", None);
+    let offsets = |service: &TestService| -> Vec<Value> {
+        let page = service.get("/quarantine").expect(200);
+        page["records"].as_array().expect("records").iter().map(|record| record["offset"].clone()).collect()
+    };
+    assert_eq!(offsets(&service), [0, 2, 3]);
+    // The page after an acknowledged record is still there.
+    assert_eq!(service.get(&format!("/quarantine?after={partition}:1")).expect(200)["records"][0]["offset"], 2);
+    // The checkpoint includes the record, so a restart does not store it again.
+    assert_eq!(offsets(&service.restart()), [0, 2, 3]);
+}
+
+#[test]
+fn requests_about_the_quarantine_are_checked() {
+    let service = TestService::start();
+    for after in ["x", "1", "1:-2", ""] {
+        let text = "after must be the next of an earlier page";
+        service.get(&format!("/quarantine?after={after}")).expect_error(400, "invalid_after", text, Some("after"));
+    }
+    service.get("/quarantine?limit=201").expect(400);
+    for (query, field) in [("offset=1", "partition"), ("partition=-1&offset=1", "partition"), ("partition=1", "offset")]
+    {
+        let (code, text) = (format!("invalid_{field}"), format!("{field} must be a whole number"));
+        service.delete(&format!("/quarantine?{query}")).expect_error(400, &code, &text, Some(field));
+    }
+    service.delete("/quarantine?partition=0&offset=7").expect(404);
+    assert_eq!(service.post("/quarantine", &json!({})).status, 405);
+}
+
+#[test]
+fn the_quarantine_is_bounded_and_what_it_drops_is_counted() {
+    let service = TestService::start();
+    let flood = |count| vec![undecodable("1", b"{"); count];
+    service.tell(&flood(10_020));
+    quarantine(&service, "/quarantine?limit=1", 10_000, 20);
+    // After a restart the database refuses what does not fit.
+    let service = service.restart();
+    service.publish(&flood(5));
+    let page = quarantine(&service, "/quarantine?limit=1", 10_000, 5);
+    // An acknowledged record makes room.
+    service.delete(&place(&page["records"][0])).expect(200);
+    service.publish(&flood(2));
+    quarantine(&service, "/quarantine?limit=1", 10_000, 6);
 }

@@ -33,11 +33,18 @@ pub(crate) struct Settings {
     pub(crate) view_max_age: Option<Duration>,
     pub(crate) cors: Option<&'static str>,
     pub(crate) backlog_published: Option<Arc<AtomicBool>>,
+    pub(crate) rebuild_view: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { clock: Clock::system(), view_max_age: None, cors: None, backlog_published: None }
+        Settings {
+            clock: Clock::system(),
+            view_max_age: None,
+            cors: None,
+            backlog_published: None,
+            rebuild_view: false,
+        }
     }
 }
 
@@ -114,6 +121,12 @@ impl TestService {
         let service = TestService { running, accounts, folder, settings, switches };
         service.wait_until_ready();
         service
+    }
+
+    /// As [`restart`](Self::restart), with `REBUILD_VIEW=true`.
+    pub(crate) fn restart_rebuilding(mut self) -> Self {
+        self.settings.rebuild_view = true;
+        self.restart()
     }
 
     /// Stops the service and reads its quarantine.
@@ -282,6 +295,7 @@ fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switc
         database: database_url(folder, "card").parse().expect("a database URL"),
         data_dir: folder.to_owned(),
         group: accounts.name.clone(),
+        rebuild_view: settings.rebuild_view,
         backlog_published: settings.backlog_published.clone(),
         view_max_age: settings.view_max_age,
         http: HttpConfig {

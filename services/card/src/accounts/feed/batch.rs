@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use account_events::{AccountEvent, AccountStatus};
-use event_log::{LogError, Positions, Reader, RecordRef};
+use event_log::{LogError, Positions, Reader};
 
 use super::sampled_log::SampledLog;
 use crate::accounts::checkpoint::samples::{Sample, Sampler};
-use crate::accounts::quarantine::{Quarantine, QuarantinedRecord};
+use crate::accounts::quarantine::{Place, Quarantine, QuarantinedRecord};
 
 /// The result of one poll.
 pub(super) struct Batch {
@@ -19,6 +19,8 @@ pub(super) struct Batch {
     pub(super) poison: usize,
     /// Those of them that go to quarantine.
     pub(super) quarantined: Vec<QuarantinedRecord>,
+    /// The places in quarantine whose records were decoded now.
+    pub(super) decoded: Vec<Place>,
     /// The records that were sampled, each with its partition.
     pub(super) samples: Vec<(u32, Sample)>,
     /// The positions after the batch.
@@ -75,15 +77,21 @@ impl<'a> BatchReader<'a> {
             samples.extend(sampler.sample(record).map(|sample| (record.partition, sample)));
             match AccountEvent::decode(record) {
                 // The view includes this event already. Applying it again would undo a later one.
-                Ok(event) if is_by_arrival(&event) && is_known(known, record) => {}
-                Ok(event) => events.push(event),
+                Ok(event) if is_by_arrival(&event) && is_known(known, record.partition, record.offset) => {}
+                Ok(event) => {
+                    quarantine.note_decoded((record.partition, record.offset));
+                    events.push(event);
+                }
                 Err(reason) => {
                     poison += 1;
                     if let Some(left_out) = lines.allow(now) {
                         let (partition, offset, code) = (record.partition, record.offset, reason.code());
                         tracing::warn!(partition, offset, code, %reason, left_out, "a record went to quarantine");
                     }
-                    quarantine.take(record, reason);
+                    // The quarantine has it, unless an operator removed it.
+                    if !is_known(known, record.partition, record.offset) {
+                        quarantine.take(record, reason);
+                    }
                 }
             }
         });
@@ -96,11 +104,14 @@ impl<'a> BatchReader<'a> {
         let trouble = reader.trouble();
         for batch in reader.passed_over() {
             poison += 1;
-            quarantine.take_passed_over(batch);
+            if !is_known(known, batch.partition, batch.offset) {
+                quarantine.take_passed_over(batch);
+            }
         }
-        let (quarantined, positions) = (self.quarantine.taken(), self.reader.positions());
+        let (quarantined, decoded) = (self.quarantine.taken(), self.quarantine.decoded());
+        let positions = self.reader.positions();
         self.known.retain(|partition, end| positions.get(partition).is_none_or(|reached| reached < end));
-        Batch { events, records, poison, quarantined, samples, positions, trouble, failure: polled.err() }
+        Batch { events, records, poison, quarantined, decoded, samples, positions, trouble, failure: polled.err() }
     }
 }
 
@@ -109,8 +120,8 @@ fn is_by_arrival(event: &AccountEvent) -> bool {
     event.version <= Some(1) && event.status != AccountStatus::Deleted
 }
 
-fn is_known(known: &Positions, record: RecordRef<'_>) -> bool {
-    known.get(&record.partition).is_some_and(|end| record.offset < *end)
+fn is_known(known: &Positions, partition: u32, offset: u64) -> bool {
+    known.get(&partition).is_some_and(|end| offset < *end)
 }
 
 #[cfg(test)]

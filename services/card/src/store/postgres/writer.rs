@@ -21,7 +21,8 @@ use postgres::{BEGIN, Parameter, Postgres, Session};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
-use crate::accounts::quarantine;
+use super::quarantine;
+use crate::accounts::quarantine::Dropped;
 use crate::card_number::CardNumbering;
 use crate::decide::{Batch, Changes, Command, Named, Outcome};
 use crate::error::CardError;
@@ -37,11 +38,18 @@ pub(super) struct Writer {
     ids: TimeOrderedIds,
     /// The sequence of the last card that this instance created.
     last_card: Arc<AtomicU64>,
+    dropped: Dropped,
 }
 
 impl Writer {
-    pub(super) fn new(database: &Postgres, numbering: CardNumbering, clock: Clock, last_card: Arc<AtomicU64>) -> Self {
-        Writer { session: Session::new(database.clone()), numbering, clock, ids: TimeOrderedIds::new(), last_card }
+    pub(super) fn new(
+        database: &Postgres,
+        numbering: CardNumbering,
+        clock: Clock,
+        (last_card, dropped): (Arc<AtomicU64>, Dropped),
+    ) -> Self {
+        let session = Session::new(database.clone());
+        Writer { session, numbering, clock, ids: TimeOrderedIds::new(), last_card, dropped }
     }
 }
 
@@ -50,11 +58,11 @@ impl Committer for Writer {
     type Outcome = Outcome;
 
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
-        let Writer { session, numbering, clock, ids, last_card } = self;
+        let Writer { session, numbering, clock, ids, last_card, dropped } = self;
         let (now, closed, cards) = (clock.now(), BTreeSet::new(), HashMap::new());
         let id_of = |_sequence| ids.next(now);
         let batch = Batch { numbering, id_of: &id_of, now, closed, cards };
-        session.run(WriteSession::open, async |session| session.commit(batch, commands, last_card).await)
+        session.run(WriteSession::open, async |session| session.commit(batch, commands, (last_card, dropped)).await)
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
@@ -75,6 +83,7 @@ struct WriteSession {
     delete: Statement,
     close: Statement,
     delete_closed: Statement,
+    acknowledge: Statement,
     quarantine: Statement,
     total: Statement,
 }
@@ -88,17 +97,6 @@ impl AsRef<Client> for WriteSession {
 impl WriteSession {
     async fn open(database: &Postgres) -> Result<Self, StoreError> {
         let client = database.connect().await?;
-        let quarantine = format!(
-            "INSERT INTO card.quarantine
-             SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::bytea[], $6::bytea[],
-                 $7::text[], $8::bigint[])
-             WHERE (SELECT count(*) FROM card.quarantine) < {}
-             ON CONFLICT (partition, record_offset) DO UPDATE SET
-                 (reason, detail, key, value, headers, seen_at) = (excluded.reason, excluded.detail, excluded.key,
-                     excluded.value, excluded.headers, excluded.seen_at)
-             WHERE quarantine.value IS DISTINCT FROM excluded.value",
-            quarantine::MAX_RECORDS
-        );
         let prepare = async |sql: &str| client.prepare(sql).await;
         Ok(WriteSession {
             // PostgreSQL runs what the answer does not select last: the update of the one row of the ledger.
@@ -157,7 +155,8 @@ impl WriteSession {
                 "UPDATE card.cards SET deleted = true WHERE account_id = ANY($1::uuid[]) AND NOT deleted",
             )
             .await?,
-            quarantine: prepare(&quarantine).await?,
+            acknowledge: prepare(quarantine::ACKNOWLEDGE).await?,
+            quarantine: prepare(&quarantine::insert()).await?,
             total: prepare("UPDATE card.ledger SET cards = cards + $1").await?,
             client,
         })
@@ -167,7 +166,7 @@ impl WriteSession {
         &self,
         mut batch: Batch<'_>,
         commands: Vec<Command>,
-        last_card: &AtomicU64,
+        (last_card, dropped): (&AtomicU64, &Dropped),
     ) -> Result<Vec<Outcome>, StoreError> {
         if commands.is_empty() {
             // The locks that every transaction needs.
@@ -203,7 +202,7 @@ impl WriteSession {
         batch.cards = cards.iter().map(|row| (row.get(0), row.get(1))).collect();
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        self.write(&changes, now).await?;
+        dropped.add(self.write(&changes, now).await?);
         record_last(last_card, changes.created.iter().map(|(sequence, _)| *sequence as i64));
         Ok(outcomes)
     }
@@ -245,9 +244,10 @@ impl WriteSession {
     }
 
     /// Writes and commits in one round trip. If a statement fails, the following ones fail too, and the commit becomes a rollback.
-    async fn write(&self, changes: &Changes, now: Timestamp) -> Result<(), StoreError> {
+    /// Returns the number of records that the quarantine has no room for.
+    async fn write(&self, changes: &Changes, now: Timestamp) -> Result<u64, StoreError> {
         let Columns { ids, countries, accounts } = Columns::of(changes);
-        let Changes { created, counts, deleted, closed, quarantined } = changes;
+        let Changes { created, counts, deleted, closed, acknowledged, quarantined } = changes;
         let sequences: Vec<i64> = created.iter().map(|(sequence, _)| *sequence as i64).collect();
         let times: Vec<i64> = created.iter().map(|(_, card)| card.creation_timestamp.as_microsecond()).collect();
         let counted: Vec<Uuid> = counts.keys().map(|id| id.0).collect();
@@ -255,6 +255,8 @@ impl WriteSession {
         let closed: Vec<Uuid> = closed.iter().map(|id| id.0).collect();
         let total = created.len() as i64;
 
+        let left_partitions: Vec<i64> = acknowledged.iter().map(|(partition, _)| i64::from(*partition)).collect();
+        let left_offsets: Vec<i64> = acknowledged.iter().map(|(_, offset)| *offset as i64).collect();
         let partitions: Vec<i64> = quarantined.iter().map(|record| i64::from(record.partition)).collect();
         let offsets: Vec<i64> = quarantined.iter().map(|record| record.offset as i64).collect();
         let reasons: Vec<&str> = quarantined.iter().map(|record| record.code).collect();
@@ -265,13 +267,14 @@ impl WriteSession {
         let seen = vec![now.as_microsecond(); quarantined.len()];
 
         let has_cards = !created.is_empty();
-        tokio::try_join!(
+        let (_, _, _, _, _, _, left_out, _, ()) = tokio::try_join!(
             biased;
             self.query_if(has_cards, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
             self.query_if(has_cards, &self.count, [&counted, &counts]),
             self.query_if(!deleted.is_empty(), &self.delete, [deleted]),
             self.query_if(!closed.is_empty(), &self.close, [&closed]),
             self.query_if(!closed.is_empty(), &self.delete_closed, [&closed]),
+            self.query_if(!acknowledged.is_empty(), &self.acknowledge, [&left_partitions, &left_offsets]),
             self.query_if(
                 !quarantined.is_empty(),
                 &self.quarantine,
@@ -280,7 +283,7 @@ impl WriteSession {
             self.query_if(has_cards, &self.total, [&total]),
             self.client.batch_execute("COMMIT"),
         )?;
-        Ok(())
+        Ok(left_out.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
     }
 
     /// The rows of `statement` if it is `wanted`; otherwise none, without a request.

@@ -17,7 +17,7 @@ fn cards_are_found_deleted_and_listed_and_closed_accounts_keep_theirs_deleted() 
     let file = SqliteFile::open(&folder.path().join("card.db"), &SCHEMA).unwrap();
     let (connection, durability) = file.group_writer().unwrap();
     let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
-    let mut writer = Writer::new(connection, durability, numbering.clone(), Clock::system(), Arc::default());
+    let mut writer = Writer::new(connection, durability, numbering.clone(), Clock::system(), Default::default());
     let [account_id, closed] = [5, 6].map(|number| AccountId(Uuid::from_u128(number)));
     let country = || "DE".parse().unwrap();
     let create =

@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use account_events::AccountId;
 use clock::Clock;
 use group_commit::{Committer, StoreError, Syncer};
-use jiff::Timestamp;
 use numbering::TimeOrderedIds;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use sqlite_file::Durability;
 use uuid::Uuid;
 
+use super::quarantine::{acknowledge, quarantine};
 use super::{card_by_id, where_card_is};
-use crate::accounts::quarantine::{self, QuarantinedRecord};
+use crate::accounts::quarantine::Dropped;
 use crate::card_number::CardNumbering;
 use crate::decide::{Batch, Changes, Command, Named, Outcome};
 
@@ -26,6 +26,7 @@ pub(super) struct Writer {
     ids: TimeOrderedIds,
     /// The sequence of the last card, as of the last commit.
     last_card: Arc<AtomicU64>,
+    dropped: Dropped,
 }
 
 impl Writer {
@@ -34,9 +35,9 @@ impl Writer {
         durability: Durability,
         numbering: CardNumbering,
         clock: Clock,
-        last_card: Arc<AtomicU64>,
+        (last_card, dropped): (Arc<AtomicU64>, Dropped),
     ) -> Self {
-        Writer { connection, durability, numbering, clock, ids: TimeOrderedIds::new(), last_card }
+        Writer { connection, durability, numbering, clock, ids: TimeOrderedIds::new(), last_card, dropped }
     }
 }
 
@@ -57,8 +58,10 @@ impl Committer for Writer {
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        write(&transaction, &self.numbering, &changes, now)?;
+        write(&transaction, &self.numbering, &changes)?;
+        let dropped = quarantine(&transaction, &changes.quarantined, now)?;
         self.durability.commit(transaction)?;
+        self.dropped.add(dropped);
         if let Some((sequence, _)) = changes.created.last() {
             self.last_card.store(*sequence, Ordering::Relaxed);
         }
@@ -94,12 +97,7 @@ fn cards_to_delete(
     Ok(cards)
 }
 
-fn write(
-    transaction: &Transaction<'_>,
-    numbering: &CardNumbering,
-    changes: &Changes,
-    now: Timestamp,
-) -> rusqlite::Result<()> {
+fn write(transaction: &Transaction<'_>, numbering: &CardNumbering, changes: &Changes) -> rusqlite::Result<()> {
     for (sequence, card) in &changes.created {
         transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?)")?.execute(params![
             *sequence as i64,
@@ -131,37 +129,9 @@ fn write(
         )?;
         delete.execute([account_id.0.as_bytes()])?;
     }
-    quarantine(transaction, &changes.quarantined, now)?;
+    acknowledge(transaction, &changes.acknowledged)?;
     if changes.is_empty() {
         transaction.execute("UPDATE ledger SET probes = probes + 1", [])?;
-    }
-    Ok(())
-}
-
-/// Stores `records` in quarantine, up to [`quarantine::MAX_RECORDS`] in all. A different record at a stored offset replaces it.
-fn quarantine(connection: &Connection, records: &[QuarantinedRecord], now: Timestamp) -> rusqlite::Result<()> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    let stored: i64 = connection.query_row("SELECT count(*) FROM quarantine", [], |row| row.get(0))?;
-    let room = quarantine::MAX_RECORDS.saturating_sub(stored as usize);
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT DO UPDATE SET (reason, detail, key, value, headers, seen_at)
-             = (excluded.reason, excluded.detail, excluded.key, excluded.value, excluded.headers, excluded.seen_at)
-         WHERE value IS NOT excluded.value",
-    )?;
-    for record in records.iter().take(room) {
-        statement.execute(params![
-            record.partition,
-            record.offset as i64,
-            record.code,
-            record.detail,
-            record.key,
-            record.value,
-            record.headers,
-            now.as_microsecond(),
-        ])?;
     }
     Ok(())
 }
@@ -180,7 +150,7 @@ mod tests {
         let file = SqliteFile::open(&folder.path().join("card.db"), &SCHEMA).unwrap();
         let (connection, durability) = file.group_writer().unwrap();
         let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
-        let mut writer = Writer::new(connection, durability, numbering, Clock::system(), Arc::default());
+        let mut writer = Writer::new(connection, durability, numbering, Clock::system(), Default::default());
         let reader = file.reader().unwrap();
         // It changes when another connection has written a page.
         let version = || reader.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();
