@@ -60,6 +60,10 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         data_dir: settings.common.data_dir.clone(),
         group: settings.kafka_group_id.clone(),
         backlog_published: Some(backlog_published),
+        events: card_service::EventStreamSettings {
+            max_streams: settings.max_event_streams.into(),
+            ..card_service::EventStreamSettings::default()
+        },
         rebuild_view: settings.rebuild_view,
         view_max_age: settings.view_max_age_seconds.map(Duration::from_secs),
         http,

@@ -44,6 +44,10 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIEW_MAX_AGE_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) view_max_age_seconds: Option<u64>,
 
+    /// How many event streams (GET /events) may be open at once; more are answered 503
+    #[arg(long, env = "MAX_EVENT_STREAMS", default_value_t = card_service::DEFAULT_MAX_EVENT_STREAMS)]
+    pub(crate) max_event_streams: u16,
+
     /// Read the whole event log at the start instead of the checkpoint; records that can be decoded now leave the quarantine
     #[arg(long, env = "REBUILD_VIEW")]
     pub(crate) rebuild_view: bool,

@@ -35,7 +35,7 @@ pub use error::{APPLICATION_JSON, ApiError};
 pub use finish::{App, finish};
 pub use guard::AllowedHosts;
 pub use health::{NOT_READY_RETRY_AFTER_S, Readiness, ReadyReport, health_routes, index_route};
-pub use lines::{LineSender, lines};
+pub use lines::{LineSender, body_of, lines};
 pub use paging::{DEFAULT_LIMIT, MAX_LIMIT, MIN_LIMIT, Page, parse_limit};
 pub use peer::Peer;
 pub use prefer::{ACCOUNT_VERSION, PREFER, PREFERENCE_APPLIED, prefer_wait};

@@ -30,9 +30,14 @@ pub struct LineSender {
 /// A response of lines (`application/x-ndjson`) of a permitted scan, and where to put them.
 pub fn lines(permit: ScanPermit) -> (LineSender, Response) {
     let (blocks, receiver) = channel(WAITING_BLOCKS);
+    let response = ([(CONTENT_TYPE, "application/x-ndjson")], body_of(receiver)).into_response();
+    (LineSender { blocks, block: Vec::new(), permit }, response)
+}
+
+/// A body of the blocks that `receiver` receives, until its senders are dropped.
+pub fn body_of(receiver: Receiver<Bytes>) -> Body {
     let next = async |mut receiver: Receiver<Bytes>| Some((Ok::<_, Infallible>(receiver.recv().await?), receiver));
-    let body = Body::from_stream(stream::unfold(receiver, next));
-    (LineSender { blocks, block: Vec::new(), permit }, ([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    Body::from_stream(stream::unfold(receiver, next))
 }
 
 impl LineSender {

@@ -2,6 +2,7 @@
 //! the quarantine.
 
 pub(crate) mod checkpoint;
+pub(crate) mod event_ring;
 pub(crate) mod feed;
 pub(crate) mod quarantine;
 pub mod status;

@@ -53,6 +53,15 @@ pub enum CardError {
     /// A `?from=` that is not a list of offsets.
     #[error("from must be a list such as 0:17,1:4 of partitions with offsets")]
     InvalidFrom,
+    /// A `?from=` of an event stream that is not `start`.
+    #[error("from must be start")]
+    InvalidStart,
+    /// A `Last-Event-ID` that is not the id of an event.
+    #[error("Last-Event-ID must be the id of an earlier event")]
+    InvalidLastEventId,
+    /// All event streams that may be open are.
+    #[error("too many event streams are open")]
+    TooManyStreams,
     /// The event log cannot be read.
     #[error("the event log cannot be read now")]
     LogUnavailable,

@@ -5,6 +5,7 @@ mod create_card;
 mod delete_card;
 mod digest;
 mod error;
+pub(crate) mod events;
 mod get_card;
 mod list_cards;
 mod lookup;

@@ -29,11 +29,14 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::accounts::event_ring::EventRing;
 use crate::accounts::feed::{AccountFeed, SampledLog};
 use crate::accounts::status::ViewStatus;
 use crate::accounts::waiters::Waiters;
 use crate::closer::CardCloser;
 use crate::closing::Closing;
+use crate::http::events::EventStreams;
+pub use crate::http::events::{DEFAULT_MAX_EVENT_STREAMS, EventStreamSettings};
 use crate::http::response::CardService;
 use crate::store::Store;
 
@@ -57,6 +60,8 @@ pub struct Config {
     pub group: String,
     /// The maximum age of the view for creating cards; unlimited if `None`.
     pub view_max_age: Option<Duration>,
+    /// The bounds of the event streams.
+    pub events: EventStreamSettings,
     /// Whether the start ignores the checkpoint of the account view and reads the whole event log.
     pub rebuild_view: bool,
     /// Set once the event log has the events that the account service's outbox held at the start. The view is not ready before it
@@ -77,6 +82,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let checkpoint = accounts::checkpoint::path(&config.database, &config.data_dir);
     let known = accounts::checkpoint::database_of(&checkpoint);
+    let clock = config.clock.clone();
     let (store, writer_thread) = Store::open(&config.database, config.clock, known).await?;
     let quarantined = store.quarantined_places().await?;
     let (view_writer, view) = accounts::view::account_view();
@@ -86,6 +92,7 @@ pub async fn run(
     let (checkpoints, checkpoint_writer) =
         accounts::checkpoint::checkpoints(checkpoint, view.clone(), store.identity(), Arc::clone(&stopping));
 
+    let ring = Arc::new(EventRing::new(clock));
     let feed = AccountFeed {
         log: Arc::clone(&log),
         view: view_writer,
@@ -99,6 +106,7 @@ pub async fn run(
         decoded: BTreeSet::new(),
         rebuild_view: config.rebuild_view,
         checkpoints,
+        ring: Arc::clone(&ring),
         positions: Positions::new(),
         lines: SampledLog::default(),
         backlog_published: config.backlog_published,
@@ -118,8 +126,16 @@ pub async fn run(
         spawn("view-watch", move || accounts::feed::watch(watched_log.as_ref(), &watched, &watch_stop))?,
     ];
 
-    let service =
-        Arc::new(CardService { store: store.clone(), view, status, waiters, log, shutdown: shutdown.clone() });
+    let events = EventStreams::new(ring, config.events);
+    let service = Arc::new(CardService {
+        store: store.clone(),
+        view,
+        status,
+        waiters,
+        log,
+        events,
+        shutdown: shutdown.clone(),
+    });
     let router = http::router::routes(Arc::clone(&service)).merge(http_server::health_routes(NAME, service));
     let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION")));
     let address = listener.local_addr()?;

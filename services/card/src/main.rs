@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use card_service::{Config, NAME};
+use card_service::{Config, EventStreamSettings, NAME};
 use clap::Parser;
 use clock::Clock;
 use http_server::HttpArgs;
@@ -37,6 +37,10 @@ struct Settings {
     #[arg(long, env = "VIEW_MAX_AGE_SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     view_max_age_seconds: Option<u64>,
 
+    /// How many event streams (GET /events) may be open at once; more are answered 503
+    #[arg(long, env = "MAX_EVENT_STREAMS", default_value_t = card_service::DEFAULT_MAX_EVENT_STREAMS)]
+    max_event_streams: u16,
+
     /// Read the whole event log at the start instead of the checkpoint; records that can be decoded now leave the quarantine
     #[arg(long, env = "REBUILD_VIEW")]
     rebuild_view: bool,
@@ -58,8 +62,17 @@ fn main() -> ! {
 }
 
 async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Settings { port, kafka, kafka_group_id: group, database_url, view_max_age_seconds, rebuild_view, common, http } =
-        settings;
+    let Settings {
+        port,
+        kafka,
+        kafka_group_id: group,
+        database_url,
+        view_max_age_seconds,
+        max_event_streams,
+        rebuild_view,
+        common,
+        http,
+    } = settings;
     let service = Standalone::open(NAME, port, &kafka, &common, &http, &variables).await?;
     let database = database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(common.data_dir.join("card.db")));
     let command = format!("curl http://{}/cards", service.address);
@@ -70,6 +83,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         data_dir: common.data_dir,
         group,
         backlog_published: None,
+        events: EventStreamSettings { max_streams: max_event_streams.into(), ..EventStreamSettings::default() },
         rebuild_view,
         view_max_age: view_max_age_seconds.map(Duration::from_secs),
         http,

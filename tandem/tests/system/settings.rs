@@ -30,7 +30,9 @@ const COMMON: [&str; 13] = [
 fn own_settings(name: &str) -> &'static [&'static str] {
     match name {
         "account-service" => &["PORT", "DATABASE_URL"],
-        "card-service" => &["PORT", "DATABASE_URL", "KAFKA_GROUP_ID", "VIEW_MAX_AGE_SECONDS", "REBUILD_VIEW"],
+        "card-service" => {
+            &["PORT", "DATABASE_URL", "KAFKA_GROUP_ID", "VIEW_MAX_AGE_SECONDS", "MAX_EVENT_STREAMS", "REBUILD_VIEW"]
+        }
         _ => &[
             "ACCOUNT_PORT",
             "CARD_PORT",
@@ -38,6 +40,7 @@ fn own_settings(name: &str) -> &'static [&'static str] {
             "CARD_DATABASE_URL",
             "KAFKA_GROUP_ID",
             "VIEW_MAX_AGE_SECONDS",
+            "MAX_EVENT_STREAMS",
             "REBUILD_VIEW",
         ],
     }

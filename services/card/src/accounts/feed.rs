@@ -25,6 +25,7 @@ use event_log::{EventLog, LogError, Positions};
 use self::batch::{Batch, BatchReader};
 pub(crate) use self::sampled_log::SampledLog;
 use crate::accounts::checkpoint::Checkpoints;
+use crate::accounts::event_ring::EventRing;
 use crate::accounts::quarantine::{self, Place, Quarantine, QuarantinedRecord};
 use crate::accounts::status::{LogState, Stall, ViewStatus, remaining};
 use crate::accounts::view::ViewWriter;
@@ -78,6 +79,8 @@ pub(crate) struct AccountFeed {
     /// Whether the start reads the whole log instead of the checkpoint.
     pub(crate) rebuild_view: bool,
     pub(crate) checkpoints: Checkpoints,
+    /// The last events, for the event streams.
+    pub(crate) ring: Arc<EventRing>,
     /// The next offset to read of each partition.
     pub(crate) positions: Positions,
     /// Limits the log lines about events.
@@ -138,7 +141,8 @@ impl AccountFeed {
         }
         let cut = self.checkpoints.warnings();
         self.status.update(|progress| progress.cut = cut);
-        let mut reader = BatchReader::new(self.log.reader(&self.positions)?, self.checkpoints.known(), quarantine);
+        let mut reader = BatchReader::new(self.log.reader(&self.positions)?, self.checkpoints.known(), quarantine)
+            .recording(Arc::clone(&self.ring));
         tracing::info!(log = self.log.describe(), "Kafka consumer started successfully");
         self.positions = reader.reader.positions();
         self.status.read(0, 0, self.positions.clone());
@@ -228,7 +232,8 @@ impl AccountFeed {
         self.status.read(batch.records, batch.poison, batch.positions.clone());
         self.waiters.wake(batch.events.iter().map(|event| event.account_id));
         self.status.update(|progress| progress.trouble = batch.trouble);
-        self.positions = batch.positions;
+        let start = std::mem::replace(&mut self.positions, batch.positions);
+        self.ring.push(batch.placed, &start, &self.positions);
         self.store_quarantined(batch.quarantined);
         self.remove_decoded(batch.decoded);
         self.close_accounts()?;

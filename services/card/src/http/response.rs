@@ -11,6 +11,7 @@ use crate::accounts::status::ViewStatus;
 use crate::accounts::view::AccountView;
 use crate::accounts::waiters::Waiters;
 use crate::error::CardError;
+use crate::http::events::EventStreams;
 use crate::store::Store;
 
 /// The state of all handlers, and of `/readyz`.
@@ -20,6 +21,7 @@ pub(crate) struct CardService {
     pub(crate) status: Arc<ViewStatus>,
     pub(crate) waiters: Arc<Waiters>,
     pub(crate) log: Arc<dyn EventLog>,
+    pub(crate) events: EventStreams,
     /// Cancelled when the service stops.
     pub(crate) shutdown: CancellationToken,
 }

@@ -11,6 +11,7 @@ use crate::http::create_card::create_card;
 use crate::http::delete_card::delete_card;
 use crate::http::digest::log::read_log;
 use crate::http::digest::{get_digest, get_position, list_states};
+use crate::http::events::stream_events;
 use crate::http::get_card::{get_card, get_card_by_number};
 use crate::http::list_cards::{list_cards, list_cards_by_account};
 use crate::http::quarantine::{acknowledge, list_quarantined};
@@ -25,6 +26,7 @@ pub(crate) fn routes(service: Arc<CardService>) -> Router {
         .route("/cards", get(list_cards))
         .route("/cards/by-number", get(get_card_by_number))
         .route("/cards/by-account", get(list_cards_by_account))
+        .route("/events", get(stream_events))
         .route("/quarantine", get(list_quarantined).delete(acknowledge))
         .route("/admin/position", get(get_position))
         .merge(scans)

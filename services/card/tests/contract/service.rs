@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use account_events::{AccountEvent, AccountStatus, Envelope, EventType, Version};
-use card_service::Config;
+use card_service::{Config, EventStreamSettings};
 use clock::Clock;
 use event_log::{EventLog, Positions, Publisher, Record};
 use http_server::HttpConfig;
@@ -34,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) cors: Option<&'static str>,
     pub(crate) backlog_published: Option<Arc<AtomicBool>>,
     pub(crate) rebuild_view: bool,
+    pub(crate) events: EventStreamSettings,
 }
 
 impl Default for Settings {
@@ -44,6 +45,7 @@ impl Default for Settings {
             cors: None,
             backlog_published: None,
             rebuild_view: false,
+            events: EventStreamSettings::default(),
         }
     }
 }
@@ -127,6 +129,11 @@ impl TestService {
     pub(crate) fn restart_rebuilding(mut self) -> Self {
         self.settings.rebuild_view = true;
         self.restart()
+    }
+
+    /// Where the log ends.
+    pub(crate) fn ends(&self) -> Positions {
+        self.accounts.ends()
     }
 
     /// Stops the service and reads its quarantine.
@@ -296,6 +303,7 @@ fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switc
         data_dir: folder.to_owned(),
         group: accounts.name.clone(),
         rebuild_view: settings.rebuild_view,
+        events: settings.events,
         backlog_published: settings.backlog_published.clone(),
         view_max_age: settings.view_max_age,
         http: HttpConfig {

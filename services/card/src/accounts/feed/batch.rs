@@ -1,5 +1,6 @@
 //! A batch: the decoded records of one poll.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use account_events::{AccountEvent, AccountStatus};
@@ -7,12 +8,15 @@ use event_log::{LogError, Positions, Reader};
 
 use super::sampled_log::SampledLog;
 use crate::accounts::checkpoint::samples::{Sample, Sampler};
+use crate::accounts::event_ring::{EventRing, PlacedEvent};
 use crate::accounts::quarantine::{Place, Quarantine, QuarantinedRecord};
 
 /// The result of one poll.
 pub(super) struct Batch {
     /// The decoded events in the order of arrival.
     pub(super) events: Vec<AccountEvent>,
+    /// The events with their places, if somebody listened when the first record came.
+    pub(super) placed: Option<Vec<PlacedEvent>>,
     /// The number of records.
     pub(super) records: usize,
     /// The number of records that could not be decoded.
@@ -35,6 +39,8 @@ pub(super) struct Batch {
 pub(super) struct BatchReader<'a> {
     pub(super) reader: Box<dyn Reader>,
     quarantine: &'a mut Quarantine,
+    /// Whether events are recorded for it.
+    ring: Option<Arc<EventRing>>,
     /// Starts again with each reader, which adds a sample at most.
     sampler: Sampler,
     /// The positions that the view already includes, of the partitions that have not been read up to there. Past them a lower
@@ -52,11 +58,17 @@ impl<'a> BatchReader<'a> {
         BatchReader {
             reader,
             quarantine,
+            ring: None,
             sampler: Sampler::default(),
             known,
             expected: 0,
             lines: SampledLog::default(),
         }
+    }
+
+    /// Records events while somebody listens to `ring`.
+    pub(super) fn recording(self, ring: Arc<EventRing>) -> Self {
+        BatchReader { ring: Some(ring), ..self }
     }
 
     /// Continues with `reader` for an empty view.
@@ -66,13 +78,17 @@ impl<'a> BatchReader<'a> {
 
     /// Reads the next batch, and waits up to `timeout` for it.
     pub(super) fn read(&mut self, timeout: Duration) -> Batch {
-        let BatchReader { reader, quarantine, sampler, known, lines, .. } = self;
+        let BatchReader { reader, quarantine, ring, sampler, known, lines, .. } = self;
         let mut events = Vec::with_capacity(self.expected);
         let (mut samples, mut poison) = (Vec::new(), 0);
         // One clock read for the batch, as in `AccountFeed::apply`.
         let now = Instant::now();
         let mut records = 0;
+        let mut placed = Some(Vec::new());
         let polled = reader.poll(timeout, &mut |record| {
+            if records == 0 && !ring.as_ref().is_some_and(|ring| ring.is_listened()) {
+                placed = None;
+            }
             records += 1;
             samples.extend(sampler.sample(record).map(|sample| (record.partition, sample)));
             match AccountEvent::decode(record) {
@@ -80,6 +96,9 @@ impl<'a> BatchReader<'a> {
                 Ok(event) if is_by_arrival(&event) && is_known(known, record.partition, record.offset) => {}
                 Ok(event) => {
                     quarantine.note_decoded((record.partition, record.offset));
+                    if let Some(placed) = &mut placed {
+                        placed.push(PlacedEvent::new(event, record));
+                    }
                     events.push(event);
                 }
                 Err(reason) => {
@@ -111,7 +130,18 @@ impl<'a> BatchReader<'a> {
         let (quarantined, decoded) = (self.quarantine.taken(), self.quarantine.decoded());
         let positions = self.reader.positions();
         self.known.retain(|partition, end| positions.get(partition).is_none_or(|reached| reached < end));
-        Batch { events, records, poison, quarantined, decoded, samples, positions, trouble, failure: polled.err() }
+        Batch {
+            events,
+            placed,
+            records,
+            poison,
+            quarantined,
+            decoded,
+            samples,
+            positions,
+            trouble,
+            failure: polled.err(),
+        }
     }
 }
 

@@ -91,7 +91,7 @@ fn send_records(mut reader: Box<dyn Reader>, ends: Positions, mut sender: LineSe
 }
 
 /// Parses partitions with offsets, such as `0:17,1:4`.
-fn parse_positions(text: &str) -> Option<Positions> {
+pub(crate) fn parse_positions(text: &str) -> Option<Positions> {
     let position = |pair: &str| {
         let (partition, offset) = pair.split_once(':')?;
         Some((partition.parse().ok()?, offset.parse().ok()?))

@@ -1,0 +1,109 @@
+//! `GET /events?account_id=&from=`: the account events as this instance's view applies them, as server-sent events.
+
+mod cursor;
+mod from_log;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use account_events::AccountId;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use http_server::{QueryParams, body_of};
+use serde::Deserialize;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::channel;
+
+use self::cursor::Cursor;
+use self::stream::{Start, Stream};
+use crate::accounts::event_ring::EventRing;
+use crate::error::CardError;
+use crate::http::response::CardService;
+
+/// The readers of the log that streams may have open at once: each is a consumer with its buffers. Further streams wait.
+const MAX_LOG_READERS: usize = 4;
+
+/// The blocks that may wait for a caller. The stream ends if the caller does not take the next one in time.
+const WAITING_BLOCKS: usize = 4;
+
+/// The bounds of the event streams.
+#[derive(Debug, Clone, Copy)]
+pub struct EventStreamSettings {
+    /// The streams that may be open at once.
+    pub max_streams: usize,
+    /// How often a stream gets a comment with its position.
+    pub heartbeat: Duration,
+    /// How long a caller may take for a block of events before its stream ends.
+    pub patience: Duration,
+}
+
+/// The default of `MAX_EVENT_STREAMS`.
+pub const DEFAULT_MAX_EVENT_STREAMS: u16 = 100;
+
+impl Default for EventStreamSettings {
+    fn default() -> Self {
+        EventStreamSettings {
+            max_streams: usize::from(DEFAULT_MAX_EVENT_STREAMS),
+            // Less than the idle time of any proxy.
+            heartbeat: Duration::from_secs(15),
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What the streams share.
+pub(crate) struct EventStreams {
+    ring: Arc<EventRing>,
+    settings: EventStreamSettings,
+    places: Arc<Semaphore>,
+    log_readers: Semaphore,
+}
+
+impl EventStreams {
+    pub(crate) fn new(ring: Arc<EventRing>, settings: EventStreamSettings) -> Self {
+        let places = Arc::new(Semaphore::new(settings.max_streams));
+        EventStreams { ring, settings, places, log_readers: Semaphore::new(MAX_LOG_READERS) }
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct EventsQuery {
+    account_id: Option<String>,
+    from: Option<String>,
+}
+
+pub(crate) async fn stream_events(
+    State(service): State<Arc<CardService>>,
+    QueryParams(query): QueryParams<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, CardError> {
+    let account_id = query.account_id.map(|id| id.parse::<AccountId>()).transpose()?;
+    let start = match (last_event_id(&headers)?, query.from.as_deref()) {
+        (_, Some(from)) if from != "start" => return Err(CardError::InvalidStart),
+        (Some(cursor), _) => Start::After(cursor),
+        (None, Some(_)) => Start::Oldest,
+        (None, None) => Start::Present,
+    };
+    if service.status.is_catching_up() {
+        return Err(CardError::CatchingUp);
+    }
+    let place = Arc::clone(&service.events.places).try_acquire_owned().map_err(|_| CardError::TooManyStreams)?;
+    let (sender, receiver) = channel(WAITING_BLOCKS);
+    let stream = Stream::new(service, account_id, sender);
+    tokio::spawn(async move {
+        stream.run(start).await;
+        drop(place);
+    });
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
+    Ok((headers, body_of(receiver)).into_response())
+}
+
+/// The position in `Last-Event-ID`. A browser sends none as long as it has none.
+fn last_event_id(headers: &HeaderMap) -> Result<Option<Cursor>, CardError> {
+    let Some(id) = headers.get("Last-Event-ID").filter(|id| !id.is_empty()) else { return Ok(None) };
+    let cursor = id.to_str().ok().and_then(|id| id.parse().ok());
+    cursor.map(Some).ok_or(CardError::InvalidLastEventId)
+}

@@ -1,0 +1,109 @@
+//! `GET /events`: requests that are refused, slow readers, the number of streams, comments, and the stop of the service.
+
+use std::time::{Duration, Instant};
+
+use account_events::AccountStatus::Active;
+use card_service::EventStreamSettings;
+use test_harness::{Answer, Http, wait_until};
+
+use crate::service::{Settings, TestService, changed, created, new_id};
+use crate::sse::Stream;
+
+/// Two streams, with comments and an end that tests need not wait for.
+fn quick() -> Settings {
+    let (heartbeat, patience) = (Duration::from_millis(20), Duration::from_millis(200));
+    Settings { events: EventStreamSettings { max_streams: 2, heartbeat, patience }, ..Settings::default() }
+}
+
+fn with_last_event_id(service: &Http, id: &str) -> Answer {
+    service.send("GET", "/events", &[("Last-Event-ID", id)], Vec::new())
+}
+
+#[test]
+fn wrong_requests_are_refused() {
+    let service = TestService::start();
+    let text = "account_id must be a UUID such as 550e8400-e29b-41d4-a716-446655440000";
+    for id in ["", "x", "550e8400"] {
+        let answer = service.get(&format!("/events?account_id={id}"));
+        answer.expect_error(400, "invalid_account_id", text, Some("account_id"));
+    }
+    service.get("/events?from=end").expect_error(400, "invalid_from", "from must be start", Some("from"));
+    for id in ["x", "0:1", ";0", "a b;0:1", ";0:-1", ";0:1;"] {
+        let text = "Last-Event-ID must be the id of an earlier event";
+        with_last_event_id(&service, id).expect_error(400, "invalid_last_event_id", text, Some("Last-Event-ID"));
+    }
+}
+
+#[test]
+fn a_view_that_is_catching_up_has_no_streams() {
+    let service = TestService::start_behind(Settings::default(), |accounts, switches| {
+        switches.hold_feed(true);
+        accounts.publish(&[created(&new_id())]);
+    });
+    assert_eq!(service.get("/events").status, 503);
+    service.switches.hold_feed(false);
+    service.wait_until_ready();
+    Stream::open(&service, "/events", None);
+}
+
+#[test]
+fn the_number_of_streams_is_bounded_and_a_caller_that_goes_makes_room() {
+    let service = TestService::start_with(quick());
+    let [first, mut second] = [(); 2].map(|()| Stream::open(&service, "/events", None));
+    let refused = service.get("/events");
+    refused.expect_error(503, "overloaded", "too many event streams are open", None);
+    assert_eq!(refused.header("retry-after"), "1");
+    drop(first);
+    wait_until("a place is free", || Stream::try_open(&service, "/events", None));
+    let id = new_id();
+    service.tell(&[created(&id)]);
+    assert_eq!(second.events(1), [(id, 1)]);
+}
+
+#[test]
+fn comments_come_while_nothing_happens() {
+    let service = TestService::start_with(quick());
+    let mut stream = Stream::open(&service, "/events", None);
+    let first = stream.comment();
+    for _ in 0..5 {
+        assert_eq!(stream.comment().id, first.id);
+    }
+}
+
+#[test]
+fn a_slow_reader_is_disconnected_and_the_feed_goes_on() {
+    let service = TestService::start_with(quick());
+    let id = new_id();
+    let mut slow = Stream::open(&service, "/events", None);
+    let mut quick = Stream::open(&service, &format!("/events?account_id={}", new_id()), None);
+    // More than the buffers of a connection hold.
+    for chunk in 0..6 {
+        let changes: Vec<_> = (1..=20_000).map(|place| changed(&id, Active, chunk * 20_000 + place)).collect();
+        service.tell(&changes);
+    }
+    let account = service.account();
+    service.card("US", &account);
+    // The place of the slow reader is free before it reads on.
+    let mut next = wait_until("a place is free", || Stream::try_open(&service, "/events", None));
+    next.comment();
+    quick.comment();
+    let mut events = 0;
+    while let Some(block) = slow.block() {
+        events += usize::from(block.data.is_some());
+    }
+    assert!(events < 120_000, "all events were kept for the slow reader");
+}
+
+#[test]
+fn a_stop_ends_open_streams_promptly() {
+    let mut service = TestService::start();
+    let mut streams: Vec<_> = (0..10).map(|_| Stream::open(&service, "/events", None)).collect();
+    streams.iter_mut().for_each(|stream| {
+        stream.comment();
+    });
+    let started = Instant::now();
+    service.stop_and_read_quarantine();
+    // The drain of connections takes 10 seconds if one stays open.
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    assert!(streams.iter_mut().all(|stream| stream.block().is_none()));
+}
