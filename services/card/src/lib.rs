@@ -127,15 +127,8 @@ pub async fn run(
     ];
 
     let events = EventStreams::new(ring, config.events);
-    let service = Arc::new(CardService {
-        store: store.clone(),
-        view,
-        status,
-        waiters,
-        log,
-        events,
-        shutdown: shutdown.clone(),
-    });
+    let service =
+        Arc::new(CardService { store: store.clone(), view, status, waiters, log, events, shutdown: shutdown.clone() });
     let router = http::router::routes(Arc::clone(&service)).merge(http_server::health_routes(NAME, service));
     let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION")));
     let address = listener.local_addr()?;

@@ -274,6 +274,8 @@ impl Place {
             group: self.group().to_owned(),
             backlog_published: None,
             view_max_age: None,
+            rebuild_view: false,
+            events: Default::default(),
             http: Default::default(),
             clock: Clock::system(),
         };
