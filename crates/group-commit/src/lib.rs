@@ -10,6 +10,7 @@
 //! If a database's commits are not durable by themselves, a second thread syncs them while the writer commits the next
 //! transaction.
 
+mod expiry;
 mod health;
 mod isolation;
 mod queue;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+pub use self::expiry::KeyExpiry;
 pub use self::health::Health;
 use self::queue::{MAX_UNSYNCED, NextBatch, Queue};
 pub use self::store_error::{StoreError, postgres_message};

@@ -7,6 +7,7 @@ use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, 
 use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
+use crate::idempotency::{IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED};
 use crate::prefer::{ACCOUNT_VERSION, PREFER, PREFERENCE_APPLIED};
 use crate::request_id::X_REQUEST_ID;
 
@@ -60,8 +61,25 @@ pub(crate) fn cors_layer(origin: CorsOrigin) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origin)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
-        .allow_headers([IF_MATCH, IF_NONE_MATCH, CONTENT_TYPE, X_REQUEST_ID, TRACEPARENT, ACCOUNT_VERSION, PREFER])
-        .expose_headers([ETAG, LOCATION, X_REQUEST_ID, RETRY_AFTER, ACCOUNT_VERSION, PREFERENCE_APPLIED])
+        .allow_headers([
+            IF_MATCH,
+            IF_NONE_MATCH,
+            CONTENT_TYPE,
+            X_REQUEST_ID,
+            TRACEPARENT,
+            ACCOUNT_VERSION,
+            PREFER,
+            IDEMPOTENCY_KEY,
+        ])
+        .expose_headers([
+            ETAG,
+            LOCATION,
+            X_REQUEST_ID,
+            RETRY_AFTER,
+            ACCOUNT_VERSION,
+            PREFERENCE_APPLIED,
+            IDEMPOTENT_REPLAYED,
+        ])
         .max_age(MAX_AGE)
 }
 

@@ -14,7 +14,7 @@ use crate::server::{MAX_CONNECTIONS, SPARE_CONNECTIONS, ServeSettings};
 const RESERVED_DESCRIPTORS: usize = 256;
 
 /// The HTTP configuration of one service.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct HttpConfig {
     /// The origins whose pages may call the service; none if `None`.
     pub cors: Option<CorsOrigin>,
@@ -22,6 +22,22 @@ pub struct HttpConfig {
     pub allowed_hosts: AllowedHosts,
     /// The server's bounds.
     pub limits: ServeSettings,
+    /// How long an idempotency key is kept.
+    pub keep_idempotency_keys: Duration,
+}
+
+/// How long an idempotency key is kept by default, in hours: a client retries within a day, or a person looks into it.
+const KEEP_KEYS_HOURS: u64 = 24;
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        HttpConfig {
+            cors: None,
+            allowed_hosts: AllowedHosts::default(),
+            limits: ServeSettings::default(),
+            keep_idempotency_keys: Duration::from_hours(KEEP_KEYS_HOURS),
+        }
+    }
 }
 
 /// The HTTP settings of a process.
@@ -39,6 +55,10 @@ pub struct HttpArgs {
     /// How long a connection may be idle, in seconds; longer than the idle timeout of a proxy in front
     #[arg(long, env = "HTTP_IDLE_TIMEOUT_SECONDS", default_value_t = 75, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     http_idle_timeout_seconds: u64,
+
+    /// How long an Idempotency-Key is kept, in hours: a request that is repeated within this time is not done twice
+    #[arg(long, env = "IDEMPOTENCY_KEY_HOURS", default_value_t = KEEP_KEYS_HOURS, value_parser = clap::value_parser!(u64).range(1..=8_760))]
+    idempotency_key_hours: u64,
 }
 
 impl HttpArgs {
@@ -55,6 +75,7 @@ impl HttpArgs {
                 idle_timeout: Duration::from_secs(self.http_idle_timeout_seconds),
                 ..ServeSettings::default()
             },
+            keep_idempotency_keys: Duration::from_hours(self.idempotency_key_hours),
         }
     }
 }
@@ -65,7 +86,12 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_for_everything_else() {
-        let args = HttpArgs { cors_allow_origin: None, allowed_hosts: None, http_idle_timeout_seconds: 1 };
+        let args = HttpArgs {
+            cors_allow_origin: None,
+            allowed_hosts: None,
+            http_idle_timeout_seconds: 1,
+            idempotency_key_hours: 1,
+        };
         for (descriptors, listeners, expected) in
             [(1_048_576, 2, MAX_CONNECTIONS), (1_024, 1, 736), (1_024, 2, 352), (1_024, 3, 224), (128, 2, 1), (0, 2, 1)]
         {

@@ -88,7 +88,7 @@ async fn cors_answers_the_origins_it_is_given() {
     assert_eq!(answer.header("access-control-allow-methods"), Some("GET,POST,PUT,PATCH,DELETE"));
     assert_eq!(
         answer.header("access-control-allow-headers"),
-        Some("if-match,if-none-match,content-type,x-request-id,traceparent,account-version,prefer")
+        Some("if-match,if-none-match,content-type,x-request-id,traceparent,account-version,prefer,idempotency-key")
     );
     let answer = server.ask(&format!("{preflight} http://c.example"), "").await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
@@ -98,7 +98,7 @@ async fn cors_answers_the_origins_it_is_given() {
     assert_eq!(answer.header("access-control-allow-origin"), Some("http://a.example"));
     assert_eq!(
         answer.header("access-control-expose-headers"),
-        Some("etag,location,x-request-id,retry-after,account-version,preference-applied")
+        Some("etag,location,x-request-id,retry-after,account-version,preference-applied,idempotent-replayed")
     );
 
     let server = start_with(router(), cors("*")).await;

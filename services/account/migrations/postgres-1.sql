@@ -29,6 +29,28 @@ CREATE TABLE account.outbox (
     traceparent text   NOT NULL
 );
 
+-- The keys of requests, each with the account as the request's answer showed it. A transaction claims its keys with rows that have no
+-- answer yet; none is committed. The room in the pages is for the updates that fill in the answers.
+CREATE TABLE account.idempotency_keys (
+    caller           text   NOT NULL, -- '' while callers are not authenticated
+    key              text   COLLATE "C" NOT NULL,
+    stored_at        bigint NOT NULL,
+    fingerprint      bytea,           -- the SHA-256 of the request
+    account_sequence bigint,
+    account_id       uuid,
+    beholder_name    text,
+    country_code     text,
+    status           text,
+    version          bigint,
+    event_version    bigint,
+    created_at       bigint,
+    updated_at       bigint,
+    PRIMARY KEY (caller, key)
+) WITH (fillfactor = 60);
+
+-- Finds expired keys without a scan. The keys of a transaction have one time, which the index has once.
+CREATE INDEX idempotency_keys_by_time ON account.idempotency_keys (stored_at);
+
 -- The sessions in which this database has published, in order. The event log names the last one, so a log that names another session
 -- was published to by another copy of this database (docs/decisions/0017).
 CREATE TABLE account.publisher_sessions (

@@ -23,6 +23,25 @@ CREATE TABLE outbox (
     events        TEXT    NOT NULL     -- JSON: [{"account_id", "version", "status", "traceparent"}, ...]; version 1 is a creation
 ) STRICT;
 
+-- The keys of requests, each with the account as the request's answer showed it. Expired keys are removed from the front of the table.
+CREATE TABLE idempotency_keys (
+    number           INTEGER PRIMARY KEY, -- in the order of commit
+    caller           TEXT    NOT NULL,    -- '' while callers are not authenticated
+    key              TEXT    NOT NULL,
+    fingerprint      BLOB    NOT NULL,    -- the SHA-256 of the request
+    stored_at        INTEGER NOT NULL,
+    account_sequence INTEGER NOT NULL,
+    account_id       BLOB    NOT NULL,
+    beholder_name    TEXT    NOT NULL,
+    country_code     TEXT    NOT NULL,
+    status           TEXT    NOT NULL,
+    version          INTEGER NOT NULL,
+    event_version    INTEGER NOT NULL,
+    created_at       INTEGER NOT NULL,
+    updated_at       INTEGER NOT NULL,
+    UNIQUE (caller, key)
+) STRICT;
+
 -- The sessions in which this database has published, in order. The event log names the last one, so a log that names another session
 -- was published to by another copy of this database (docs/decisions/0017).
 CREATE TABLE publisher_sessions (

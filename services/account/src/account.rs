@@ -49,6 +49,20 @@ pub enum Change {
     Delete,
 }
 
+impl Change {
+    /// The fields that the change sets, as text, in a fixed order.
+    pub fn fields(&self) -> [Option<&str>; 3] {
+        match self {
+            Change::Update { beholder_name, country_code, status } => [
+                beholder_name.as_ref().map(BeholderName::as_str),
+                country_code.as_ref().map(|code| code.as_str()),
+                status.map(AccountStatus::as_str),
+            ],
+            Change::Delete => [None; 3],
+        }
+    }
+}
+
 /// The condition that a caller sets on a change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Precondition {

@@ -5,17 +5,20 @@
 
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::Arc;
 
 use account_events::digest::Republication;
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, TraceParent, Version};
 use country_code::CountryCode;
 use event_log::Record;
+use http_server::KeyedRequest;
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::account::{Account, BeholderName, Change, Precondition};
 use crate::account_number::AccountNumbering;
 use crate::http::error::AccountError;
+use crate::idempotency::{Done, NewKey, StoredAnswer, StoredKeys};
 
 /// A request that changes the database.
 #[derive(Clone)]
@@ -24,22 +27,39 @@ pub(crate) enum Command {
         beholder_name: BeholderName,
         country_code: CountryCode,
         trace: TraceParent,
+        key: Option<Arc<KeyedRequest>>,
     },
     Change {
         id: AccountId,
         change: Change,
         precondition: Precondition,
         trace: TraceParent,
+        key: Option<Arc<KeyedRequest>>,
     },
     /// Publishes the state of an account again, for `tandem verify --repair`.
-    Republish {
-        republication: Republication,
-        trace: TraceParent,
-    },
+    Republish { republication: Republication, trace: TraceParent },
+}
+
+impl Command {
+    /// The idempotency key of the request, if it has one.
+    pub(crate) fn key(&self) -> Option<&Arc<KeyedRequest>> {
+        match self {
+            Command::Create { key, .. } | Command::Change { key, .. } => key.as_ref(),
+            Command::Republish { .. } => None,
+        }
+    }
 }
 
 /// The account after the command, or the rule that the command breaks.
-pub(crate) type Outcome = Result<Account, AccountError>;
+pub(crate) type Outcome = Result<Done, AccountError>;
+
+/// The idempotency keys of `commands`, sorted: with one order in all instances no two wait for each other's keys.
+pub(crate) fn named_keys(commands: &[Command]) -> Vec<String> {
+    let mut keys: Vec<_> = commands.iter().filter_map(Command::key).map(|request| request.key.clone()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
 
 /// The accounts that `commands` may change, sorted: with one order in all instances no two wait for each other's rows.
 pub(crate) fn named_accounts(commands: &[Command]) -> Vec<AccountId> {
@@ -70,6 +90,8 @@ pub(crate) struct Changes {
     pub(crate) events: Vec<OutboxEvent>,
     /// The change in the number of accounts with each [`AccountStatus`].
     pub(crate) totals: [i64; 3],
+    /// The keys of the commands that succeeded.
+    pub(crate) keys: Vec<NewKey>,
 }
 
 /// A random number that is not 0, for [`OutboxEvent::of_state`].
@@ -150,7 +172,7 @@ impl RecordBuffer {
 impl Changes {
     /// Whether there is nothing to write.
     pub(crate) fn is_empty(&self) -> bool {
-        self.created.is_empty() && self.updated.is_empty() && self.events.is_empty()
+        self.created.is_empty() && self.updated.is_empty() && self.events.is_empty() && self.keys.is_empty()
     }
 }
 
@@ -162,11 +184,14 @@ pub(crate) struct Batch<'a> {
     pub(crate) now: Timestamp,
     /// The accounts that the commands name, if they exist.
     pub(crate) accounts: HashMap<AccountId, Account>,
+    /// The stored keys that the commands name.
+    pub(crate) keys: StoredKeys,
 }
 
 impl Batch<'_> {
-    /// Decides `commands` in order, each on the state that the earlier ones leave. A command that breaks a rule changes nothing.
-    /// `sequences` has one sequence for each creation. If it is empty, the caller fills in sequences and numbers later.
+    /// Decides `commands` in order, each on the state that the earlier ones leave. A command that breaks a rule changes nothing,
+    /// and neither does one whose key is stored or belongs to an earlier command. `sequences` has one sequence for each creation. If
+    /// it is empty, the caller fills in sequences and numbers later.
     pub(crate) fn decide(
         mut self,
         commands: Vec<Command>,
@@ -174,8 +199,37 @@ impl Batch<'_> {
     ) -> (Vec<Outcome>, Changes) {
         let mut changes = Changes::default();
         let mut changed = Vec::new();
-        let outcomes = commands.into_iter().map(|command| match command {
-            Command::Create { beholder_name, country_code, trace } => {
+        let outcomes = commands.into_iter().map(|command| {
+            let request = command.key().cloned();
+            if let Some(request) = &request
+                && let Some(stored) = self.keys.get(&request.key)
+            {
+                return stored.replay(request);
+            }
+            let account = self.apply(command, &mut sequences, &mut changes, &mut changed)?;
+            if let Some(request) = request {
+                let stored = StoredAnswer { fingerprint: request.fingerprint, account: account.clone() };
+                self.keys.insert(request.key.clone(), stored);
+                changes.keys.push(NewKey { request, account: account.clone() });
+            }
+            Ok(Done { account, is_replay: false })
+        });
+        let outcomes = outcomes.collect();
+        changed.sort_unstable();
+        changed.dedup();
+        changes.updated = changed.into_iter().filter_map(|id| self.accounts.remove(&id)).collect();
+        (outcomes, changes)
+    }
+
+    fn apply(
+        &mut self,
+        command: Command,
+        sequences: &mut impl Iterator<Item = u64>,
+        changes: &mut Changes,
+        changed: &mut Vec<AccountId>,
+    ) -> Result<Account, AccountError> {
+        match command {
+            Command::Create { beholder_name, country_code, trace, .. } => {
                 let sequence = sequences.next();
                 let account = self.create(sequence, beholder_name, country_code);
                 changes.totals[account.status as usize] += 1;
@@ -183,7 +237,7 @@ impl Batch<'_> {
                 changes.created.push((sequence.unwrap_or_default(), account.clone()));
                 Ok(account)
             }
-            Command::Change { id, change, precondition, trace } => {
+            Command::Change { id, change, precondition, trace, .. } => {
                 let before = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
                 let account = before.changed(change, &precondition, self.now)?;
                 // Only a change of status is an event (docs/api.md, "The event").
@@ -210,12 +264,7 @@ impl Batch<'_> {
                 }
                 Ok(account)
             }
-        });
-        let outcomes = outcomes.collect();
-        changed.sort_unstable();
-        changed.dedup();
-        changes.updated = changed.into_iter().filter_map(|id| self.accounts.remove(&id)).collect();
-        (outcomes, changes)
+        }
     }
 
     fn create(&self, sequence: Option<u64>, beholder_name: BeholderName, country_code: CountryCode) -> Account {

@@ -10,6 +10,7 @@ mod beholder_name;
 mod config;
 mod decide;
 pub mod http;
+pub mod idempotency;
 mod lineage;
 pub mod outbox;
 pub mod recover;
@@ -61,8 +62,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let (signal, wait) = OutboxSignal::channel();
     let predecessor = || predecessor(log.as_ref());
-    let Opened { store, writer_thread, outbox } =
-        Store::open(&config.database, config.clock, signal.clone(), &predecessor).await?;
+    let Opened { store, writer_thread, outbox } = Store::open(&config, signal.clone(), &predecessor).await?;
     let store = Arc::new(store);
     let status = Arc::new(RelayStatus::default());
     let relay_stopping = Arc::new(AtomicBool::new(false));

@@ -9,6 +9,7 @@ pub(crate) mod sqlite;
 
 pub(crate) mod states;
 
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use ::postgres::DatabaseUrl;
@@ -16,14 +17,16 @@ use account_events::digest::Republication;
 use account_events::{AccountId, AccountStatus, TraceParent};
 use clock::Clock;
 use country_code::CountryCode;
-use group_commit::{GroupCommit, StoreError};
-use http_server::Page;
+use group_commit::{GroupCommit, KeyExpiry, StoreError};
+use http_server::{KeyedRequest, Page};
 use sqlite_file::FailStop;
 
 use crate::account::{Account, BeholderName, Change, Precondition};
 use crate::account_number::AccountNumbering;
+use crate::config::Config;
 use crate::decide::{Command, Outcome};
 use crate::http::error::AccountError;
+use crate::idempotency::Done;
 use crate::lineage::{Predecessor, Superseded};
 use crate::outbox::{Outbox, OutboxSignal};
 
@@ -33,6 +36,8 @@ pub struct Store {
     reader: Reader,
     numbering: AccountNumbering,
     superseded: Superseded,
+    clock: Clock,
+    keys: KeyExpiry,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one")]
@@ -60,16 +65,16 @@ pub struct PageRequest {
 }
 
 impl Store {
-    /// Opens the database at `url`. Whoever commits events signals `outbox`. An empty database asks for its `predecessor`.
+    /// Opens the database of `config`. Whoever commits events signals `signal`. An empty database asks for its `predecessor`.
     pub(crate) async fn open(
-        url: &DatabaseUrl,
-        clock: Clock,
+        config: &Config,
         signal: OutboxSignal,
         predecessor: &Predecessor<'_>,
     ) -> anyhow::Result<Opened> {
-        match url {
-            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock, signal, predecessor)?),
-            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock, signal, predecessor).await?),
+        let (clock, keys) = (config.clock.clone(), KeyExpiry::new(config.http.keep_idempotency_keys));
+        match &config.database {
+            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock, keys, signal, predecessor)?),
+            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock, keys, signal, predecessor).await?),
         }
     }
 
@@ -78,33 +83,54 @@ impl Store {
         &self.superseded
     }
 
-    /// Runs a command. A database that is known to be superseded accepts none, and acknowledges none that it accepted before.
-    async fn submit(&self, command: Command) -> Result<Account, AccountError> {
-        self.superseded.check()?;
-        let account = self.writer.submit(command).await??;
-        self.superseded.check()?;
-        Ok(account)
+    /// Runs a command. A database that is known to be superseded accepts none, and acknowledges none that it accepted before. It still
+    /// repeats the answers that it has stored.
+    async fn submit(&self, command: Command) -> Outcome {
+        if let Err(superseded) = self.superseded.check() {
+            let stored = match command.key() {
+                Some(request) => self.replay(request).await?,
+                None => None,
+            };
+            return stored.unwrap_or(Err(superseded));
+        }
+        let done = self.writer.submit(command).await??;
+        if !done.is_replay {
+            self.superseded.check()?;
+        }
+        Ok(done)
     }
 
-    /// Creates an account and its event in one transaction.
+    /// The outcome of a request whose key is stored; `None` if it is not.
+    async fn replay(&self, request: &KeyedRequest) -> Result<Option<Outcome>, StoreError> {
+        let (key, expired) = (request.key.clone(), self.keys.expired(self.clock.now().as_microsecond()));
+        let stored = match &self.reader {
+            Reader::Sqlite(reader) => reader.stored_key(key, expired).await?,
+            Reader::Postgres(reader) => reader.stored_key(key, expired).await?,
+        };
+        Ok(stored.map(|stored| stored.replay(request)))
+    }
+
+    /// Creates an account, its event and its key in one transaction.
     pub async fn create(
         &self,
         beholder_name: BeholderName,
         country_code: CountryCode,
         trace: TraceParent,
-    ) -> Result<Account, AccountError> {
-        self.submit(Command::Create { beholder_name, country_code, trace }).await
+        key: Option<Arc<KeyedRequest>>,
+    ) -> Result<Done, AccountError> {
+        self.submit(Command::Create { beholder_name, country_code, trace, key }).await
     }
 
-    /// Changes an account, with its event if the status changes, in one transaction.
+    /// Changes an account, with its key and its event if the status changes, in one transaction.
     pub async fn change(
         &self,
         id: AccountId,
         change: Change,
         precondition: Precondition,
         trace: TraceParent,
-    ) -> Result<Account, AccountError> {
-        self.submit(Command::Change { id, change, precondition, trace }).await
+        key: Option<Arc<KeyedRequest>>,
+    ) -> Result<Done, AccountError> {
+        self.submit(Command::Change { id, change, precondition, trace, key }).await
     }
 
     /// Publishes the state of an account again, in one transaction with what changes in the row.
@@ -112,7 +138,7 @@ impl Store {
         &self,
         republication: Republication,
         trace: TraceParent,
-    ) -> Result<Account, AccountError> {
+    ) -> Result<Done, AccountError> {
         self.submit(Command::Republish { republication, trace }).await
     }
 

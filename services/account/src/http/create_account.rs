@@ -6,12 +6,15 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use http_server::JsonBody;
+use country_code::CountryCode;
+use http_server::{Idempotency, JsonBody, with_replay_header};
 use serde::Deserialize;
 
+use crate::account::BeholderName;
 use crate::http::error::AccountError;
 use crate::http::request_trace::RequestTrace;
 use crate::http::response::with_etag;
+use crate::idempotency::Done;
 use crate::store::Store;
 
 #[derive(Deserialize)]
@@ -23,13 +26,16 @@ pub(crate) struct CreateAccount {
 pub(crate) async fn create_account(
     State(store): State<Arc<Store>>,
     RequestTrace(trace): RequestTrace,
+    idempotency: Idempotency,
     JsonBody(request): JsonBody<CreateAccount>,
 ) -> Result<Response, AccountError> {
     let beholder_name = given(request.beholder_name, "beholder_name")?;
     let country_code = given(request.country_code, "country_code")?;
-    let account = store.create(beholder_name.parse()?, country_code.parse()?, trace).await?;
+    let (beholder_name, country_code): (BeholderName, CountryCode) = (beholder_name.parse()?, country_code.parse()?);
+    let key = idempotency.of_fields(&[Some(beholder_name.as_str()), Some(country_code.as_str())]);
+    let Done { account, is_replay } = store.create(beholder_name, country_code, trace, key).await?;
     let location = [(LOCATION, format!("/account?id={}", account.id))];
-    Ok((StatusCode::CREATED, location, with_etag(account)).into_response())
+    Ok(with_replay_header((StatusCode::CREATED, location, with_etag(account)).into_response(), is_replay))
 }
 
 /// Returns the value of a required field. A field that is null or holds nothing but spaces counts as missing.

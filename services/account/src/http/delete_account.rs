@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse as _, Response};
-use http_server::QueryParams;
+use axum::response::{IntoResponse, Response};
+use http_server::{Idempotency, QueryParams, with_replay_header};
 use serde_json::json;
 
 use crate::account::{Change, Precondition};
@@ -19,8 +19,10 @@ pub(crate) async fn delete_account(
     QueryParams(query): QueryParams<AccountQuery>,
     precondition: Precondition,
     RequestTrace(trace): RequestTrace,
+    idempotency: Idempotency,
 ) -> Result<Response, AccountError> {
-    let account = store.change(query.id()?, Change::Delete, precondition, trace).await?;
+    let key = idempotency.of_fields(&[]);
+    let done = store.change(query.id()?, Change::Delete, precondition, trace, key).await?;
     let message = Json(json!({ "message": "Account deleted successfully" }));
-    Ok((event_version(&account), message).into_response())
+    Ok(with_replay_header((event_version(&done.account), message).into_response(), done.is_replay))
 }

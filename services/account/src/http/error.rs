@@ -69,6 +69,9 @@ pub enum AccountError {
         /// The account's version.
         version: Version,
     },
+    /// The idempotency key belongs to another request.
+    #[error("the idempotency key belongs to another request")]
+    KeyReused,
     /// The database takes no writes: the event log knows more than it, or belongs to another one.
     #[error("this account database is superseded and takes no writes; /readyz says why")]
     Superseded,
@@ -98,6 +101,9 @@ impl From<AccountError> for ApiError {
             AccountError::AlreadyDeleted => (StatusCode::CONFLICT, "account_already_deleted", None),
             AccountError::VersionMismatch { .. } => (StatusCode::PRECONDITION_FAILED, "version_mismatch", None),
             AccountError::VersionMatch { .. } => (StatusCode::PRECONDITION_FAILED, "precondition_failed", None),
+            AccountError::KeyReused => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", Some("Idempotency-Key"))
+            }
             AccountError::Superseded => (StatusCode::SERVICE_UNAVAILABLE, "database_superseded", None),
             AccountError::Store(error) => {
                 let (is_temporary, code, public) = error.public();

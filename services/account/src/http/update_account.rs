@@ -5,13 +5,14 @@ use std::sync::Arc;
 use account_events::AccountStatus;
 use axum::extract::State;
 use axum::response::Response;
-use http_server::{JsonBody, QueryParams};
+use http_server::{Idempotency, JsonBody, QueryParams, with_replay_header};
 use serde::Deserialize;
 
 use crate::account::{Change, Precondition};
 use crate::http::error::AccountError;
 use crate::http::request_trace::RequestTrace;
 use crate::http::response::{AccountQuery, with_etag};
+use crate::idempotency::Done;
 use crate::store::Store;
 
 #[derive(Deserialize)]
@@ -26,11 +27,14 @@ pub(crate) async fn update_account(
     QueryParams(query): QueryParams<AccountQuery>,
     precondition: Precondition,
     RequestTrace(trace): RequestTrace,
+    idempotency: Idempotency,
     JsonBody(request): JsonBody<UpdateAccount>,
 ) -> Result<Response, AccountError> {
     let id = query.id()?;
-    let account = store.change(id, request.into_change()?, precondition, trace).await?;
-    Ok(with_etag(account))
+    let change = request.into_change()?;
+    let key = idempotency.of_fields(&change.fields());
+    let Done { account, is_replay } = store.change(id, change, precondition, trace, key).await?;
+    Ok(with_replay_header(with_etag(account), is_replay))
 }
 
 impl UpdateAccount {

@@ -2,6 +2,7 @@
 
 mod commit_history;
 mod handover;
+mod keys;
 pub(crate) mod outbox;
 pub(crate) mod recover;
 mod states;
@@ -9,7 +10,7 @@ mod writer;
 
 use account_events::{AccountEvent, AccountId, AccountStatus, EventType, TraceParent, Version};
 use clock::Clock;
-use group_commit::{GroupCommit, StoreError};
+use group_commit::{GroupCommit, KeyExpiry, StoreError};
 use http_server::Page;
 use jiff::Timestamp;
 use numbering::Numbering;
@@ -37,6 +38,7 @@ const COLUMNS: &str =
 pub(super) async fn open(
     url: &str,
     clock: Clock,
+    keys: KeyExpiry,
     signal: OutboxSignal,
     predecessor: &Predecessor<'_>,
 ) -> Result<Opened, OpenError> {
@@ -49,12 +51,12 @@ pub(super) async fn open(
     let handover = Handover::new(signal);
     let history = CommitHistory::default();
     let fail_stop = history.fail_stop().clone();
-    let writer = Writer::new(&database, numbering.clone(), clock, handover.clone(), history);
+    let writer = Writer::new(&database, numbering.clone(), (clock.clone(), keys.clone()), handover.clone(), history);
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError(error.to_string()))?;
     let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), handover));
     let reader = super::Reader::Postgres(Reader { database, numbering: numbering.clone(), fail_stop });
-    let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded) };
+    let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded), clock, keys };
     Ok(Opened { store, writer_thread, outbox })
 }
 

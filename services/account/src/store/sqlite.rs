@@ -1,6 +1,7 @@
 //! The account database in a SQLite file, used by one instance. One writer numbers accounts and events, so both sequences are in the
 //! order of commit.
 
+mod keys;
 pub(crate) mod outbox;
 mod reader;
 pub(crate) mod recover;
@@ -11,7 +12,7 @@ use std::path::Path;
 
 use account_events::{AccountId, AccountStatus};
 use clock::Clock;
-use group_commit::GroupCommit;
+use group_commit::{GroupCommit, KeyExpiry};
 use jiff::Timestamp;
 use numbering::Numbering;
 use rusqlite::types::Type;
@@ -50,6 +51,7 @@ const LAST_ACCOUNT: &str =
 pub(super) fn open(
     path: &Path,
     clock: Clock,
+    keys: KeyExpiry,
     signal: OutboxSignal,
     predecessor: &Predecessor,
 ) -> Result<Opened, OpenError> {
@@ -69,12 +71,19 @@ pub(super) fn open(
     );
     let reader_published = published.clone();
     let read_pool = file.read_pool(durability.clone())?;
-    let writer = Writer::open((connection, durability), numbering.clone(), clock, signal, recent, published)
-        .map_err(|error| OpenError::unusable(path, error))?;
+    let writer = Writer::open(
+        (connection, durability),
+        numbering.clone(),
+        (clock.clone(), keys.clone()),
+        signal,
+        recent,
+        published,
+    )
+    .map_err(|error| OpenError::unusable(path, error))?;
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError::unusable(path, error))?;
     let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone(), reader_published));
-    let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded) };
+    let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded), clock, keys };
     Ok(Opened { store, writer_thread, outbox: Box::new(outbox) })
 }
 

@@ -13,6 +13,7 @@ mod delete;
 mod digest;
 mod events;
 mod get;
+mod idempotency;
 mod late_commit;
 mod lineage;
 mod list;

@@ -2,7 +2,7 @@
 //!
 //! A batch takes two round trips: the first draws sequences and locks the accounts to change; the second writes all rows by UNNEST
 //! and commits. The second is sent at once, so an instance that is paused or killed does not keep the ledger locked. A batch that
-//! only creates accounts is one statement and one round trip.
+//! only creates accounts, without idempotency keys, is one statement and one round trip.
 //!
 //! **Order.** A transaction updates the one row of `ledger` last before its commit, and numbers its events from there. The next
 //! transaction gets the row when this one has committed. So the order of the outbox is the order of commit, and a reader that
@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use clock::Clock;
-use group_commit::{Committer, StoreError};
+use group_commit::{Committer, KeyExpiry, StoreError};
 use numbering::TimeOrderedIds;
 use postgres::{BEGIN, Parameter, Postgres, SYNCED, Session};
 use tokio_postgres::{Client, Row, Statement};
@@ -19,16 +19,19 @@ use uuid::Uuid;
 
 use super::commit_history::CommitHistory;
 use super::handover::Handover;
+use super::keys::{KeyStatements, stored_keys};
 use super::{COLUMNS, account_from_row};
 use crate::account::Account;
 use crate::account_number::AccountNumbering;
 use crate::decide::{self, Batch, Changes, Command, OutboxEvent, Outcome};
+use crate::idempotency::Done;
 use crate::outbox::recent_events::EventBatch;
 
 pub(super) struct Writer {
     session: Session<WriteSession>,
     numbering: AccountNumbering,
     clock: Clock,
+    keys: KeyExpiry,
     ids: TimeOrderedIds,
     handover: Handover,
     history: CommitHistory,
@@ -38,12 +41,12 @@ impl Writer {
     pub(super) fn new(
         database: &Postgres,
         numbering: AccountNumbering,
-        clock: Clock,
+        (clock, keys): (Clock, KeyExpiry),
         handover: Handover,
         history: CommitHistory,
     ) -> Self {
         let (session, ids) = (Session::new(database.clone()), TimeOrderedIds::new());
-        Writer { session, numbering, clock, ids, handover, history }
+        Writer { session, numbering, clock, keys, ids, handover, history }
     }
 }
 
@@ -52,12 +55,12 @@ impl Committer for Writer {
     type Outcome = Outcome;
 
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
-        let Writer { session, numbering, clock, ids, handover, history } = self;
+        let Writer { session, numbering, clock, keys, ids, handover, history } = self;
         let (now, accounts) = (clock.now(), HashMap::new());
         let id_of = |_sequence| ids.next(now);
-        let batch = Batch { numbering, id_of: &id_of, now, accounts };
+        let batch = Batch { numbering, id_of: &id_of, now, accounts, keys: HashMap::new() };
         let hands_over = handover.is_publishing();
-        let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over).await;
+        let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over, keys).await;
         let (outcomes, events) = session.run(async |database| WriteSession::open(database, history).await, work)?;
         if let Some(batch) = events {
             history.record_commit(batch.last_sequence);
@@ -69,8 +72,17 @@ impl Committer for Writer {
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
-        let Writer { session, history, .. } = self;
-        session.check(async |database| WriteSession::open(database, history).await)
+        let Writer { session, clock, keys, history, .. } = self;
+        let now = clock.now().as_microsecond();
+        let limit = keys.idle_limit(now);
+        if limit == 0 {
+            return session.check(async |database| WriteSession::open(database, history).await);
+        }
+        let remove =
+            async |session: &WriteSession| Ok(session.keys.remove(&session.client, keys.expired(now), limit).await?);
+        let removed = session.run(async |database| WriteSession::open(database, history).await, remove)?;
+        keys.record(now, limit, removed);
+        Ok(())
     }
 }
 
@@ -103,6 +115,7 @@ struct WriteSession {
     insert: Statement,
     update: Statement,
     insert_events: Statement,
+    keys: KeyStatements,
 }
 
 impl AsRef<Client> for WriteSession {
@@ -151,7 +164,8 @@ impl WriteSession {
              FROM created"
         );
         let create = client.prepare(&create).await?;
-        Ok(WriteSession { client, create, draw, lock, insert, update, insert_events })
+        let keys = KeyStatements::prepare(&client).await?;
+        Ok(WriteSession { client, create, draw, lock, insert, update, insert_events, keys })
     }
 
     /// Commits `commands`, and returns their outcomes and events.
@@ -160,6 +174,7 @@ impl WriteSession {
         mut batch: Batch<'_>,
         commands: Vec<Command>,
         notifies: bool,
+        expiry: &mut KeyExpiry,
     ) -> Result<(Vec<Outcome>, Option<EventBatch>), StoreError> {
         if commands.is_empty() {
             // The locks that every transaction needs.
@@ -168,27 +183,36 @@ impl WriteSession {
             return Ok((Vec::new(), None));
         }
         let named: Vec<Uuid> = decide::named_accounts(&commands).into_iter().map(|id| id.0).collect();
-        if named.is_empty() {
+        let keys = decide::named_keys(&commands);
+        if named.is_empty() && keys.is_empty() {
             return self.create(batch, commands, notifies).await;
         }
         let creations = decide::creations(&commands) as i64;
+        let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
+        let expired = expiry.expired(now);
         let (draw, lock): ([Parameter<'_>; 1], [Parameter<'_>; 1]) = ([&creations], [&named]);
         // The statements are sent together, in one round trip. `biased` polls them in their order, so the error is that of the
         // first statement that failed.
-        let ((), drawn, locked) = tokio::try_join!(
+        let ((), _, stored, drawn, locked) = tokio::try_join!(
             biased;
             self.client.batch_execute(BEGIN),
+            self.keys.claim(&self.client, &keys, now, expired),
+            self.keys.stored(&self.client, &keys),
             self.client.query(&self.draw, &draw),
             self.client.query(&self.lock, &lock),
         )?;
+        batch.keys = stored_keys(&stored, numbering)?;
         for row in &locked {
-            let account = account_from_row(row, batch.numbering);
+            let account = account_from_row(row, numbering);
             let account = account.map_err(|error| StoreError::Damaged(error.to_string()))?;
             batch.accounts.insert(account.id, account);
         }
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        let events = self.write(changes, notifies).await?;
-        Ok((outcomes, events))
+        let limit = expiry.limit(now, changes.keys.len());
+        let store_keys = self.keys.store(&self.client, &keys, &changes.keys, numbering, (expired, limit));
+        let (removed, events) = self.write(&changes, notifies, store_keys).await?;
+        expiry.record(now, limit, removed);
+        Ok((outcomes, events.map(|row| event_batch(&row, 0, changes.events))))
     }
 
     /// Commits a batch that only creates accounts. The statement draws the sequences, and the account numbers are filled in afterwards.
@@ -227,7 +251,7 @@ impl WriteSession {
         let row = self.client.query_one(&self.create, &parameters).await?;
         let (ids, drawn) = (row.get::<_, Vec<Uuid>>(0), row.get::<_, Vec<i64>>(1));
         let sequences: HashMap<Uuid, i64> = ids.into_iter().zip(drawn).collect();
-        for account in outcomes.iter_mut().flatten() {
+        for Done { account, .. } in outcomes.iter_mut().flatten() {
             let sequence = sequences
                 .get(&account.id.0)
                 .ok_or_else(|| StoreError::Unavailable("an account that was written has no sequence".to_owned()))?;
@@ -237,15 +261,22 @@ impl WriteSession {
     }
 
     /// Writes and commits in one round trip. If a statement fails, the following ones fail too, and the commit becomes a rollback.
-    async fn write(&self, changes: Changes, notifies: bool) -> Result<Option<EventBatch>, StoreError> {
+    /// Returns what `store_keys` returns, and the row with the sequences of the events, if there are events.
+    async fn write(
+        &self,
+        changes: &Changes,
+        notifies: bool,
+        store_keys: impl Future<Output = Result<usize, tokio_postgres::Error>>,
+    ) -> Result<(usize, Option<Row>), StoreError> {
         let created = Columns::of(changes.created.iter().map(|(_, account)| account));
         let sequences: Vec<i64> = changes.created.iter().map(|(sequence, _)| *sequence as i64).collect();
         let updated = Columns::of(changes.updated.iter());
         let events = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
         let (c, u, e) = (&created, &updated, &events);
-        let (_, _, rows, ()) = tokio::try_join!(
+        let (removed, _, _, rows, ()) = tokio::try_join!(
             biased;
+            store_keys,
             query_if(
                 !sequences.is_empty(),
                 &self.client,
@@ -272,12 +303,12 @@ impl WriteSession {
             ),
             self.client.batch_execute("COMMIT"),
         )?;
-        Ok(rows.first().map(|row| event_batch(row, 0, changes.events)))
+        Ok((removed, rows.into_iter().next()))
     }
 }
 
 /// The rows of `statement` if it is `wanted`; otherwise none, without a request.
-async fn query_if<const N: usize>(
+pub(super) async fn query_if<const N: usize>(
     wanted: bool,
     client: &Client,
     statement: &Statement,
@@ -296,19 +327,19 @@ fn event_batch(row: &Row, at: usize, events: Vec<OutboxEvent>) -> EventBatch {
 }
 
 /// Accounts by column, for UNNEST.
-struct Columns<'a> {
-    ids: Vec<Uuid>,
-    names: Vec<&'a str>,
-    countries: Vec<&'a str>,
-    statuses: Vec<&'a str>,
-    versions: Vec<i64>,
-    event_versions: Vec<i64>,
-    created: Vec<i64>,
-    updated: Vec<i64>,
+pub(super) struct Columns<'a> {
+    pub(super) ids: Vec<Uuid>,
+    pub(super) names: Vec<&'a str>,
+    pub(super) countries: Vec<&'a str>,
+    pub(super) statuses: Vec<&'a str>,
+    pub(super) versions: Vec<i64>,
+    pub(super) event_versions: Vec<i64>,
+    pub(super) created: Vec<i64>,
+    pub(super) updated: Vec<i64>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(accounts: impl Iterator<Item = &'a Account> + Clone) -> Self {
+    pub(super) fn of(accounts: impl Iterator<Item = &'a Account> + Clone) -> Self {
         Columns {
             ids: accounts.clone().map(|account| account.id.0).collect(),
             names: accounts.clone().map(|account| account.beholder_name.as_str()).collect(),

@@ -105,15 +105,21 @@ mod tests {
             beholder_name: "Jane Doe".parse().unwrap(),
             country_code: "DE".parse().unwrap(),
             trace: TRACE,
+            key: None,
         };
         let created = writer.commit((0..count).map(create).collect(), false).unwrap();
-        created.into_iter().map(|account| account.unwrap().id).collect()
+        created.into_iter().map(|done| done.unwrap().account.id).collect()
     }
 
     fn set_status(writer: &mut Writer, ids: impl IntoIterator<Item = AccountId>, status: AccountStatus) {
         let change = Change::Update { beholder_name: None, country_code: None, status: Some(status) };
-        let change =
-            |id| Command::Change { id, change: change.clone(), precondition: Precondition::default(), trace: TRACE };
+        let change = |id| Command::Change {
+            id,
+            change: change.clone(),
+            precondition: Precondition::default(),
+            trace: TRACE,
+            key: None,
+        };
         writer.commit(ids.into_iter().map(change).collect(), false).unwrap();
     }
 

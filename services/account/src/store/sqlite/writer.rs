@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use account_events::AccountId;
 use clock::Clock;
-use group_commit::{Committer, StoreError, Syncer};
+use group_commit::{Committer, KeyExpiry, StoreError, Syncer};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use sqlite_file::Durability;
 
+use super::keys::{remove_expired, store_keys, stored_keys};
 use super::outbox::{PublishedPosition, events_to_json, remove_published};
 use super::{LAST_ACCOUNT, LAST_EVENT, account_by_id};
 use crate::account_number::AccountNumbering;
@@ -26,6 +27,7 @@ pub(super) struct Writer {
     durability: Durability,
     numbering: AccountNumbering,
     clock: Clock,
+    keys: KeyExpiry,
     ids: TimeOrderedIds,
     signal: OutboxSignal,
     recent: RecentEvents,
@@ -48,7 +50,7 @@ impl Writer {
     pub(super) fn open(
         (connection, durability): (Connection, Durability),
         numbering: AccountNumbering,
-        clock: Clock,
+        (clock, keys): (Clock, KeyExpiry),
         signal: OutboxSignal,
         recent: RecentEvents,
         published: PublishedPosition,
@@ -63,6 +65,7 @@ impl Writer {
             durability,
             numbering,
             clock,
+            keys,
             ids: TimeOrderedIds::new(),
             signal,
             recent,
@@ -81,7 +84,8 @@ impl Committer for Writer {
     fn commit(&mut self, commands: Vec<Command>, is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
         let (now, published) = (self.clock.now(), self.published.get());
         let id_of = |sequence| self.ids.next_of(now, &self.numbering.0, sequence);
-        let mut batch = Batch { numbering: &self.numbering, id_of: &id_of, now, accounts: HashMap::new() };
+        let (accounts, keys) = (HashMap::new(), HashMap::new());
+        let mut batch = Batch { numbering: &self.numbering, id_of: &id_of, now, accounts, keys };
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut sequences = HashMap::new();
         for id in decide::named_accounts(&commands) {
@@ -90,18 +94,26 @@ impl Committer for Writer {
                 batch.accounts.insert(id, account);
             }
         }
+        let (keys, expired) = (decide::named_keys(&commands), self.keys.expired(now.as_microsecond()));
+        if !keys.is_empty() {
+            batch.keys = stored_keys(&transaction, &self.numbering, &keys, expired)?;
+        }
         let (outcomes, changes) = batch.decide(commands, self.counters.last_account_sequence + 1..);
         // A batch without changes needs no sync, unless it has to show whether the database accepts transactions again.
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
         let counters = write(&transaction, &changes, &sequences, self.counters, now)?;
+        store_keys(&transaction, &self.numbering, &changes.keys, now)?;
+        let key_limit = self.keys.limit(now.as_microsecond(), changes.keys.len());
+        let removed_keys = remove_expired(&transaction, expired, key_limit)?;
         self.since_removal += 1;
         let removes = published > self.removed && self.since_removal >= REMOVAL_INTERVAL;
         if removes {
             remove_published(&transaction, published)?;
         }
         self.durability.commit(transaction)?;
+        self.keys.record(now.as_microsecond(), key_limit, removed_keys);
         let previous_sequence = self.counters.last_outbox_sequence;
         self.counters = counters;
         if removes {
@@ -122,8 +134,18 @@ impl Committer for Writer {
         Some(self.durability.syncer())
     }
 
-    /// Removes published events if no transaction has done so.
+    /// Removes published events and expired keys if no transaction has done so.
     fn idle(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.now().as_microsecond();
+        let key_limit = self.keys.idle_limit(now);
+        if key_limit > 0 {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let removed = remove_expired(&transaction, self.keys.expired(now), key_limit)?;
+            if removed > 0 {
+                self.durability.commit_unseen(transaction)?;
+            }
+            self.keys.record(now, key_limit, removed);
+        }
         let published = self.published.get();
         if published > self.removed {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -207,6 +229,7 @@ mod tests {
         pub(in super::super) fn of(file: &SqliteFile, numbering: &AccountNumbering, clock: Clock) -> Writer {
             let (signal, _wait) = OutboxSignal::channel();
             let (recent, published) = (RecentEvents::default(), PublishedPosition::default());
+            let clock = (clock, KeyExpiry::new(std::time::Duration::from_hours(1)));
             Writer::open(file.group_writer().unwrap(), numbering.clone(), clock, signal, recent, published).unwrap()
         }
     }

@@ -1,0 +1,87 @@
+//! Idempotency keys in the SQLite file.
+
+use group_commit::StoreError;
+use jiff::Timestamp;
+use rusqlite::{Connection, Row, params};
+
+use super::account_from_row;
+use super::reader::Reader;
+use crate::account_number::AccountNumbering;
+use crate::idempotency::{NewKey, StoredAnswer, StoredKeys};
+
+/// The columns of [`account_from_row`], then the key and its fingerprint.
+const COLUMNS: &str =
+    "account_sequence, account_id, beholder_name, country_code, status, version, event_version, created_at,
+    updated_at, key, fingerprint";
+
+impl Reader {
+    /// What is stored under `key`, unless that was at `expired` or earlier.
+    pub(in crate::store) async fn stored_key(
+        &self,
+        key: String,
+        expired: i64,
+    ) -> Result<Option<StoredAnswer>, StoreError> {
+        let numbering = self.numbering.clone();
+        let keys = vec![key];
+        let stored = self.pool.read(move |connection| stored_keys(connection, &numbering, &keys, expired)).await?;
+        Ok(stored.into_values().next())
+    }
+}
+
+/// Those of `keys` that are stored, without those stored at `expired` or earlier. One statement for all.
+pub(super) fn stored_keys(
+    connection: &Connection,
+    numbering: &AccountNumbering,
+    keys: &[String],
+    expired: i64,
+) -> rusqlite::Result<StoredKeys> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM idempotency_keys
+         WHERE caller = '' AND key IN (SELECT value FROM json_each(?1)) AND stored_at > ?2"
+    ))?;
+    let row = |row: &Row<'_>| {
+        let account = account_from_row(row, numbering)?;
+        Ok((row.get(9)?, StoredAnswer { fingerprint: row.get(10)?, account }))
+    };
+    statement.query_map(params![serde_json::json!(keys).to_string(), expired], row)?.collect()
+}
+
+/// Stores `keys`. An expired key is replaced.
+pub(super) fn store_keys(
+    connection: &Connection,
+    numbering: &AccountNumbering,
+    keys: &[NewKey],
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    for NewKey { request, account } in keys {
+        let mut insert = connection.prepare_cached(&format!(
+            "INSERT OR REPLACE INTO idempotency_keys ({COLUMNS}, caller, stored_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)"
+        ))?;
+        insert.execute(params![
+            numbering.0.sequence_of_id(account.id.0) as i64,
+            account.id.0.as_bytes(),
+            account.beholder_name.as_str(),
+            account.country_code.as_str(),
+            account.status.as_str(),
+            account.version,
+            account.event_version,
+            account.created_at.as_microsecond(),
+            account.updated_at.as_microsecond(),
+            request.key,
+            request.fingerprint,
+            now.as_microsecond(),
+        ])?;
+    }
+    Ok(())
+}
+
+/// Removes those of the oldest `limit` keys that were stored at `expired` or earlier, and returns their number.
+pub(super) fn remove_expired(connection: &Connection, expired: i64, limit: usize) -> rusqlite::Result<usize> {
+    if limit == 0 {
+        return Ok(0);
+    }
+    let sql = "DELETE FROM idempotency_keys WHERE stored_at <= ?1
+                   AND number IN (SELECT number FROM idempotency_keys ORDER BY number LIMIT ?2)";
+    connection.prepare_cached(sql)?.execute(params![expired, limit as i64])
+}
