@@ -32,8 +32,13 @@ const HEAD_START: Duration = Duration::from_millis(50);
 
 /// `POST path` with a JSON body, as sent.
 pub(crate) fn post(path: &str, body: &str) -> Vec<u8> {
+    post_with(path, "", body)
+}
+
+/// As [`post`], with more header lines, each with its line end.
+pub(crate) fn post_with(path: &str, headers: &str, body: &str) -> Vec<u8> {
     // The services refuse other host names on loopback.
-    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{headers}");
     format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 

@@ -3,6 +3,9 @@
 //! Accounts are created on a fixed schedule. For a sample of them, the thread that has received the answer sends `POST /card` until
 //! it is answered with 201. The time counts from the answer for the account until the `POST /card` that succeeded was sent. It is
 //! 0 where the first attempt succeeds.
+//!
+//! For every second account of the sample, the thread sends one `POST /card` with `Prefer: wait`, and then one without. The wait that the
+//! preference adds is the difference between their latencies.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -95,7 +98,8 @@ fn saturate(system: &System, time: Duration) -> anyhow::Result<f64> {
 
 fn measure(results: &mut Results, system: &System, rate: u32) -> anyhow::Result<()> {
     let before = accounts_in_view(&test_harness::Http::new(system.cards));
-    let (request, visible) = (load::post("/account", ACCOUNT), Mutex::new(load::new_histogram()));
+    let request = load::post("/account", ACCOUNT);
+    let [visible, added] = [(); 2].map(|()| Mutex::new(load::new_histogram()));
     let schedule = schedule(rate);
     // A connection for each thread that waits for a card, opened before it is needed.
     let connections = (0..CONNECTIONS).map(|_| Connection::open(system.cards)).collect::<Result<Vec<_>, _>>()?;
@@ -110,8 +114,12 @@ fn measure(results: &mut Results, system: &System, rate: u32) -> anyhow::Result<
                 return Ok(());
             }
             let Some(mut cards) = lock(&connections).pop() else { return Ok(()) };
-            let took = until_card(&mut cards, load::id_in(body)?)?;
-            lock(&visible).record(load::micros(took))?;
+            let account = load::id_in(body)?;
+            if (number / every).is_multiple_of(2) {
+                lock(&visible).record(load::micros(until_card(&mut cards, account)?))?;
+            } else {
+                lock(&added).record(load::micros(added_wait(&mut cards, account)?))?;
+            }
             lock(&connections).push(cards);
             Ok(())
         },
@@ -119,6 +127,10 @@ fn measure(results: &mut Results, system: &System, rate: u32) -> anyhow::Result<
     for (quantile, name) in QUANTILES {
         let visible = load::milliseconds(&lock(&visible), quantile);
         results.add(&row(rate, name), Unit::Milliseconds, system.of, visible);
+    }
+    for (quantile, name) in QUANTILES {
+        let what = format!("{} accounts/s: wait added by Prefer: wait, {name}", grouped(rate));
+        results.add(&what, Unit::Milliseconds, system.of, load::milliseconds(&lock(&added), quantile));
     }
     for (quantile, name) in QUANTILES {
         let what = format!("{} accounts/s: request to answer, {name}", grouped(rate));
@@ -139,6 +151,19 @@ fn until_card(cards: &mut Connection, account: &str) -> anyhow::Result<Duration>
             (status, body) => anyhow::bail!("POST /card answered {status}: {}", String::from_utf8_lossy(body)),
         }
     }
+}
+
+/// Sends `POST /card` with `Prefer: wait` and then without. Returns how much longer the first one took.
+fn added_wait(cards: &mut Connection, account: &str) -> anyhow::Result<Duration> {
+    let body = format!(r#"{{"country":"US","account_id":"{account}"}}"#);
+    let mut took = [Duration::ZERO; 2];
+    for (took, header) in took.iter_mut().zip(["Prefer: wait=10\r\n", ""]) {
+        let (request, sent) = (load::post_with("/card", header, &body), Instant::now());
+        let (status, body) = cards.exchange(&request)?;
+        ensure!(status == 201, "POST /card answered {status}: {}", String::from_utf8_lossy(body));
+        *took = sent.elapsed();
+    }
+    Ok(took[0].saturating_sub(took[1]))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
