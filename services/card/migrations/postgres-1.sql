@@ -24,6 +24,20 @@ CREATE TABLE card.card_accounts (
     closed     boolean NOT NULL
 );
 
+-- The keys of requests. A transaction claims its keys with rows that have no fingerprint yet; none is committed. The room in the pages
+-- is for the updates that fill in the rows.
+CREATE TABLE card.idempotency_keys (
+    caller      text   NOT NULL, -- '' while callers are not authenticated
+    key         text   COLLATE "C" NOT NULL,
+    stored_at   bigint NOT NULL,
+    fingerprint bytea,           -- the SHA-256 of the request
+    card_id     uuid,            -- the card that the request created; a deletion has none
+    PRIMARY KEY (caller, key)
+) WITH (fillfactor = 60);
+
+-- Finds expired keys without a scan. The keys of a transaction have one time, which the index has once.
+CREATE INDEX idempotency_keys_by_time ON card.idempotency_keys (stored_at);
+
 -- Records of the event log that tell of nothing, for a person to look at.
 CREATE TABLE card.quarantine (
     partition     bigint NOT NULL,

@@ -19,6 +19,17 @@ CREATE TABLE cards_by_account (
     PRIMARY KEY (account_id, sequence)
 ) STRICT, WITHOUT ROWID;
 
+-- The keys of requests. Expired keys are removed from the front of the table.
+CREATE TABLE idempotency_keys (
+    number        INTEGER PRIMARY KEY, -- in the order of commit
+    caller        TEXT    NOT NULL,    -- '' while callers are not authenticated
+    key           TEXT    NOT NULL,
+    fingerprint   BLOB    NOT NULL,    -- the SHA-256 of the request
+    stored_at     INTEGER NOT NULL,
+    card_sequence INTEGER,             -- the card that the request created; a deletion has none
+    UNIQUE (caller, key)
+) STRICT;
+
 -- Records of the event log that could not be decoded, for a person to look at.
 CREATE TABLE quarantine (
     partition     INTEGER NOT NULL,

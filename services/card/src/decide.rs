@@ -5,9 +5,11 @@
 //! (ARCHITECTURE.md C4).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use account_events::AccountId;
 use country_code::CountryCode;
+use http_server::KeyedRequest;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -15,14 +17,15 @@ use crate::accounts::quarantine::{Place, QuarantinedRecord};
 use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::error::CardError;
+use crate::idempotency::{Done, NewKey, StoredAnswer, StoredKeys};
 
 /// A change to the database that a handler, the feed or the card closer requests.
 #[derive(Clone)]
 pub(crate) enum Command {
     /// Create a card, unless the account is closed.
-    Create { country: CountryCode, account_id: AccountId },
+    Create { country: CountryCode, account_id: AccountId, key: Option<Arc<KeyedRequest>> },
     /// Delete a card.
-    Delete { id: Uuid },
+    Delete { id: Uuid, key: Option<Arc<KeyedRequest>> },
     /// Delete all cards of these accounts and refuse new ones.
     CloseAccounts(Vec<AccountId>),
     /// Store records in quarantine.
@@ -31,8 +34,26 @@ pub(crate) enum Command {
     Acknowledge(Vec<Place>),
 }
 
-/// The created card if the command created one, or the rule that the command breaks.
-pub(crate) type Outcome = Result<Option<Card>, CardError>;
+impl Command {
+    /// The idempotency key of the request, if it has one.
+    pub(crate) fn key(&self) -> Option<&Arc<KeyedRequest>> {
+        match self {
+            Command::Create { key, .. } | Command::Delete { key, .. } => key.as_ref(),
+            Command::CloseAccounts(_) | Command::Quarantine(_) | Command::Acknowledge(_) => None,
+        }
+    }
+}
+
+/// What the command did, or the rule that it breaks.
+pub(crate) type Outcome = Result<Done, CardError>;
+
+/// The idempotency keys of `commands`, sorted: with one order in all instances no two wait for each other's keys.
+pub(crate) fn named_keys(commands: &[Command]) -> Vec<String> {
+    let mut keys: Vec<_> = commands.iter().filter_map(Command::key).map(|request| request.key.clone()).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
 
 /// The rows that the commands name, sorted: with one order in all instances no two wait for each other's rows.
 #[derive(Debug, Default)]
@@ -56,7 +77,7 @@ impl Named {
                     named.accounts.insert(*account_id);
                     named.creations += 1;
                 }
-                Command::Delete { id } => {
+                Command::Delete { id, .. } => {
                     named.cards.insert(*id);
                 }
                 Command::CloseAccounts(accounts) => {
@@ -85,6 +106,8 @@ pub(crate) struct Changes {
     pub(crate) acknowledged: BTreeSet<Place>,
     /// Records for the quarantine.
     pub(crate) quarantined: Vec<QuarantinedRecord>,
+    /// The keys of the commands that succeeded.
+    pub(crate) keys: Vec<NewKey>,
 }
 
 impl Changes {
@@ -95,6 +118,7 @@ impl Changes {
             && self.closed.is_empty()
             && self.acknowledged.is_empty()
             && self.quarantined.is_empty()
+            && self.keys.is_empty()
     }
 }
 
@@ -108,20 +132,46 @@ pub(crate) struct Batch<'a> {
     pub(crate) closed: BTreeSet<AccountId>,
     /// The cards to delete, if they exist, and whether each is deleted already.
     pub(crate) cards: HashMap<Uuid, bool>,
+    /// The stored keys that the commands name.
+    pub(crate) keys: StoredKeys,
 }
 
 impl Batch<'_> {
-    /// Decides `commands` in order, each on the state that the earlier ones leave. A command that breaks a rule changes nothing.
-    /// `sequences` has one sequence for each creation; a refused creation uses none. If it is empty, the caller fills in sequences and
-    /// numbers later.
+    /// Decides `commands` in order, each on the state that the earlier ones leave. A command that breaks a rule changes nothing,
+    /// and neither does one whose key is stored or belongs to an earlier command. `sequences` has one sequence for each creation; a
+    /// refused creation uses none. If it is empty, the caller fills in sequences and numbers later.
     pub(crate) fn decide(
         mut self,
         commands: Vec<Command>,
         mut sequences: impl Iterator<Item = u64>,
     ) -> (Vec<Outcome>, Changes) {
         let mut changes = Changes::default();
-        let outcomes = commands.into_iter().map(|command| match command {
-            Command::Create { country, account_id } => {
+        let outcomes = commands.into_iter().map(|command| {
+            let request = command.key().cloned();
+            if let Some(request) = &request
+                && let Some(stored) = self.keys.get(&request.key)
+            {
+                return stored.replay(request);
+            }
+            let card = self.apply(command, &mut sequences, &mut changes)?;
+            if let Some(request) = request {
+                let stored = StoredAnswer { fingerprint: request.fingerprint, card: card.clone() };
+                self.keys.insert(request.key.clone(), stored);
+                changes.keys.push(NewKey { request, card_id: card.as_ref().map(|card| card.id) });
+            }
+            Ok(Done { card, is_replay: false })
+        });
+        (outcomes.collect(), changes)
+    }
+
+    fn apply(
+        &mut self,
+        command: Command,
+        sequences: &mut impl Iterator<Item = u64>,
+        changes: &mut Changes,
+    ) -> Result<Option<Card>, CardError> {
+        match command {
+            Command::Create { country, account_id, .. } => {
                 if self.closed.contains(&account_id) {
                     return Err(CardError::AccountDeleted);
                 }
@@ -131,7 +181,7 @@ impl Batch<'_> {
                 changes.created.push((sequence.unwrap_or_default(), card.clone()));
                 Ok(Some(card))
             }
-            Command::Delete { id } => match self.cards.get_mut(&id) {
+            Command::Delete { id, .. } => match self.cards.get_mut(&id) {
                 None => Err(CardError::NotFound),
                 Some(true) => Err(CardError::AlreadyDeleted),
                 Some(deleted) => {
@@ -153,8 +203,7 @@ impl Batch<'_> {
                 changes.acknowledged.extend(places);
                 Ok(None)
             }
-        });
-        (outcomes.collect(), changes)
+        }
     }
 
     fn create(&self, sequence: Option<u64>, country: CountryCode, account_id: AccountId) -> Card {

@@ -80,6 +80,9 @@ pub enum CardError {
     /// The condition of `If-None-Match` does not hold.
     #[error("the card exists, which If-None-Match excludes")]
     Exists,
+    /// The idempotency key belongs to another request.
+    #[error("the idempotency key belongs to another request")]
+    KeyReused,
     /// The database failed or refused.
     #[error(transparent)]
     Store(#[from] StoreError),

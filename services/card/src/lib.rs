@@ -11,6 +11,7 @@ mod closing;
 mod decide;
 pub mod error;
 mod http;
+mod idempotency;
 pub mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,7 +84,7 @@ pub async fn run(
     let checkpoint = accounts::checkpoint::path(&config.database, &config.data_dir);
     let known = accounts::checkpoint::database_of(&checkpoint);
     let clock = config.clock.clone();
-    let (store, writer_thread) = Store::open(&config.database, config.clock, known).await?;
+    let (store, writer_thread) = Store::open(&config, known).await?;
     let quarantined = store.quarantined_places().await?;
     let (view_writer, view) = accounts::view::account_view();
     let status = Arc::new(ViewStatus::new(config.view_max_age));

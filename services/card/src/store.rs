@@ -15,11 +15,12 @@ use ::postgres::DatabaseUrl;
 use account_events::AccountId;
 use clock::Clock;
 use country_code::CountryCode;
-use group_commit::{GroupCommit, StoreError};
-use http_server::Page;
+use group_commit::{GroupCommit, KeyExpiry, StoreError};
+use http_server::{KeyedRequest, Page};
 use sqlite_file::FailStop;
 use uuid::Uuid;
 
+use crate::Config;
 use crate::accounts::checkpoint::Database;
 use crate::accounts::quarantine::{Dropped, Place, QuarantinedRecord, StoredRecord};
 use crate::accounts::view::format::CardDatabase;
@@ -27,6 +28,7 @@ use crate::card::Card;
 use crate::card_number::CardNumbering;
 use crate::decide::{Command, Outcome};
 use crate::error::CardError;
+use crate::idempotency::Done;
 
 /// The database, for handlers and loops.
 #[derive(Clone)]
@@ -38,6 +40,8 @@ pub struct Store {
     last_card: Arc<AtomicU64>,
     /// Records that the quarantine had no room for.
     dropped: Dropped,
+    clock: Clock,
+    keys: KeyExpiry,
 }
 
 /// Sequences that are left out above the last card in a checkpoint, which is at most five minutes old.
@@ -77,16 +81,16 @@ fn floor(checkpoint: Option<CardDatabase>, numbering: &CardNumbering, last_card:
 }
 
 impl Store {
-    /// Opens the database at `url`, and gives the writer's thread to join after [`Store::stop`]. If the checkpoint knows a later card than
+    /// Opens the database of `config`, and gives the writer's thread to join after [`Store::stop`]. If the checkpoint knows a later card than
     /// the database, which is an older copy then, sequences go on above that card, so that no number is issued twice.
     pub(crate) async fn open(
-        url: &DatabaseUrl,
-        clock: Clock,
+        config: &Config,
         checkpoint: Option<CardDatabase>,
     ) -> anyhow::Result<(Self, JoinHandle<()>)> {
-        match url {
-            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock, checkpoint)?),
-            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock, checkpoint).await?),
+        let (clock, keys) = (config.clock.clone(), KeyExpiry::new(config.http.keep_idempotency_keys));
+        match &config.database {
+            DatabaseUrl::Sqlite(path) => Ok(sqlite::open(path, clock, keys, checkpoint)?),
+            DatabaseUrl::Postgres(url) => Ok(postgres::open(url, clock, keys, checkpoint).await?),
         }
     }
 
@@ -95,14 +99,30 @@ impl Store {
         Database { id: database_id(&self.numbering), last_card: Arc::clone(&self.last_card) }
     }
 
-    /// Creates a card, unless the account is closed in the database.
-    pub async fn create(&self, country: CountryCode, account_id: AccountId) -> Result<Card, CardError> {
-        self.writer.submit(Command::Create { country, account_id }).await??.ok_or(CardError::NotFound)
+    /// Creates a card, unless the account is closed in the database, and stores its key in the same transaction.
+    pub(crate) async fn create(
+        &self,
+        country: CountryCode,
+        account_id: AccountId,
+        key: Option<Arc<KeyedRequest>>,
+    ) -> Result<Done, CardError> {
+        self.writer.submit(Command::Create { country, account_id, key }).await?
     }
 
-    /// Deletes a card.
-    pub async fn delete(&self, id: Uuid) -> Result<(), CardError> {
-        self.writer.submit(Command::Delete { id }).await?.map(|_| ())
+    /// Deletes a card, and stores the key in the same transaction.
+    pub(crate) async fn delete(&self, id: Uuid, key: Option<Arc<KeyedRequest>>) -> Result<Done, CardError> {
+        self.writer.submit(Command::Delete { id, key }).await?
+    }
+
+    /// The outcome of a request whose key is stored; `None` if it is not.
+    pub(crate) async fn replay(&self, request: Option<&KeyedRequest>) -> Result<Option<Done>, CardError> {
+        let Some(request) = request else { return Ok(None) };
+        let (key, expired) = (request.key.clone(), self.keys.expired(self.clock.now().as_microsecond()));
+        let stored = match &*self.reader {
+            Reader::Sqlite(reader) => reader.stored_key(key, expired).await?,
+            Reader::Postgres(reader) => reader.stored_key(key, expired).await?,
+        };
+        stored.map(|stored| stored.replay(request)).transpose()
     }
 
     /// Closes `accounts`: deletes all their cards and refuses new ones. Durable when it returns. Blocks.

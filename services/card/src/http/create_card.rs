@@ -1,19 +1,23 @@
-//! `POST /card`: one look-up in the account view, one durable insert, and no other call (ARCHITECTURE.md C1).
+//! `POST /card`: one look-up in the account view, one durable insert, and no other call (ARCHITECTURE.md C1). A request with an
+//! idempotency key that the view refuses takes one more look-up: its answer may be stored.
 
 use std::sync::Arc;
 
+use account_events::AccountId;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
-use axum::response::Response;
-use http_server::JsonBody;
+use axum::response::{IntoResponse, Response};
+use country_code::CountryCode;
+use http_server::{Idempotency, JsonBody, KeyedRequest, with_replay_header};
 use serde::Deserialize;
 
-use crate::card::may_have_card;
+use crate::card::{Card, may_have_card};
 use crate::error::CardError;
 use crate::http::lookup::Lookup;
 use crate::http::response::CardService;
+use crate::idempotency::Done;
 
 #[derive(Deserialize)]
 pub(crate) struct CreateCard {
@@ -24,17 +28,40 @@ pub(crate) struct CreateCard {
 pub(crate) async fn create_card(
     State(service): State<Arc<CardService>>,
     lookup: Lookup,
+    idempotency: Idempotency,
     JsonBody(request): JsonBody<CreateCard>,
 ) -> Result<Response, CardError> {
-    let country = request.country.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingCountry)?.parse()?;
-    let account_id =
-        request.account_id.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingAccountId)?.parse()?;
-    let created = match lookup.account(&service, account_id).await.and_then(may_have_card) {
-        Ok(()) => service.store.create(country, account_id).await,
-        Err(error) => Err(error),
-    };
-    Ok(lookup.respond(created.map(|card| {
+    let country = request.country.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingCountry)?;
+    let country: CountryCode = country.parse()?;
+    let account_id = request.account_id.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingAccountId)?;
+    let account_id: AccountId = account_id.parse()?;
+    let key = idempotency.of_fields(&[Some(country.as_str()), Some(&account_id.to_string())]);
+    Ok(lookup.respond(create(&service, &lookup, country, account_id, key).await.map(|(card, is_replay)| {
         let location = [(LOCATION, format!("/card?id={}", card.id))];
-        (StatusCode::CREATED, location, Json(card))
+        with_replay_header((StatusCode::CREATED, location, Json(card)).into_response(), is_replay)
     })))
+}
+
+/// Creates the card. The key takes precedence over the view and over waiting. Where the view allows the card at once, the transaction
+/// looks for the key. Returns the card, and whether an earlier request with the key created it.
+async fn create(
+    service: &CardService,
+    lookup: &Lookup,
+    country: CountryCode,
+    account_id: AccountId,
+    key: Option<Arc<KeyedRequest>>,
+) -> Result<(Card, bool), CardError> {
+    let is_allowed = lookup.known(service, account_id).is_some_and(|state| may_have_card(state).is_ok());
+    let replayed = if is_allowed { None } else { service.store.replay(key.as_deref()).await? };
+    let done = match replayed {
+        Some(done) => done,
+        None => {
+            if !is_allowed {
+                lookup.account(service, account_id).await.and_then(may_have_card)?;
+            }
+            service.store.create(country, account_id, key).await?
+        }
+    };
+    let Done { card: Some(card), is_replay } = done else { return Err(CardError::NotFound) };
+    Ok((card, is_replay))
 }

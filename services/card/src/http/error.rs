@@ -38,6 +38,9 @@ impl From<CardError> for ApiError {
             CardError::NotFound => (StatusCode::NOT_FOUND, "card_not_found", None),
             CardError::AlreadyDeleted => (StatusCode::CONFLICT, "card_already_deleted", None),
             CardError::Exists => (StatusCode::PRECONDITION_FAILED, "precondition_failed", None),
+            CardError::KeyReused => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", Some("Idempotency-Key"))
+            }
             CardError::Store(error) => {
                 let (is_temporary, code, public) = error.public();
                 text = public.to_owned();

@@ -36,6 +36,11 @@ impl<S: Sync> FromRequestParts<S> for Lookup {
 }
 
 impl Lookup {
+    /// Returns the account's state if the view knows it as the request requires.
+    pub(crate) fn known(&self, service: &CardService, id: AccountId) -> Option<AccountState> {
+        service.waiters.known(id, self.version)
+    }
+
     /// Returns the account's state, and waits for it if the request asks for that.
     pub(crate) async fn account(&self, service: &CardService, id: AccountId) -> Result<AccountState, CardError> {
         let waiters = &service.waiters;

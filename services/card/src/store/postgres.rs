@@ -1,5 +1,6 @@
 //! The card database in PostgreSQL, shared by the instances of the service.
 
+mod keys;
 mod quarantine;
 mod writer;
 
@@ -9,7 +10,7 @@ use std::thread::JoinHandle;
 
 use account_events::AccountId;
 use clock::Clock;
-use group_commit::{GroupCommit, StoreError};
+use group_commit::{GroupCommit, KeyExpiry, StoreError};
 use http_server::Page;
 use jiff::Timestamp;
 use numbering::Numbering;
@@ -33,6 +34,7 @@ const COLUMNS: &str = "sequence, id, country, account_id, deleted, created_at";
 pub(super) async fn open(
     url: &str,
     clock: Clock,
+    keys: KeyExpiry,
     checkpoint: Option<CardDatabase>,
 ) -> Result<(Store, JoinHandle<()>), OpenError> {
     let database = Postgres::open(url, &SCHEMA).await?;
@@ -56,12 +58,13 @@ pub(super) async fn open(
     }
     let last_card = Arc::new(AtomicU64::new(last_card));
     let dropped = Dropped::default();
-    let writer = Writer::new(&database, numbering.clone(), clock, (Arc::clone(&last_card), dropped.clone()));
+    let times = (clock.clone(), keys.clone());
+    let writer = Writer::new(&database, numbering.clone(), times, (Arc::clone(&last_card), dropped.clone()));
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError(error.to_string()))?;
     let reader = Reader { database, numbering: numbering.clone() };
     let reader = Arc::new(super::Reader::Postgres(reader));
-    Ok((Store { writer, reader, numbering, last_card, dropped }, writer_thread))
+    Ok((Store { writer, reader, numbering, last_card, dropped, clock, keys }, writer_thread))
 }
 
 pub(super) struct Reader {

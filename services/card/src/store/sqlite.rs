@@ -1,5 +1,6 @@
 //! The card database in a SQLite file, used by one instance. One writer numbers cards in the order of commit.
 
+mod keys;
 mod quarantine;
 mod reader;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use std::thread::JoinHandle;
 
 use account_events::AccountId;
 use clock::Clock;
-use group_commit::GroupCommit;
+use group_commit::{GroupCommit, KeyExpiry};
 use jiff::Timestamp;
 use numbering::Numbering;
 use rusqlite::types::Type;
@@ -48,6 +49,7 @@ const CARDS: &str =
 pub(super) fn open(
     path: &Path,
     clock: Clock,
+    keys: KeyExpiry,
     checkpoint: Option<CardDatabase>,
 ) -> Result<(Store, JoinHandle<()>), OpenError> {
     let file = SqliteFile::open(path, &SCHEMA)?;
@@ -60,13 +62,14 @@ pub(super) fn open(
     let last_card = Arc::new(AtomicU64::new(last_card));
     let pool = file.read_pool(durability.clone())?;
     let dropped = Dropped::default();
+    let times = (clock.clone(), keys.clone());
     let writer =
-        Writer::new(connection, durability, numbering.clone(), clock, (Arc::clone(&last_card), dropped.clone()));
+        Writer::new(connection, durability, numbering.clone(), times, (Arc::clone(&last_card), dropped.clone()));
     let (writer, writer_thread) =
         GroupCommit::start("card-writer", writer).map_err(|error| OpenError::unusable(path, error))?;
     let reader = Reader { pool, numbering: numbering.clone() };
     let reader = Arc::new(super::Reader::Sqlite(reader));
-    Ok((Store { writer, reader, numbering, last_card, dropped }, writer_thread))
+    Ok((Store { writer, reader, numbering, last_card, dropped, clock, keys }, writer_thread))
 }
 
 /// The sequence of the last card. Raises it if the database is an older copy than the checkpoint.

@@ -101,6 +101,16 @@ impl TestService {
         self.restart_after(|_| ())
     }
 
+    /// As [`restart`](Self::restart), without the checkpoint of the view. Does not wait until it is ready.
+    pub(crate) fn restart_held(self) -> Self {
+        let checkpoint = self.checkpoint_name();
+        let TestService { mut running, accounts, folder, settings, switches } = self;
+        running.stop().expect("a clean end");
+        std::fs::remove_file(folder.path().join(checkpoint)).expect("a checkpoint");
+        let running = run(folder.path(), &accounts, &settings, &switches);
+        TestService { running, accounts, folder, settings, switches }
+    }
+
     /// As [`restart`](Self::restart), but replaces the log by a new one with `records`.
     pub(crate) fn restart_on_another_log(self, records: &[Record]) -> Self {
         self.accounts.records.store(0, Ordering::SeqCst);
@@ -164,6 +174,11 @@ impl TestService {
     /// The name of the checkpoint of its view, in its folder.
     pub(crate) fn checkpoint_name(&self) -> &'static str {
         if self.is_on_postgres() { "card-account-view.checkpoint" } else { "card.db.view" }
+    }
+
+    /// The folder of its files.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Whether its database is on a server, which instances share.

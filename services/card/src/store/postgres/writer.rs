@@ -2,7 +2,7 @@
 //!
 //! A batch takes two round trips. The first draws sequences and locks the named accounts, then the named cards, sorted in all
 //! instances, so no two wait for each other. The second writes all rows by UNNEST and commits; it is sent at once, so an instance
-//! that is paused or killed does not keep locks. A batch that only creates cards is one round trip: the server finds the closed
+//! that is paused or killed does not keep locks. A batch that only creates cards, without idempotency keys, is one round trip: the server finds the closed
 //! accounts. Both add the rows of unknown accounts before they lock any.
 //!
 //! **Closed accounts.** Creating a card and closing an account lock the account's row until the commit. So a card is created before
@@ -14,18 +14,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use account_events::AccountId;
 use clock::Clock;
-use group_commit::{Committer, StoreError};
+use group_commit::{Committer, KeyExpiry, StoreError};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
 use postgres::{BEGIN, Parameter, Postgres, Session};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
+use super::keys::{KeyStatements, stored_keys};
 use super::quarantine;
 use crate::accounts::quarantine::Dropped;
 use crate::card_number::CardNumbering;
-use crate::decide::{Batch, Changes, Command, Named, Outcome};
+use crate::decide::{self, Batch, Changes, Command, Named, Outcome};
 use crate::error::CardError;
+use crate::idempotency::Done;
 
 /// How long a transaction that closes accounts waits for a lock, in milliseconds: card creations wait behind it, and accounts that
 /// are locked are closed later.
@@ -35,6 +37,7 @@ pub(super) struct Writer {
     session: Session<WriteSession>,
     numbering: CardNumbering,
     clock: Clock,
+    keys: KeyExpiry,
     ids: TimeOrderedIds,
     /// The sequence of the last card that this instance created.
     last_card: Arc<AtomicU64>,
@@ -45,11 +48,11 @@ impl Writer {
     pub(super) fn new(
         database: &Postgres,
         numbering: CardNumbering,
-        clock: Clock,
+        (clock, keys): (Clock, KeyExpiry),
         (last_card, dropped): (Arc<AtomicU64>, Dropped),
     ) -> Self {
-        let session = Session::new(database.clone());
-        Writer { session, numbering, clock, ids: TimeOrderedIds::new(), last_card, dropped }
+        let (session, ids) = (Session::new(database.clone()), TimeOrderedIds::new());
+        Writer { session, numbering, clock, keys, ids, last_card, dropped }
     }
 }
 
@@ -58,15 +61,24 @@ impl Committer for Writer {
     type Outcome = Outcome;
 
     fn commit(&mut self, commands: Vec<Command>, _is_failing: bool) -> Result<Vec<Outcome>, StoreError> {
-        let Writer { session, numbering, clock, ids, last_card, dropped } = self;
+        let Writer { session, numbering, clock, keys, ids, last_card, dropped } = self;
         let (now, closed, cards) = (clock.now(), BTreeSet::new(), HashMap::new());
         let id_of = |_sequence| ids.next(now);
-        let batch = Batch { numbering, id_of: &id_of, now, closed, cards };
-        session.run(WriteSession::open, async |session| session.commit(batch, commands, (last_card, dropped)).await)
+        let batch = Batch { numbering, id_of: &id_of, now, closed, cards, keys: HashMap::new() };
+        let work = async |session: &WriteSession| session.commit(batch, commands, (last_card, dropped), keys).await;
+        session.run(WriteSession::open, work)
     }
 
     fn idle(&mut self) -> Result<(), StoreError> {
-        self.session.check(WriteSession::open)
+        let now = self.clock.now().as_microsecond();
+        let (limit, expired) = (self.keys.idle_limit(now), self.keys.expired(now));
+        if limit == 0 {
+            return self.session.check(WriteSession::open);
+        }
+        let remove = async |session: &WriteSession| Ok(session.keys.remove(&session.client, expired, limit).await?);
+        let removed = self.session.run(WriteSession::open, remove)?;
+        self.keys.record(now, limit, removed);
+        Ok(())
     }
 }
 
@@ -86,6 +98,7 @@ struct WriteSession {
     acknowledge: Statement,
     quarantine: Statement,
     total: Statement,
+    keys: KeyStatements,
 }
 
 impl AsRef<Client> for WriteSession {
@@ -158,6 +171,7 @@ impl WriteSession {
             acknowledge: prepare(quarantine::ACKNOWLEDGE).await?,
             quarantine: prepare(&quarantine::insert()).await?,
             total: prepare("UPDATE card.ledger SET cards = cards + $1").await?,
+            keys: KeyStatements::prepare(&client).await?,
             client,
         })
     }
@@ -167,6 +181,7 @@ impl WriteSession {
         mut batch: Batch<'_>,
         commands: Vec<Command>,
         (last_card, dropped): (&AtomicU64, &Dropped),
+        expiry: &mut KeyExpiry,
     ) -> Result<Vec<Outcome>, StoreError> {
         if commands.is_empty() {
             // The locks that every transaction needs.
@@ -175,7 +190,7 @@ impl WriteSession {
             self.client.batch_execute(&format!("{BEGIN}; {locks}; COMMIT")).await?;
             return Ok(Vec::new());
         }
-        if commands.iter().all(|command| matches!(command, Command::Create { .. })) {
+        if commands.iter().all(|command| matches!(command, Command::Create { key: None, .. })) {
             return self.create(batch, commands, last_card).await;
         }
         let named = Named::by(&commands);
@@ -183,26 +198,35 @@ impl WriteSession {
         let closing: Vec<Uuid> = named.closing.iter().map(|id| id.0).collect();
         let cards: Vec<Uuid> = named.cards.iter().copied().collect();
         let creations = named.creations as i64;
+        let keys = decide::named_keys(&commands);
+        let (now, expired) = (batch.now.as_microsecond(), expiry.expired(batch.now.as_microsecond()));
         let begin = match closing.is_empty() {
             true => BEGIN,
             false => &format!("{BEGIN}; SET LOCAL lock_timeout = {CLOSING_LOCK_TIMEOUT_MS}"),
         };
         // The statements are sent together, in one round trip. `biased` polls them in their order, so the error is that of the
         // first statement that failed.
-        let ((), drawn, _, accounts, cards) = tokio::try_join!(
+        let ((), _, stored, drawn, _, accounts, cards) = tokio::try_join!(
             biased;
             self.client.batch_execute(begin),
-            self.query_if(creations > 0, &self.draw, [&creations]),
-            self.query_if(!accounts.is_empty(), &self.add_accounts, [&accounts]),
-            self.query_if(!accounts.is_empty(), &self.lock_accounts, [&accounts]),
-            self.query_if(!cards.is_empty() || !closing.is_empty(), &self.lock_cards, [&cards, &closing]),
+            self.keys.claim(&self.client, &keys, now, expired),
+            self.keys.stored(&self.client, &keys),
+            query_if(creations > 0, &self.client, &self.draw, [&creations]),
+            query_if(!accounts.is_empty(), &self.client, &self.add_accounts, [&accounts]),
+            query_if(!accounts.is_empty(), &self.client, &self.lock_accounts, [&accounts]),
+            query_if(!cards.is_empty() || !closing.is_empty(), &self.client, &self.lock_cards, [&cards, &closing]),
         )?;
         let closed = accounts.iter().filter(|row| row.get(1)).map(|row| AccountId(row.get(0)));
         batch.closed = closed.collect();
         batch.cards = cards.iter().map(|row| (row.get(0), row.get(1))).collect();
+        batch.keys = stored_keys(&stored, batch.numbering)?;
         let now = batch.now;
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
-        dropped.add(self.write(&changes, now).await?);
+        let limit = expiry.limit(now.as_microsecond(), changes.keys.len());
+        let store_keys = self.keys.store(&self.client, &keys, &changes.keys, (expired, limit));
+        let (removed, left_out) = self.write(&changes, now, store_keys).await?;
+        dropped.add(left_out);
+        expiry.record(now.as_microsecond(), limit, removed);
         record_last(last_card, changes.created.iter().map(|(sequence, _)| *sequence as i64));
         Ok(outcomes)
     }
@@ -233,7 +257,7 @@ impl WriteSession {
         record_last(last_card, drawn.iter().copied());
         let sequences: HashMap<Uuid, i64> = created.into_iter().zip(drawn).collect();
         for outcome in &mut outcomes {
-            if let Ok(Some(card)) = outcome {
+            if let Ok(Done { card: Some(card), .. }) = outcome {
                 match sequences.get(&card.id) {
                     Some(sequence) => card.card_number = numbering.number(card.country, *sequence as u64),
                     None => *outcome = Err(CardError::AccountDeleted),
@@ -244,10 +268,15 @@ impl WriteSession {
     }
 
     /// Writes and commits in one round trip. If a statement fails, the following ones fail too, and the commit becomes a rollback.
-    /// Returns the number of records that the quarantine has no room for.
-    async fn write(&self, changes: &Changes, now: Timestamp) -> Result<u64, StoreError> {
+    /// Returns what `store_keys` returns, and the number of records that the quarantine has no room for.
+    async fn write(
+        &self,
+        changes: &Changes,
+        now: Timestamp,
+        store_keys: impl Future<Output = Result<usize, tokio_postgres::Error>>,
+    ) -> Result<(usize, u64), StoreError> {
         let Columns { ids, countries, accounts } = Columns::of(changes);
-        let Changes { created, counts, deleted, closed, acknowledged, quarantined } = changes;
+        let Changes { created, counts, deleted, closed, acknowledged, quarantined, .. } = changes;
         let sequences: Vec<i64> = created.iter().map(|(sequence, _)| *sequence as i64).collect();
         let times: Vec<i64> = created.iter().map(|(_, card)| card.creation_timestamp.as_microsecond()).collect();
         let counted: Vec<Uuid> = counts.keys().map(|id| id.0).collect();
@@ -267,36 +296,44 @@ impl WriteSession {
         let seen = vec![now.as_microsecond(); quarantined.len()];
 
         let has_cards = !created.is_empty();
-        let (_, _, _, _, _, _, left_out, _, ()) = tokio::try_join!(
+        let (removed, _, _, _, _, _, _, left_out, ..) = tokio::try_join!(
             biased;
-            self.query_if(has_cards, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
-            self.query_if(has_cards, &self.count, [&counted, &counts]),
-            self.query_if(!deleted.is_empty(), &self.delete, [deleted]),
-            self.query_if(!closed.is_empty(), &self.close, [&closed]),
-            self.query_if(!closed.is_empty(), &self.delete_closed, [&closed]),
-            self.query_if(!acknowledged.is_empty(), &self.acknowledge, [&left_partitions, &left_offsets]),
-            self.query_if(
+            store_keys,
+            query_if(has_cards, &self.client, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
+            query_if(has_cards, &self.client, &self.count, [&counted, &counts]),
+            query_if(!deleted.is_empty(), &self.client, &self.delete, [deleted]),
+            query_if(!closed.is_empty(), &self.client, &self.close, [&closed]),
+            query_if(!closed.is_empty(), &self.client, &self.delete_closed, [&closed]),
+            query_if(
+                !acknowledged.is_empty(),
+                &self.client,
+                &self.acknowledge,
+                [&left_partitions, &left_offsets],
+            ),
+            query_if(
                 !quarantined.is_empty(),
+                &self.client,
                 &self.quarantine,
                 [&partitions, &offsets, &reasons, &details, &keys, &values, &headers, &seen],
             ),
-            self.query_if(has_cards, &self.total, [&total]),
+            query_if(has_cards, &self.client, &self.total, [&total]),
             self.client.batch_execute("COMMIT"),
         )?;
-        Ok(left_out.first().map_or(0, |row| row.get::<_, i64>(0) as u64))
+        let left_out = left_out.first().map_or(0, |row| row.get::<_, i64>(0) as u64);
+        Ok((removed, left_out))
     }
+}
 
-    /// The rows of `statement` if it is `wanted`; otherwise none, without a request.
-    async fn query_if<const N: usize>(
-        &self,
-        wanted: bool,
-        statement: &Statement,
-        parameters: [Parameter<'_>; N],
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        match wanted {
-            true => self.client.query(statement, &parameters).await,
-            false => Ok(Vec::new()),
-        }
+/// The rows of `statement` if it is `wanted`; otherwise none, without a request.
+pub(super) async fn query_if<const N: usize>(
+    wanted: bool,
+    client: &Client,
+    statement: &Statement,
+    parameters: [Parameter<'_>; N],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    match wanted {
+        true => client.query(statement, &parameters).await,
+        false => Ok(Vec::new()),
     }
 }
 

@@ -9,6 +9,7 @@ use super::writer::closed_accounts;
 use super::*;
 use crate::decide::{Command, Named};
 use crate::error::CardError;
+use crate::idempotency::Done;
 use crate::store::PageRequest;
 
 #[test]
@@ -17,19 +18,26 @@ fn cards_are_found_deleted_and_listed_and_closed_accounts_keep_theirs_deleted() 
     let file = SqliteFile::open(&folder.path().join("card.db"), &SCHEMA).unwrap();
     let (connection, durability) = file.group_writer().unwrap();
     let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
-    let mut writer = Writer::new(connection, durability, numbering.clone(), Clock::system(), Default::default());
+    let clock = (Clock::system(), KeyExpiry::new(std::time::Duration::from_hours(1)));
+    let mut writer = Writer::new(connection, durability, numbering.clone(), clock, Default::default());
     let [account_id, closed] = [5, 6].map(|number| AccountId(Uuid::from_u128(number)));
     let country = || "DE".parse().unwrap();
-    let create =
-        |place| Command::Create { country: country(), account_id: if place == 0 { closed } else { account_id } };
+    let create = |place| Command::Create {
+        country: country(),
+        account_id: if place == 0 { closed } else { account_id },
+        key: None,
+    };
     let made = writer.commit((0..19).map(create).collect(), false).unwrap();
-    let made: Vec<_> = made.into_iter().map(|card| card.unwrap().unwrap().id).collect();
+    let made: Vec<_> = made.into_iter().map(|done| done.unwrap().card.unwrap().id).collect();
     let (of_closed, all) = made.split_first().unwrap();
     assert!(writer.commit(vec![Command::CloseAccounts(vec![closed])], false).unwrap().iter().all(Result::is_ok));
-    let refused = writer.commit(vec![Command::Create { country: country(), account_id: closed }], false).unwrap();
+    let refused =
+        writer.commit(vec![Command::Create { country: country(), account_id: closed, key: None }], false).unwrap();
     assert!(refused.iter().all(|outcome| matches!(outcome, Err(CardError::AccountDeleted))), "{refused:?}");
-    let deletions = || all.iter().step_by(2).map(|id| Command::Delete { id: *id }).collect();
-    assert!(writer.commit(deletions(), false).unwrap().iter().all(|outcome| matches!(outcome, Ok(None))));
+    let deletions = || all.iter().step_by(2).map(|id| Command::Delete { id: *id, key: None }).collect();
+    assert!(
+        writer.commit(deletions(), false).unwrap().iter().all(|outcome| matches!(outcome, Ok(Done { card: None, .. })))
+    );
     let again = writer.commit(deletions(), false).unwrap();
     assert!(again.iter().all(|outcome| matches!(outcome, Err(CardError::AlreadyDeleted))));
 

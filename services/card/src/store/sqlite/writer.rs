@@ -6,23 +6,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use account_events::AccountId;
 use clock::Clock;
-use group_commit::{Committer, StoreError, Syncer};
+use group_commit::{Committer, KeyExpiry, StoreError, Syncer};
 use numbering::TimeOrderedIds;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use sqlite_file::Durability;
 use uuid::Uuid;
 
+use super::keys::{remove_expired, store_keys, stored_keys};
 use super::quarantine::{acknowledge, quarantine};
 use super::{card_by_id, where_card_is};
 use crate::accounts::quarantine::Dropped;
 use crate::card_number::CardNumbering;
-use crate::decide::{Batch, Changes, Command, Named, Outcome};
+use crate::decide::{self, Batch, Changes, Command, Named, Outcome};
 
 pub(super) struct Writer {
     connection: Connection,
     durability: Durability,
     numbering: CardNumbering,
     clock: Clock,
+    keys: KeyExpiry,
     ids: TimeOrderedIds,
     /// The sequence of the last card, as of the last commit.
     last_card: Arc<AtomicU64>,
@@ -34,10 +36,10 @@ impl Writer {
         connection: Connection,
         durability: Durability,
         numbering: CardNumbering,
-        clock: Clock,
+        (clock, keys): (Clock, KeyExpiry),
         (last_card, dropped): (Arc<AtomicU64>, Dropped),
     ) -> Self {
-        Writer { connection, durability, numbering, clock, ids: TimeOrderedIds::new(), last_card, dropped }
+        Writer { connection, durability, numbering, clock, keys, ids: TimeOrderedIds::new(), last_card, dropped }
     }
 }
 
@@ -52,7 +54,12 @@ impl Committer for Writer {
         let named = Named::by(&commands);
         let closed = closed_accounts(&transaction, &named)?;
         let cards = cards_to_delete(&transaction, &self.numbering, &named)?;
-        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards };
+        let (keys, expired) = (decide::named_keys(&commands), self.keys.expired(now.as_microsecond()));
+        let keys = match keys.is_empty() {
+            true => HashMap::new(),
+            false => stored_keys(&transaction, &self.numbering, &keys, expired)?,
+        };
+        let batch = Batch { numbering: &self.numbering, id_of: &id_of, now, closed, cards, keys };
         let (outcomes, changes) = batch.decide(commands, self.last_card.load(Ordering::Relaxed) + 1..);
         // A batch without changes is not committed. After a failure it is, with a probe, to see whether the database works again.
         if changes.is_empty() && !is_failing {
@@ -60,8 +67,12 @@ impl Committer for Writer {
         }
         write(&transaction, &self.numbering, &changes)?;
         let dropped = quarantine(&transaction, &changes.quarantined, now)?;
+        store_keys(&transaction, &self.numbering, &changes.keys, now)?;
+        let key_limit = self.keys.limit(now.as_microsecond(), changes.keys.len());
+        let removed_keys = remove_expired(&transaction, expired, key_limit)?;
         self.durability.commit(transaction)?;
         self.dropped.add(dropped);
+        self.keys.record(now.as_microsecond(), key_limit, removed_keys);
         if let Some((sequence, _)) = changes.created.last() {
             self.last_card.store(*sequence, Ordering::Relaxed);
         }
@@ -70,6 +81,21 @@ impl Committer for Writer {
 
     fn sync(&self) -> Option<Syncer> {
         Some(self.durability.syncer())
+    }
+
+    /// Removes expired keys if no transaction has done so.
+    fn idle(&mut self) -> Result<(), StoreError> {
+        let now = self.clock.now().as_microsecond();
+        let limit = self.keys.idle_limit(now);
+        if limit > 0 {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let removed = remove_expired(&transaction, self.keys.expired(now), limit)?;
+            if removed > 0 {
+                self.durability.commit_unseen(transaction)?;
+            }
+            self.keys.record(now, limit, removed);
+        }
+        Ok(())
     }
 }
 
@@ -150,7 +176,8 @@ mod tests {
         let file = SqliteFile::open(&folder.path().join("card.db"), &SCHEMA).unwrap();
         let (connection, durability) = file.group_writer().unwrap();
         let numbering = CardNumbering(Numbering::hexadecimal([3; 16]));
-        let mut writer = Writer::new(connection, durability, numbering, Clock::system(), Default::default());
+        let keys = KeyExpiry::new(std::time::Duration::from_hours(1));
+        let mut writer = Writer::new(connection, durability, numbering, (Clock::system(), keys), Default::default());
         let reader = file.reader().unwrap();
         // It changes when another connection has written a page.
         let version = || reader.query_row("PRAGMA data_version", [], |row| row.get::<_, i64>(0)).unwrap();

@@ -1,0 +1,152 @@
+//! Idempotency keys in PostgreSQL.
+//!
+//! A transaction claims its keys before it locks anything else, sorted in all instances, so that no two wait for each other. A claim
+//! inserts a row without a fingerprint, or locks the row that is there. The transaction fills in the rows of the commands that succeed,
+//! and removes the other claims before it commits.
+
+use group_commit::StoreError;
+use postgres::Parameter;
+use tokio_postgres::{Client, Row, Statement};
+use uuid::Uuid;
+
+use super::writer::query_if;
+use super::{COLUMNS, Reader, card_from_row};
+use crate::card_number::CardNumbering;
+use crate::idempotency::{NewKey, StoredAnswer, StoredKeys};
+
+/// The keys with their cards. A deletion has none.
+const FROM: &str = "card.idempotency_keys LEFT JOIN card.cards ON id = card_id";
+
+impl Reader {
+    /// What is stored under `key`, unless that was at `expired` or earlier.
+    pub(in crate::store) async fn stored_key(
+        &self,
+        key: String,
+        expired: i64,
+    ) -> Result<Option<StoredAnswer>, StoreError> {
+        let sql =
+            format!("SELECT {COLUMNS}, key, fingerprint FROM {FROM} WHERE caller = '' AND key = $1 AND stored_at > $2");
+        let row = self.database.read(async |client| {
+            let statement = client.prepare_cached(&sql).await?;
+            client.query_opt(&statement, &[&key, &expired]).await
+        });
+        let stored = row.await?.map(|row| stored_from_row(&row, &self.numbering)).transpose()?;
+        Ok(stored.map(|(_, stored)| stored))
+    }
+}
+
+/// The statements about keys.
+pub(super) struct KeyStatements {
+    claim: Statement,
+    select: Statement,
+    fill: Statement,
+    release: Statement,
+    remove: Statement,
+}
+
+impl KeyStatements {
+    pub(super) async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
+        Ok(KeyStatements {
+            // An expired key becomes a claim.
+            claim: client
+                .prepare(
+                    "INSERT INTO card.idempotency_keys (caller, key, stored_at)
+                     SELECT '', key, $2::bigint FROM unnest($1::text[]) WITH ORDINALITY AS new (key, place) ORDER BY place
+                     ON CONFLICT (caller, key) DO UPDATE SET fingerprint = NULL, stored_at = excluded.stored_at
+                     WHERE idempotency_keys.stored_at <= $3::bigint",
+                )
+                .await?,
+            select: client
+                .prepare(&format!(
+                    "SELECT {COLUMNS}, key, fingerprint FROM {FROM}
+                     WHERE caller = '' AND key = ANY($1::text[]) AND fingerprint IS NOT NULL"
+                ))
+                .await?,
+            fill: client
+                .prepare(
+                    "UPDATE card.idempotency_keys SET fingerprint = new.fingerprint, card_id = new.card_id
+                     FROM unnest($1::text[], $2::bytea[], $3::uuid[]) AS new (key, fingerprint, card_id)
+                     WHERE caller = '' AND idempotency_keys.key = new.key",
+                )
+                .await?,
+            release: client
+                .prepare(
+                    "DELETE FROM card.idempotency_keys
+                     WHERE caller = '' AND key = ANY($1::text[]) AND fingerprint IS NULL",
+                )
+                .await?,
+            // Rows that another transaction has locked are left for later.
+            remove: client
+                .prepare(
+                    "DELETE FROM card.idempotency_keys WHERE ctid = ANY(ARRAY(
+                         SELECT ctid FROM card.idempotency_keys WHERE stored_at <= $1
+                         ORDER BY stored_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
+                )
+                .await?,
+        })
+    }
+
+    /// Claims `keys`, which are sorted. Those stored at `expired` or earlier count as absent.
+    pub(super) async fn claim(
+        &self,
+        client: &Client,
+        keys: &Vec<String>,
+        now: i64,
+        expired: i64,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        query_if(!keys.is_empty(), client, &self.claim, [keys, &now, &expired]).await
+    }
+
+    /// What is stored under `keys`, after they were claimed.
+    pub(super) async fn stored(&self, client: &Client, keys: &Vec<String>) -> Result<Vec<Row>, tokio_postgres::Error> {
+        query_if(!keys.is_empty(), client, &self.select, [keys]).await
+    }
+
+    /// Fills in the rows of `new`, and releases those of `keys` that are not among them. Removes up to `limit` keys that were stored
+    /// at `expired` or earlier, and returns their number.
+    pub(super) async fn store(
+        &self,
+        client: &Client,
+        keys: &Vec<String>,
+        new: &[NewKey],
+        (expired, limit): (i64, usize),
+    ) -> Result<usize, tokio_postgres::Error> {
+        let names: Vec<&str> = new.iter().map(|new| new.request.key.as_str()).collect();
+        let fingerprints: Vec<&[u8]> = new.iter().map(|new| new.request.fingerprint.as_slice()).collect();
+        let cards: Vec<Option<Uuid>> = new.iter().map(|new| new.card_id).collect();
+        let (_, _, removed) = tokio::try_join!(
+            biased;
+            query_if(!new.is_empty(), client, &self.fill, [&names, &fingerprints, &cards]),
+            query_if(new.len() < keys.len(), client, &self.release, [keys]),
+            self.remove(client, expired, limit),
+        )?;
+        Ok(removed)
+    }
+
+    /// Removes up to `limit` keys that were stored at `expired` or earlier, and returns their number.
+    pub(super) async fn remove(
+        &self,
+        client: &Client,
+        expired: i64,
+        limit: usize,
+    ) -> Result<usize, tokio_postgres::Error> {
+        if limit == 0 {
+            return Ok(0);
+        }
+        let parameters: [Parameter<'_>; 2] = [&expired, &(limit as i64)];
+        Ok(client.execute(&self.remove, &parameters).await? as usize)
+    }
+}
+
+/// The stored keys in `rows`.
+pub(super) fn stored_keys(rows: &[Row], numbering: &CardNumbering) -> Result<StoredKeys, StoreError> {
+    rows.iter().map(|row| stored_from_row(row, numbering)).collect()
+}
+
+fn stored_from_row(row: &Row, numbering: &CardNumbering) -> Result<(String, StoredAnswer), StoreError> {
+    let fingerprint = row.get::<_, &[u8]>(7).try_into();
+    let fingerprint = fingerprint.map_err(|_| StoreError::Damaged("a fingerprint has not 32 bytes".to_owned()))?;
+    let is_creation = row.get::<_, Option<i64>>(0).is_some();
+    let card = is_creation.then(|| card_from_row(row, numbering)).transpose()?;
+    Ok((row.get(6), StoredAnswer { fingerprint, card }))
+}
