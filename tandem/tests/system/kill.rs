@@ -6,6 +6,7 @@
 
 mod acknowledged;
 mod found;
+mod keys;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;

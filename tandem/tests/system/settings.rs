@@ -10,7 +10,7 @@ use test_harness::{Process, binary, output_of, wait_until};
 
 const BINARIES: [&str; 3] = ["tandem", "account-service", "card-service"];
 
-const COMMON: [&str; 13] = [
+const COMMON: [&str; 14] = [
     "KAFKA_BROKERS",
     "KAFKA_TOPIC",
     "KAFKA_SECURITY_PROTOCOL",
@@ -24,6 +24,7 @@ const COMMON: [&str; 13] = [
     "CORS_ALLOW_ORIGIN",
     "ALLOWED_HOSTS",
     "HTTP_IDLE_TIMEOUT_SECONDS",
+    "IDEMPOTENCY_KEY_HOURS",
 ];
 
 /// What a binary takes besides [`COMMON`].
@@ -105,6 +106,8 @@ fn an_invalid_setting_is_named_in_one_line() {
             ("CORS_ALLOW_ORIGIN", "not an origin"),
             ("ALLOWED_HOSTS", "accounts.example:8081"),
             ("HTTP_IDLE_TIMEOUT_SECONDS", "0"),
+            ("IDEMPOTENCY_KEY_HOURS", "0"),
+            ("IDEMPOTENCY_KEY_HOURS", "8761"),
         ] {
             let line = refusal(name, folder.path(), &[], &[(variable, value)]);
             assert!(line.contains(variable) && line.contains(value), "{name}: {line}");
