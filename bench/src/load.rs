@@ -42,6 +42,12 @@ pub(crate) fn post_with(path: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
+/// `request` of [`post`] with an `Idempotency-Key`.
+pub(crate) fn with_key(request: &[u8], key: &str) -> Vec<u8> {
+    let line = request.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    [&request[..line], format!("Idempotency-Key: {key}\r\n").as_bytes(), &request[line..]].concat()
+}
+
 /// How long [`closed_loop`] sends requests.
 #[derive(Clone, Copy)]
 pub(crate) enum Until {

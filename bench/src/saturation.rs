@@ -1,4 +1,5 @@
-//! Accounts and cards a second at saturation with 64 and 512 connections, and the latency at half of that rate.
+//! Accounts and cards a second at saturation with 64 and 512 connections, without and with idempotency keys, and the latency at half
+//! of the rate without.
 //!
 //! The builds and the peer take turns, so that whatever else the machine does affects all of them. The load generator shares the
 //! cores with the services.
@@ -52,6 +53,8 @@ pub(crate) fn measure(
                         &requests[turn],
                         connections,
                     )?);
+                    let keyed = systems[turn].keep_busy_with_keys(path, &requests[turn], connections, TURN)?;
+                    results.add(&format!("{what}, with keys"), Unit::PerSecond, systems[turn].of, keyed.rate());
                 }
                 // A peer has no second process to take its requests, so it is beside the fewer connections.
                 if let Some(peer) = peer.filter(|_| connections == CONNECTIONS[0]) {

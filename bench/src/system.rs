@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 use test_harness::{Http, Process, postgres_database};
+use uuid::Uuid;
 
 use crate::load::{self, Answers, Until};
 use crate::machine::{processor_time, resident_mebibytes};
@@ -110,8 +111,31 @@ impl System {
         connections: usize,
         time: Duration,
     ) -> anyhow::Result<Answers> {
-        let (request, before) = (Rc::clone(request), accounts_in_view(&Http::new(self.cards)));
-        let make = move |_| Rc::clone(&request);
+        let request = Rc::clone(request);
+        self.keep_busy_with(path, move |_| Rc::clone(&request), connections, time)
+    }
+
+    /// As [`keep_busy`](Self::keep_busy), with an idempotency key of its own on each request.
+    pub(crate) fn keep_busy_with_keys(
+        &self,
+        path: &str,
+        request: &Rc<[u8]>,
+        connections: usize,
+        time: Duration,
+    ) -> anyhow::Result<Answers> {
+        let request = Rc::clone(request);
+        let make = move |_| load::with_key(&request, &Uuid::new_v4().to_string()).into();
+        self.keep_busy_with(path, make, connections, time)
+    }
+
+    fn keep_busy_with(
+        &self,
+        path: &str,
+        make: impl Fn(u64) -> Rc<[u8]> + 'static,
+        connections: usize,
+        time: Duration,
+    ) -> anyhow::Result<Answers> {
+        let before = accounts_in_view(&Http::new(self.cards));
         let answers = load::closed_loop(self.address(path), connections, Until::Elapsed(time), make, |_| ())?;
         if path == "/account" {
             self.wait_for_view(before + answers.count)?;

@@ -85,3 +85,59 @@ pub(super) fn remove_expired(connection: &Connection, expired: i64, limit: usize
                    AND number IN (SELECT number FROM idempotency_keys ORDER BY number LIMIT ?2)";
     connection.prepare_cached(sql)?.execute(params![expired, limit as i64])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use account_events::TraceParent;
+    use clock::Clock;
+    use group_commit::Committer;
+    use http_server::KeyedRequest;
+    use numbering::Numbering;
+    use sqlite_file::SqliteFile;
+    use uuid::Uuid;
+
+    use super::super::SCHEMA;
+    use super::super::writer::Writer;
+    use super::*;
+    use crate::account::{Change, Precondition};
+    use crate::decide::Command;
+
+    const TRACE: TraceParent = TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
+
+    #[test]
+    fn new_keys_use_the_pages_of_removed_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = SqliteFile::open(&folder.path().join("account.db"), &SCHEMA).unwrap();
+        let clock = Clock::fixed(0);
+        let mut writer = Writer::of(&file, &AccountNumbering(Numbering::decimal([3; 16])), clock.clone());
+        let (beholder_name, country_code) = ("Jane Doe".parse().unwrap(), "DE".parse().unwrap());
+        let create = Command::Create { beholder_name, country_code, trace: TRACE, key: None };
+        let id = writer.commit(vec![create], false).unwrap().remove(0).unwrap().account.id;
+        // An update to what is there already writes its key and nothing else.
+        let update = |_| Command::Change {
+            id,
+            change: Change::Update { beholder_name: None, country_code: Some(country_code), status: None },
+            precondition: Precondition::default(),
+            trace: TRACE,
+            key: Some(Arc::new(KeyedRequest { key: Uuid::new_v4().to_string(), fingerprint: [7; 32] })),
+        };
+        let reader = file.reader().unwrap();
+        let number = |sql: &str| reader.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+        let mut first = None;
+        for round in 0..4 {
+            for _ in 0..20 {
+                writer.commit((0..500).map(update).collect(), false).unwrap();
+            }
+            assert_eq!(number("SELECT count(*) FROM idempotency_keys"), 10_000, "round {round}: the earlier are gone");
+            let pages = number("PRAGMA page_count");
+            let first = *first.get_or_insert(pages);
+            assert!(pages <= first * 5 / 4, "round {round}: {pages} pages, and {first} after the first one");
+            clock.advance_micros(2 * 3_600_000_000);
+        }
+        while number("SELECT count(*) FROM idempotency_keys") > 0 {
+            writer.idle().unwrap();
+        }
+    }
+}
