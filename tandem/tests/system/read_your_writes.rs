@@ -20,7 +20,7 @@ const CHANGED: usize = 20;
 fn on_the_embedded_event_log_every_card_is_created() {
     let place = Place::embedded();
     let services = place.start_services();
-    read_writes(&[services.accounts.clone()], &[services.cards.clone()]);
+    read_writes(std::slice::from_ref(&services.accounts), std::slice::from_ref(&services.cards));
     services.stop();
 }
 
@@ -28,7 +28,7 @@ fn on_the_embedded_event_log_every_card_is_created() {
 fn on_apache_kafka_every_card_is_created() {
     let Some(place) = Place::apache_kafka() else { return };
     let services = place.start_services();
-    read_writes(&[services.accounts.clone()], &[services.cards.clone()]);
+    read_writes(std::slice::from_ref(&services.accounts), std::slice::from_ref(&services.cards));
     services.stop();
 }
 
