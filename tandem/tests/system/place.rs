@@ -272,6 +272,8 @@ impl Place {
             database: self.database_url(&folder, card_service::NAME).parse().expect("a URL"),
             data_dir: folder,
             group: self.group().to_owned(),
+            events: card_service::EventStreamSettings::default(),
+            rebuild_view: false,
             backlog_published: None,
             view_max_age: None,
             rebuild_view: false,

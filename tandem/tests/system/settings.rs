@@ -69,7 +69,8 @@ fn help_explains_every_setting() {
     for name in BINARIES {
         let output = run(name, folder.path(), &["--help"], &[]);
         assert!(output.status.success() && output.stderr.is_empty(), "{name}: {output:?}");
-        let help = String::from_utf8(output.stdout).unwrap();
+        // A flag without a value ends its line.
+        let help = String::from_utf8(output.stdout).unwrap().replace('\n', " \n");
         for variable in COMMON.iter().chain(own_settings(name)) {
             let flag = format!("--{}", variable.to_lowercase().replace('_', "-"));
             // A setting's text runs from its flag to the next one's.

@@ -3,7 +3,7 @@
 use account_events::AccountStatus::{Active, Blocked, Deleted};
 use account_events::{Owner, PUBLISHER};
 use clock::Clock;
-use event_log::{Positions, Record, partition_of_key};
+use event_log::{Positions, Publisher, Record, partition_of_key};
 use serde_json::json;
 use test_harness::wait_until;
 
@@ -176,23 +176,51 @@ fn a_position_before_the_start_of_the_log_is_a_gap() {
     assert_eq!(Stream::open(&service, "/events?from=start", None).events(6), expected(&id, 5, 6));
 }
 
-#[test]
-fn a_position_of_another_log_or_beyond_the_end_is_a_gap_and_the_log_is_read_from_its_start() {
+/// The note of a log with this id.
+fn note(log_id: &str) -> String {
     let owner = Owner {
         database_id: "a".to_owned(),
         session: "s".to_owned(),
         account_sequence_high: 1,
         number_key: String::new(),
-        log_id: "this".to_owned(),
+        log_id: log_id.to_owned(),
         is_resync_open: false,
     };
-    let id = new_id();
+    owner.to_note()
+}
+
+/// A service on a log with this id and these records, and the publisher of the log.
+fn start_on_log(log_id: &str, records: &[Record]) -> (TestService, Box<dyn Publisher>) {
+    let mut owner = None;
     let service = TestService::start_behind(Settings::default(), |accounts, _| {
         let mut publisher = accounts.log().publisher(PUBLISHER).expect("a publisher");
-        publisher.set_note(owner.to_note());
-        publisher.publish(&versions(&id, 1, 4), 4).expect("a log that is there");
+        publisher.set_note(note(log_id));
+        publisher.publish(records, records.len() as u64).expect("a log that is there");
+        owner = Some(publisher);
     });
     service.wait_until_ready();
+    (service, owner.expect("a publisher"))
+}
+
+#[test]
+fn a_log_that_is_replaced_is_a_gap_in_open_streams_and_is_read_from_its_start() {
+    let id = new_id();
+    let (service, mut publisher) = start_on_log("this", &versions(&id, 1, 4));
+    let mut stream = Stream::open(&service, "/events", None);
+    assert!(stream.comment().id.starts_with("this;"));
+    publisher.set_note(note("new"));
+    publisher.publish(&versions(&id, 5, 2), 6).expect("a log that is there");
+    assert_eq!(stream.events(2), expected(&id, 5, 2));
+    let gap = stream.event();
+    assert_eq!((gap.name.as_str(), gap.data), ("gap", Some(json!({"reason": "other_log"}))));
+    assert!(gap.id.starts_with("new;"), "{}", gap.id);
+    assert_eq!(stream.events(6), expected(&id, 1, 6));
+}
+
+#[test]
+fn a_position_of_another_log_or_beyond_the_end_is_a_gap_and_the_log_is_read_from_its_start() {
+    let id = new_id();
+    let (service, _publisher) = start_on_log("this", &versions(&id, 1, 4));
     let partition = partition_of_key(id.as_bytes(), 3);
     for last in [format!("other;{partition}:3"), format!("this;{partition}:1000")] {
         let mut stream = Stream::open(&service, "/events", Some(&last));
