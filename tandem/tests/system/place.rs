@@ -276,8 +276,6 @@ impl Place {
             rebuild_view: false,
             backlog_published: None,
             view_max_age: None,
-            rebuild_view: false,
-            events: Default::default(),
             http: Default::default(),
             clock: Clock::system(),
         };
