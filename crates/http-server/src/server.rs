@@ -27,8 +27,9 @@ use crate::finish::App;
 use crate::prefer::PREFER;
 use crate::slots::{Slots, client_of};
 
-/// How many connections a listener has open at once. [`MAX_BUFFER_BYTES`] in each direction bounds their memory.
-pub const MAX_CONNECTIONS: usize = 4096;
+/// How many connections a listener has open at once: one client, which has three quarters of them, may have the 10,000 requests of the
+/// card service that wait. [`MAX_BUFFER_BYTES`] in each direction bounds their memory.
+pub const MAX_CONNECTIONS: usize = 16 * 1024;
 
 /// How many connections a listener accepts beyond [`MAX_CONNECTIONS`]: a burst of health probes. Health checks are answered
 /// on these connections, and any other request gets 503. A connection that waits for its peer is closed for a new one.

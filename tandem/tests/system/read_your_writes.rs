@@ -1,12 +1,16 @@
 //! A client that creates or changes an account and at once asks the card service for a card, with the `Account-Version` that it was given
 //! and `Prefer: wait`: it is never told "not found", and never answered by an older state.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use account_events::AccountStatus;
 use serde_json::json;
-use test_harness::{Answer, Http};
+use test_harness::{Answer, DEADLINE, Http, Process, wait_until};
 
 use crate::cluster::Cluster;
+use crate::events::record;
 use crate::place::Place;
 use crate::requests::{card_of, john_doe};
 use crate::servers;
@@ -15,6 +19,9 @@ const ACCOUNTS: usize = 2_000;
 
 /// Of so many accounts, one is also blocked, activated and deleted.
 const CHANGED: usize = 20;
+
+/// How many requests may wait in an instance.
+const WAITERS: usize = 10_000;
 
 #[test]
 fn on_the_embedded_event_log_every_card_is_created() {
@@ -73,4 +80,47 @@ fn read_writes(accounts: &[Http], cards: &[Http]) {
     took.sort_unstable();
     let at = |share: f64| took[(share * (took.len() - 1) as f64) as usize];
     eprintln!("POST /card with a wait: p50 {:?}, p99 {:?}, longest {:?}", at(0.5), at(0.99), at(1.0));
+}
+
+/// The physical memory of the process, in MiB.
+fn memory(process: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("a running process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().strip_suffix(" kB").and_then(|kilobytes| kilobytes.parse::<u64>().ok()).expect("a number") / 1_024
+}
+
+#[test]
+fn ten_thousand_requests_wait_at_once_one_more_is_refused_and_all_are_answered() {
+    assert!(process::raise_descriptor_limit() > WAITERS + 500, "the test needs a larger hard limit of ulimit -n");
+    let place = Place::kafka();
+    let mut service = place.start(card_service::NAME);
+    let cards = service.ready_service(card_service::NAME);
+    let (account, before) = ("01936f2e-7b1a-7c40-8000-0123456789ab".parse().expect("an account id"), memory(&service));
+    let path = format!("/account-view?account_id={account}");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nPrefer: wait=30\r\nConnection: close\r\n\r\n");
+    let started = Instant::now();
+    let waiting: Vec<_> = (0..WAITERS)
+        .map(|_| {
+            let mut connection = TcpStream::connect(cards.address()).expect("a place");
+            connection.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+            connection.write_all(request.as_bytes()).expect("a request");
+            connection
+        })
+        .collect();
+    wait_until("all wait", || (cards.get("/readyz").body["view"]["waiting"] == WAITERS).then_some(()));
+    let (opened, during) = (started.elapsed(), memory(&service));
+    let refused = cards.send("GET", &path, &[("Prefer", "wait=30")], Vec::new());
+    refused.expect_error(503, "overloaded", "too many requests wait for the account view, try again", None);
+    assert_eq!((refused.header("preference-applied"), refused.header("retry-after")), ("", "1"));
+    let published = Instant::now();
+    place.publish(&[record(account, 1, AccountStatus::Active)]);
+    for mut connection in waiting {
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("preference-applied: wait=30"), "{answer}");
+    }
+    eprintln!(
+        "{WAITERS} requests wait after {opened:?}: {during} MiB, {before} MiB before; answered {:?} after the event",
+        published.elapsed()
+    );
 }

@@ -18,7 +18,7 @@ use crate::accounts::status::ViewStatus;
 use crate::accounts::view::{AccountState, AccountView};
 use crate::error::CardError;
 
-/// How many requests may wait at once. Each has a connection, a timer and an entry in the table: a few kilobytes.
+/// How many requests may wait at once. Each holds a connection, a timer and an entry in the table.
 pub(crate) const MAX_WAITERS: usize = 10_000;
 
 /// The account view for requests that may wait for it.
