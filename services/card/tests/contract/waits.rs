@@ -334,8 +334,10 @@ fn a_client_that_leaves_waits_no_more() {
     let account = new_id();
     let left: Vec<_> = (0..50).map(|_| send(&service, &account, "")).collect();
     wait_for_waiters(&service, 50);
+    let left_at = Instant::now();
     drop(left);
     wait_for_waiters(&service, 0);
+    assert!(left_at.elapsed() < SOON, "the wait came to its end");
     service.tell(&[created(&account)]);
     let cards = service.get(&crate::service::by_account(&account)).expect(200);
     assert_eq!(cards["total"], 0, "nobody has asked for a card any more");
