@@ -30,6 +30,7 @@ mod log_lines;
 mod outages;
 mod read_your_writes;
 mod readme_flow;
+mod recover;
 mod restart;
 mod resync;
 mod secured_kafka;

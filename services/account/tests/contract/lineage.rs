@@ -3,13 +3,15 @@
 //! version goes back in the log.
 
 use std::collections::HashSet;
+use std::path::Path;
 
+use clock::Clock;
 use postgres::DatabaseUrl;
 use serde_json::json;
 use test_harness::{Http, copy_database, database_url};
 
 use crate::lost_log::last_of_each;
-use crate::service::{TestService, account, superseded};
+use crate::service::{START_MICROS, TestService, account, superseded};
 
 /// The URL of a database that only this test uses, in the folder of the saved copies.
 pub(crate) struct Backup {
@@ -19,6 +21,11 @@ pub(crate) struct Backup {
 impl Backup {
     pub(crate) fn new() -> Self {
         Backup { folder: tempfile::tempdir().expect("a folder") }
+    }
+
+    /// The folder of the copy.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     fn url(&self) -> String {
@@ -151,6 +158,24 @@ fn an_original_that_starts_after_its_copy_has_published_takes_no_writes() {
     let copy = copy.expect("a copy");
     copy.http().delete(&account(&id)).expect(200);
     service.log_of(3);
+}
+
+/// Events are numbered by the database and not by the clock.
+#[test]
+fn a_clock_that_was_an_hour_ahead_changes_nothing() {
+    let hour = 3_600_000_000;
+    let clock = Clock::fixed(START_MICROS + hour);
+    let service = TestService::start_with(clock.clone(), None);
+    let id = service.new_id();
+    service.log_of(1);
+    clock.advance_micros(-hour);
+    service.patch(&id, &json!({"status": "BLOCKED"})).expect(200);
+    let service = service.restart();
+    service.patch(&id, &json!({"status": "ACTIVE"})).expect(200);
+    let service = service.restart();
+    service.delete(&account(&id)).expect(200);
+    assert_eq!(service.get("/readyz").status, 200);
+    assert_eq!(last_of_each(&service.log_of(4))[&id].0, 4);
 }
 
 #[test]

@@ -124,3 +124,29 @@ fn a_database_in_use_and_one_of_another_topic_are_left_alone() {
     service.log_of(2);
     other.log_of(1);
 }
+
+#[test]
+fn of_two_copies_the_one_that_stays_takes_what_the_other_published() {
+    let (service, backup) = (TestService::start(), Backup::new());
+    let id = service.new_id();
+    service.log_of(1);
+    let mut of_copy = String::new();
+    // The copy publishes while the original is down, and the original finds that out; then the copy is stopped for good.
+    let service = service.restart_beside(|service| {
+        backup.save(&service.database());
+        let copy = service.start_copy(backup.folder());
+        let new = json!({"beholder_name": "Jane Doe", "country_code": "DE"});
+        of_copy = copy.http().post("/account", &new).expect(201)["id"].as_str().expect("an id").to_owned();
+        copy.http().send_json("PATCH", &account(&id), &json!({"status": "BLOCKED"})).expect(200);
+        service.log_of(3);
+    });
+    service.superseded();
+    let service = service.restart_beside(|service| {
+        let report = run(service, false, Lost::Keep).expect("it is recovered");
+        assert_eq!((report.adopted, report.published, report.only_in_log), (1, 0, 1));
+        assert_eq!(report.lost, [of_copy.parse().unwrap()]);
+    });
+    assert_eq!(service.get(&account(&id)).expect(200)["status"], "BLOCKED");
+    service.delete(&account(&id)).expect(200);
+    assert_eq!(last_of_each(&service.stop_and_read_log())[&id].0, 3);
+}
