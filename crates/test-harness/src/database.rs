@@ -10,7 +10,7 @@ use tokio_postgres::{Client, NoTls};
 pub const POSTGRES_URL: &str = "TANDEM_TEST_POSTGRES_URL";
 
 /// The URL of the database `name` of the test whose folder this is: the same at each call, so that a service which is
-/// started anew finds what it left.
+/// started again finds what it left.
 pub fn database_url(folder: &Path, name: &str) -> String {
     let Ok(server) = std::env::var(POSTGRES_URL) else {
         return format!("sqlite:{}", folder.join(format!("{name}.db")).display());

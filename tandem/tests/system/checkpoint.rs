@@ -28,7 +28,7 @@ fn line(process: &Process, message: &str) -> Option<Value> {
     process.logged().into_iter().find(|line| line["message"] == message)
 }
 
-/// A log that tells of accounts whose ids are 1, 2, and so on.
+/// A log with accounts whose ids are 1, 2, and so on.
 fn place() -> Place {
     let place = Place::durable();
     let id = |n: u64| AccountId(Uuid::from_u128(n.into()));

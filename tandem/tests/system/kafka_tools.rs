@@ -17,7 +17,7 @@ use crate::requests::{create_account, create_card, error, john_doe};
 /// Enough that each partition has some.
 const ACCOUNTS: usize = 30;
 
-/// What Kafka's console consumer is told so that it ends: after so many records, or when none comes for so long.
+/// The arguments that end Kafka's console consumer: after so many records, or when none comes for so long.
 const NO_MORE_MS: &str = "20000";
 
 /// What one of Kafka's tools prints when it is given `input`.

@@ -17,5 +17,5 @@ mod publisher_cut_off;
 mod publisher_fenced;
 mod publisher_paused;
 mod same_account;
-mod topic_made_anew;
+mod topic_recreated;
 mod upgrade;

@@ -123,7 +123,7 @@ fn a_wrong_password_or_authority_is_told_and_accounts_are_kept_all_the_same() {
 
 /// Waits until `part` of `/readyz` gives `reason`.
 fn expect_failure(service: &Http, status: u16, part: &str, reason: &str) {
-    wait_until("the reason is told", || {
+    wait_until("the reason is shown", || {
         let answer = service.get("/readyz");
         let failure = answer.body[part]["failure"].as_str().unwrap_or_default().to_owned();
         failure.contains(reason).then(|| assert_eq!(answer.status, status, "{}", answer.body))

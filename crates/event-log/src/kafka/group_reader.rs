@@ -184,7 +184,7 @@ impl GroupReader for KafkaGroupReader {
             let mut wait = if count == 0 { until.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             if self.is_split {
                 wait = wait.min(PARTITION_POLL_INTERVAL);
-                // Each time anew, because a rebalance joins the queues again.
+                // At each poll, because a rebalance joins the queues again.
                 let assigned = consumer.assignment().map_err(|error| log_error("asking for the partitions", &error))?;
                 for partition in assigned.elements().iter().map(TopicPartitionListElem::partition) {
                     let queue = consumer.split_partition_queue(&self.topic, partition);

@@ -46,7 +46,7 @@ fn compaction_in_the_background_gives_the_disk_space_back() {
         std::thread::yield_now();
     }
     let end = log.end_offsets(PATIENCE).unwrap();
-    assert_eq!(end.values().sum::<u64>(), 40_000, "offsets are not given anew");
+    assert_eq!(end.values().sum::<u64>(), 40_000, "offsets are not reused");
     log.compact_now().unwrap();
     assert!(on_disk() < 2_000_000, "{} bytes", on_disk());
     // Reopen the log: before, a reader may get the last records from memory.

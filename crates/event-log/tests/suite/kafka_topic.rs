@@ -212,7 +212,7 @@ fn a_reader_continues_in_a_topic_that_was_created_anew_and_reports_its_positions
     let deleted = administer(&settings, async |admin| admin.delete_topics(&[&name], &options()).await);
     assert!(deleted.unwrap().iter().all(Result::is_ok));
     until("it is gone", || log.end_offsets(PATIENCE).err());
-    until("it is created anew", || log.prepare().ok());
+    until("it is created again", || log.prepare().ok());
     publish(log.as_ref(), &name, &[record("a", 1)], 2);
     read_to_the_end();
     publish(log.as_ref(), &name, &[record("a", 1)], 3);

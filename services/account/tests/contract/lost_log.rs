@@ -1,4 +1,4 @@
-//! A log that lacks what was published (made anew, put back to an older copy, another one) is told the state of every
+//! A log that lacks what was published (recreated, restored to an older copy, another one) gets the state of every
 //! account; and nothing old ever lands behind something newer (ARCHITECTURE.md A3).
 
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ fn an_empty_log_is_told_the_state_of_every_account_and_nothing_old_behind_it() {
 
     let mut while_away = String::new();
     let service = service.restart_with_an_empty_log(|service| {
-        // These wait in the outbox while the log is away, and are published before the state that the log is told.
+        // These wait in the outbox while the log is away, and are published before the state of every account.
         service.patch(&ids[3], &json!({"status": "BLOCKED"})).expect(200);
         service.patch(&ids[3], &json!({"status": "ACTIVE"})).expect(200);
         service.patch(&ids[0], &json!({"status": "ACTIVE"})).expect(200);

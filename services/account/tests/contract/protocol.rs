@@ -21,7 +21,7 @@ fn health_is_the_seeds_and_the_probes_answer() {
     );
     service.new_id();
     service.log_of(1);
-    test_harness::wait_until("it is told what is published", || {
+    test_harness::wait_until("readyz shows what is published", || {
         (service.get("/readyz").expect(200)["relay"]["published"] == 1).then_some(())
     });
 }

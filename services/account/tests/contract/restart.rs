@@ -1,4 +1,4 @@
-//! What was answered is there after a restart, and nothing is told twice.
+//! What was answered is there after a restart, and nothing is published twice.
 
 use serde_json::json;
 

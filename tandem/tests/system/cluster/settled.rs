@@ -108,12 +108,12 @@ impl Tables {
         }
     }
 
-    /// The topic tells of every version of every account, in order, and nothing twice.
+    /// The topic has every version of every account, in order, and nothing twice.
     pub(crate) fn check_topic(&self, events: &[Seen]) {
         self.check_told(events, |_| ());
     }
 
-    /// The topic tells of every version of every account, in order. While its state is published again, as by a resync, the
+    /// The topic has every version of every account, in order. While its state is published again, as by a resync, the
     /// newest version of that moment may come once more.
     pub(crate) fn check_topic_with_repeats(&self, events: &[Seen]) {
         self.check_told(events, Vec::dedup);

@@ -70,7 +70,7 @@ impl Operator<'_> {
         away
     }
 
-    /// The topic is deleted, and the brokers would make another one for whoever asks for it. The services make it anew, with
+    /// Deletes the topic. The brokers would create another one for whoever asks for it. The services recreate the topic, with
     /// their settings, and publish the state of every account.
     pub(super) fn delete_topic(&mut self) -> Duration {
         let admin = self.admin();

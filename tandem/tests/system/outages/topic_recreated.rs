@@ -1,4 +1,4 @@
-//! The topic is deleted under load: once so that the services make it anew themselves, once with an empty one put in its
+//! The topic is deleted under load: once so that the services recreate it themselves, once with an empty one put in its
 //! place at once. The account service notices, and publishes the state of every account; views that are built from the new
 //! topic are complete, and those that run go on in it. No request fails. And once more when nothing is published at all.
 
@@ -26,7 +26,7 @@ const SAMPLES: usize = 40;
 const REQUESTS: usize = 300;
 
 #[test]
-fn a_topic_made_anew_has_every_account_soon_and_all_views_follow_it() {
+fn a_recreated_topic_has_every_account_soon_and_all_views_follow_it() {
     let Some((brokers, server)) = servers::shared() else { return };
     let (mut random, started) = (Random::new(seed()), Instant::now());
     let cluster = planned((brokers, postgres_database(&server)));
@@ -60,7 +60,7 @@ fn a_topic_made_anew_has_every_account_soon_and_all_views_follow_it() {
     delete_topic(&cluster, true);
     fresh[2].restart();
     settle(&cluster);
-    eprintln!("a topic made anew while nothing was published had every account after {:?}", begun.elapsed());
+    eprintln!("a topic recreated while nothing was published had every account after {:?}", begun.elapsed());
     settle_views(&cluster);
     let tables = cluster.tables();
     tables.check(&writers);
@@ -73,7 +73,7 @@ fn a_topic_made_anew_has_every_account_soon_and_all_views_follow_it() {
 fn planned(servers: (String, String)) -> Cluster {
     let (account, card) = (account_service::NAME, card_service::NAME);
     let binaries = |service, count| vec![test_harness::binary(service); count];
-    Cluster::plan("anew", servers, &binaries(account, 2), &binaries(card, 5))
+    Cluster::plan("recreated", servers, &binaries(account, 2), &binaries(card, 5))
 }
 
 fn delete_topic(cluster: &Cluster, and_make_it_at_once: bool) {
