@@ -125,7 +125,7 @@ pub trait Publisher: Send {
     }
 
     /// Checks from time to time whether the log still has what was published, and fails as [`publish`](Publisher::publish) does if
-    /// not. Call it while there is nothing to publish.
+    /// not. Call it when nothing is uncommitted, also under load.
     fn check(&mut self) -> Result<(), LogError> {
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Keys that an idle writer removes in one transaction: some milliseconds.
 const IDLE_LIMIT: usize = 1_000;
 
-/// How long after a removal that left no expired key the next one follows. Expired keys take room for so much longer.
+/// The interval between removals once no expired key is left. Expired keys take up space for this much longer.
 const PAUSE_MICROS: i64 = 60_000_000;
 
 /// Which stored keys have expired, and how many of them a transaction removes. Times are microseconds since 1970.

@@ -1,7 +1,7 @@
 //! Isolates the commands that cannot be committed from the rest of their batch.
 //!
 //! A batch that the database rejects, or that another transaction blocks, is halved until each command at fault is alone. Only
-//! these commands fail. The order of the commands is kept.
+//! these commands fail, until `ISOLATION_LIMIT`: after it a part with a conflict fails whole. The order of the commands is kept.
 
 use std::time::{Duration, Instant};
 

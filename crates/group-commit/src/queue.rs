@@ -1,7 +1,7 @@
 //! The queue of commands in front of the writer thread, and the rule for when a transaction begins.
 //!
 //! Without a sync in flight, the writer takes what waits at once. During a sync, the next transaction cannot be answered
-//! before the sync ends, so the writer waits until as many commands wait as the sync has, or until it ends: a transaction
+//! before the sync ends, so the writer waits until the queue has as many commands as the sync covers, or until it ends: a transaction
 //! for each command that arrives would cost a sync each.
 
 use std::collections::VecDeque;

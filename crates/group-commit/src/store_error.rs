@@ -26,7 +26,7 @@ pub enum StoreError {
     #[error("the database is damaged: {0}")]
     Damaged(String),
     /// A concurrent transaction conflicted, or has locked a row for too long. Nothing was written, and a retry may succeed.
-    #[error("another transaction was in the way: {0}")]
+    #[error("a concurrent transaction conflicts: {0}")]
     Conflict(String),
     /// The service is stopping. Nothing was written.
     #[error("the service is stopping")]

@@ -138,7 +138,7 @@ async fn accept(listener: &TcpListener) -> (TcpStream, IpAddr) {
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
                 if failures == 0 {
-                    warn!(%error, "cannot accept connections; trying on");
+                    warn!(%error, "cannot accept connections; retrying");
                 }
                 failures += 1;
                 tokio::time::sleep(ACCEPT_PAUSE).await;

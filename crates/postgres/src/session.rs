@@ -46,7 +46,7 @@ impl Driver {
             Driver::Own(Some(runtime)) => runtime.block_on(work),
             Driver::Own(none) => {
                 let made = runtime::Builder::new_current_thread().enable_all().build();
-                let made = made.map_err(|error| StoreError::Unavailable(format!("no connections: {error}")))?;
+                let made = made.map_err(|error| StoreError::Unavailable(format!("cannot start a runtime: {error}")))?;
                 none.insert(made).block_on(work)
             }
         }

@@ -131,7 +131,7 @@ impl DatabaseFile {
         match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
             // Reads work without the checkpoint.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
-                tracing::warn!(path = %self.0.name.display(), %error, "the write-ahead log is not moved to the file yet");
+                tracing::warn!(path = %self.0.name.display(), %error, "the WAL checkpoint at the start failed; a later one repeats it");
             }
             moved => moved?,
         }

@@ -1,6 +1,6 @@
 //! Which commits to a SQLite file are durable, where one thread commits and another one syncs.
 //!
-//! With `synchronous=NORMAL` a commit appends to the write-ahead log without an fsync, which is all that `FULL` adds. The
+//! With `synchronous=NORMAL` a commit appends to the write-ahead log without an fsync; `FULL` adds only that fsync. The
 //! group commit syncs the log on a second thread, beside the next commit, and answers a request after the sync. Readers see a
 //! commit before its sync, so they wait for that sync before they return a result: no answer and no event shows what a
 //! power loss could undo (ARCHITECTURE.md A2, B1).

@@ -46,7 +46,7 @@ pub fn first_curl(address: std::net::SocketAddr) -> String {
     format!("curl -X POST http://{address}/account -H 'Content-Type: application/json' -d '{body}'")
 }
 
-/// How long the start of an empty database waits for the log.
+/// How long the start of an empty database waits for the owner record. `EventLog::prepare` runs before and has its own timeout.
 const PREDECESSOR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for the relay to publish the last events. Unpublished events stay in the outbox.
@@ -105,7 +105,7 @@ pub async fn run(
     Ok(())
 }
 
-/// The owner of the topic, for a database that is empty. A log that does not answer soon has none: the relay compares later.
+/// Returns the owner of the topic for an empty database. `None` if the log does not answer in time: the relay compares later.
 fn predecessor(log: &dyn EventLog) -> Option<Inheritance> {
     let committed = log.prepare().and_then(|()| log.committed(PUBLISHER, PREDECESSOR_TIMEOUT));
     let inheritance = Inheritance::of(&committed.ok().flatten()?)?;

@@ -52,7 +52,7 @@ pub(crate) struct Lineage {
     /// Whether the owner's session is one of this database's.
     pub(crate) knows_session: bool,
     pub(crate) has_accounts: bool,
-    /// The last event whose database is known to be the one that published: the anchor, or else the last event.
+    /// The highest position that the log may have: the last event at the start; once the log confirms a session, the last event.
     pub(crate) anchor: u64,
     /// The last event that left the outbox, because the log had it.
     pub(crate) removed: u64,

@@ -21,7 +21,7 @@ pub(crate) const NO_END: u64 = i64::MAX as u64;
 
 /// The outbox as the relay uses it, implemented for each database.
 pub(crate) trait Outbox: Send {
-    /// Whether this instance may publish now. Called before each batch.
+    /// Acquires or renews the lease. Returns whether this instance holds it. The relay calls this before each batch.
     fn may_publish(&mut self) -> Result<bool, StoreError>;
 
     /// What the database knows of its own events, and of the session that the log names.
@@ -47,7 +47,7 @@ pub(crate) trait Outbox: Send {
     /// of other instances may be left for the next call.
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError>;
 
-    /// The highest position up to which events have been removed. A log whose position is lower has lost events.
+    /// The position up to which all events are published, whether removed yet or not. A log whose position is lower has lost events.
     fn removed(&mut self) -> Result<u64, StoreError>;
 
     /// The sequence of the last committed event; 0 if there was none.
@@ -79,7 +79,7 @@ pub(crate) trait Outbox: Send {
     /// Makes the next read return everything that is committed by then.
     fn refresh(&mut self) {}
 
-    /// Does deferred work. Called when there is nothing to publish.
+    /// Removes published events whose removal was deferred. The relay calls this when there is nothing to publish.
     fn tidy(&mut self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::store::Store;
 /// The most accounts that one command closes.
 const MAX_AT_ONCE: usize = 1_000;
 
-/// The most accounts that wait for the card database.
+/// While the card database fails, [`close`](Closing::close) fails above this number of accounts, so that the caller stops reading.
 const MAX_WAITING: usize = 100_000;
 
 /// The most commands of one attempt that fail: each may wait for a lock, and the caller reads no events meanwhile.
@@ -89,7 +89,7 @@ impl Closing {
             }
         }
         if self.is_done() && self.failure.take().is_some() {
-            tracing::info!("all deleted accounts are closed again");
+            tracing::info!("all deleted accounts are closed");
         }
         match &self.failure {
             Some(error) if self.accounts.len() > MAX_WAITING => Err(error.clone()),

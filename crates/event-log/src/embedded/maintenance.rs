@@ -73,7 +73,7 @@ fn run(shared: &Shared) {
         let requested = std::mem::take(&mut *work);
         drop(work);
         if let Err(error) = perform(shared, &requested) {
-            tracing::warn!(%error, "compacting the event log failed, retrying in {} s", PAUSE_AFTER_ERROR.as_secs());
+            tracing::warn!(%error, "maintenance of the event log failed, the next attempt follows in {} s at the earliest", PAUSE_AFTER_ERROR.as_secs());
             shared.work_requested.wait_while_for(&mut shared.work.lock(), |work| !work.stop, PAUSE_AFTER_ERROR);
         }
     }

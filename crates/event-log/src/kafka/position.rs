@@ -21,7 +21,7 @@ use crate::LogError;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How long the brokers may take to end a transaction that its producer has left. Usually it takes milliseconds.
 const SETTLING_TIME: Duration = Duration::from_secs(1);
-/// How many times in a row this must fail, while the brokers answer other requests, to count as KAFKA-20734.
+/// The number of consecutive reads that must time out, while the brokers answer other requests, to count as KAFKA-20734.
 const MIN_PENDING_READS: u32 = 2;
 /// The partition whose committed offset is the position. Every topic has it.
 const PARTITION: i32 = 0;

@@ -6,7 +6,7 @@
 //! - Consecutive batches share a transaction of about 100 ms, because committing takes longer than a batch. Views read uncommitted
 //!   and do not wait for the commit.
 //! - A topic that is deleted and recreated accepts the next batch without an error, but its offsets restart at 0. So the publisher
-//!   compares offsets with the earlier ones: before each commit, regularly while idle, and when it opens. If they went back, the
+//!   compares offsets with the earlier ones: before each commit, every few seconds in between, and when it opens. If they went back, the
 //!   position is void: the next publisher reports no position, and the relay publishes the current state of every account.
 //! - Records deleted from the topic's start show by the partitions' start offsets, which compaction never moves. A publisher that finds
 //!   them moved reports that the log may have lost records.
@@ -42,7 +42,7 @@ const GATHERING_MIN_RECORDS: usize = 16;
 const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a producer is polled while records are in flight. librdkafka's own blocking poll never returns early.
 const DRAIN_PAUSE: Duration = Duration::from_micros(100);
-/// How often an idle publisher checks whether the topic still has its records.
+/// How often a publisher checks, between two transactions, whether the topic still has its records.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// How long such a check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -215,7 +215,7 @@ impl KafkaPublisher {
         Ok(())
     }
 
-    /// Makes this publisher unusable if `result` is an error.
+    /// Makes this publisher unusable if `result` is an error, and, unless it is fenced, aborts the transaction.
     fn finish(&mut self, result: Result<(), LogError>) -> Result<(), LogError> {
         let Err(error) = result else { return Ok(()) };
         self.spent = true;

@@ -42,7 +42,7 @@ const COMMITTED_TIMEOUT: Duration = Duration::from_secs(5);
 /// The back-off after the first failure. It doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// The longest back-off: the longest time between the return of the log and the next attempt.
+/// The maximum back-off, and the pause between two comparisons while the database is superseded.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Relay {
@@ -91,7 +91,7 @@ impl OpenPublisher {
 }
 
 impl Relay {
-    /// Publishes until the service stops and the outbox is empty or the log is away.
+    /// Publishes until the service stops, and then the rest of the outbox unless publishing fails.
     pub(crate) fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
@@ -155,7 +155,7 @@ impl Relay {
         self.outbox.remove_published(position)?;
         let outcome = self.publish_behind(position, &mut publisher, pause);
         if outcome.is_err() && publisher.log.commit().is_ok() {
-            // These batches were committed before the log went away.
+            // The publisher is still usable: the log has now committed the appended batches.
             self.record_committed(publisher.log.as_ref());
             self.outbox.remove_published(publisher.log.position().unwrap_or(0))?;
         }

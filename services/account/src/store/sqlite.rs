@@ -87,7 +87,7 @@ pub(super) fn open(
     Ok(Opened { store, writer_thread, outbox: Box::new(outbox) })
 }
 
-/// Anchors the outbox at its last event. An empty database takes over the topic of its predecessor, if the log names one. Returns the
+/// Sets the anchor to the last event, unless it is set. An empty database takes over the topic of the owner in the log. Returns the
 /// key of the numbers, and why the database takes no writes.
 fn begin_lineage(connection: &Connection, predecessor: &Predecessor) -> rusqlite::Result<([u8; 16], Option<String>)> {
     let sql = "SELECT NOT EXISTS (SELECT 1 FROM accounts) AND NOT EXISTS (SELECT 1 FROM publisher_sessions)";

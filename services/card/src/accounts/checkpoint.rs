@@ -49,7 +49,7 @@ pub(crate) fn path(database: &DatabaseUrl, data_dir: &Path) -> PathBuf {
 /// A checkpoint to write.
 struct Order {
     mark: Mark,
-    /// The positions at that time, which may be ahead of what the log has stored durably.
+    /// The positions of the feed, which may be ahead of the durable positions in `mark`.
     read: Positions,
     /// The deadline of the last checkpoint. `None` for others, which are abandoned when the service stops.
     until: Option<Instant>,
@@ -252,7 +252,7 @@ impl Checkpoints {
         }
     }
 
-    /// Returns `None` if nothing was read since the last checkpoint. The last one is written for new cards too.
+    /// Returns `None` if no record was read since the last checkpoint and, at the stop, no card was created either.
     fn order(&self, (read, durable): (Positions, Positions), until: Option<Instant>) -> Option<Order> {
         let last_card = self.database.last_card.load(Ordering::Relaxed);
         let has_cards = until.is_some() && last_card != self.loaded_card;
@@ -285,7 +285,7 @@ impl CheckpointWriter {
                     let seconds = started.elapsed().as_secs_f64();
                     tracing::debug!(seconds, "wrote a checkpoint of the account view");
                 }
-                Ok(false) => tracing::debug!("gave up a checkpoint of the account view, to end in time"),
+                Ok(false) => tracing::debug!("abandoned a checkpoint of the account view: the service is stopping"),
                 Err(error) if !std::mem::replace(&mut failing, true) => {
                     let path = self.path.display();
                     tracing::warn!(%path, %error, "no checkpoint of the account view can be written: starts will take longer");

@@ -55,7 +55,7 @@ const OWNER_INTERVAL: Duration = Duration::from_secs(2);
 /// The pause after a failure.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// How often a rebuild logs its progress.
+/// How often the feed logs its progress while it catches up.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The most batches that a rebuild reads ahead.
@@ -91,7 +91,7 @@ pub(crate) struct AccountFeed {
     pub(crate) log_id: Option<String>,
 }
 
-/// The target of a rebuild and its progress.
+/// The target and the progress of catching up, which follows every start, with or without a checkpoint.
 struct Rebuild {
     ends: Positions,
     /// Whether the log had every account when `ends` were asked for.

@@ -2,7 +2,7 @@
 //!
 //! A waiter registers and then looks at the view; the writer of the view applies a batch and then looks at the table. So one of the two
 //! sees the other, and no wake-up is lost. A waiter that is woken looks at the view again. Nobody polls, and while nobody waits a batch
-//! costs one load.
+//! costs one atomic load.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -67,7 +67,7 @@ impl Waiters {
         self.view.get(account).filter(|state| version.is_none() || state.version >= version)
     }
 
-    /// Waits until the account is [known](Waiters::known), or until `end`, whose state is `None`. Fails if too many requests wait.
+    /// Waits until the account is [known](Waiters::known). Returns `None` if `end` completes first. Fails if too many requests wait.
     pub(crate) async fn until_known(
         &self,
         account: AccountId,

@@ -39,7 +39,7 @@ impl Handover {
         self.leased().is_some_and(|leased| leased.elapsed() < LEASE)
     }
 
-    /// Records when the lease was granted, or that it was refused. Returns whether it had been granted before. A change drops the
+    /// Records when the lease was granted or renewed, or that it was refused. Returns whether this instance held it. A change drops the
     /// events that were handed over: another instance may publish them.
     pub(super) fn set_leased(&self, leased: Option<Instant>) -> bool {
         let before = std::mem::replace(&mut *self.leased.lock(), leased);

@@ -23,7 +23,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(2);
 /// How often the lease is renewed: four times in [`LEASE`], and twice while there is nothing to publish.
 const LEASE_RENEWAL: Duration = Duration::from_millis(500);
 
-/// How long the outbox is not read again while no notification has come. An idle relay reads it every second, and so finds the
+/// The minimum interval between two reads without a notification. An idle relay reads the outbox every second, and so finds the
 /// events of instances that could not notify it.
 const READ_INTERVAL: Duration = Duration::from_millis(500);
 

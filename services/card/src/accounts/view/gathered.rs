@@ -1,4 +1,4 @@
-//! Rebuilding the view from the event log (docs/decisions/0009).
+//! Catching up at a start, from a checkpoint or from the start of the event log (docs/decisions/0009).
 //!
 //! No request reads the view before it is complete (ARCHITECTURE.md C3). So the states of a shard's accounts are appended to a
 //! list, and the shard is built from the list at the end. That avoids one cache miss an event and the repeated growth of the
