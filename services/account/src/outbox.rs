@@ -33,6 +33,9 @@ pub(crate) trait Outbox: Send {
     /// Records that the log names the session that was added last: the database and the log belong together.
     fn session_confirmed(&mut self) -> Result<(), StoreError>;
 
+    /// Records that the publisher of the session is closed: from now on nobody vouches for the database.
+    fn session_ended(&mut self) {}
+
     /// About the highest sequence of an account: accounts of the last second may be missing.
     fn account_sequence_high(&self) -> u64;
 

@@ -83,6 +83,7 @@ pub(crate) struct Step {
 pub(crate) struct Update {
     pub(crate) sequence: u64,
     pub(crate) previous_status: AccountStatus,
+    pub(crate) previous_version: Version,
     pub(crate) status: AccountStatus,
     pub(crate) version: Version,
     pub(crate) event_version: Version,
@@ -209,7 +210,8 @@ impl Step {
 
     fn add(&mut self, sequence: u64, row: &Row, joined: Joined, now: Timestamp) {
         if let Some((status, version, event_version)) = joined.row {
-            self.updates.push(Update { sequence, previous_status: row.state.status, status, version, event_version });
+            let (previous_status, previous_version) = (row.state.status, row.version);
+            self.updates.push(Update { sequence, previous_status, previous_version, status, version, event_version });
         }
         self.events.extend(joined.event.map(|state| event(row.id, state, now)));
     }

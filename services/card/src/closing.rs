@@ -77,8 +77,11 @@ impl Closing {
             let is_of_accounts = is_of_accounts(&error);
             if count == 1 {
                 self.accounts.rotate_right(1);
+                // Later failures must not put off the retry of the first one.
+                if self.failed_alone == 0 {
+                    self.retry_at = Instant::now() + RETRY_INTERVAL;
+                }
                 self.failed_alone += usize::from(is_of_accounts);
-                self.retry_at = Instant::now() + RETRY_INTERVAL;
             }
             if self.failure.is_none() {
                 tracing::warn!(%error, waiting = self.accounts.len(), "deleted accounts cannot be closed yet, retrying");

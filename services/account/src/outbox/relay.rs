@@ -125,6 +125,7 @@ impl Relay {
                     Ok(Ended::LeaseLost) => tracing::info!("another instance publishes now"),
                     Ok(Ended::Superseded) if stopping => return Ok(()),
                     Ok(Ended::Superseded) => {
+                        self.check_backlog()?;
                         thread::park_timeout(LONGEST_PAUSE);
                         continue;
                     }
@@ -154,6 +155,7 @@ impl Relay {
         let position = publisher.log.position().unwrap_or(0);
         self.outbox.remove_published(position)?;
         let outcome = self.publish_behind(position, &mut publisher, pause);
+        self.outbox.session_ended();
         if outcome.is_err() && publisher.log.commit().is_ok() {
             // The publisher is still usable: the log has now committed the appended batches.
             self.record_committed(publisher.log.as_ref());

@@ -14,7 +14,7 @@ use group_commit::{GroupCommit, KeyExpiry, StoreError};
 use http_server::Page;
 use jiff::Timestamp;
 use numbering::Numbering;
-use postgres::{OpenError, Parameter, Postgres, PostgresSchema, SYNCED};
+use postgres::{BEGIN, OpenError, Parameter, Postgres, PostgresSchema, SYNCED};
 use sqlite_file::FailStop;
 use tokio_postgres::Row;
 
@@ -49,12 +49,13 @@ pub(super) async fn open(
         .map_err(|_| OpenError("the number key in the database has not 16 bytes".to_owned()))?;
     let numbering = AccountNumbering(Numbering::decimal(key));
     let handover = Handover::new(signal);
-    let history = CommitHistory::default();
+    let history = CommitHistory::new(key);
     let fail_stop = history.fail_stop().clone();
-    let writer = Writer::new(&database, numbering.clone(), (clock.clone(), keys.clone()), handover.clone(), history);
+    let writer =
+        Writer::new(&database, numbering.clone(), (clock.clone(), keys.clone()), handover.clone(), history.clone());
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError(error.to_string()))?;
-    let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), handover));
+    let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), handover, history));
     let reader = super::Reader::Postgres(Reader { database, numbering: numbering.clone(), fail_stop });
     let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded), clock, keys };
     Ok(Opened { store, writer_thread, outbox })
@@ -106,7 +107,13 @@ async fn inherit(database: &Postgres, inheritance: Inheritance) -> Result<(), St
     );
     let parameters: [Parameter<'_>; 5] =
         [&owner.database_id, &number_key.as_slice(), &position, &owner.session, &floor];
-    database.read(async |client| client.query_opt(&sql, &parameters).await).await.map(drop)
+    // A connection of its own: an error ends it, and with it the transaction.
+    let client = database.connect().await?;
+    client.batch_execute(BEGIN).await?;
+    // The first account may be committed while this waits for the row, so the next statement checks again.
+    client.batch_execute("SELECT FROM account.ledger FOR UPDATE").await?;
+    client.query_opt(&sql, &parameters).await?;
+    Ok(client.batch_execute("COMMIT").await?)
 }
 
 #[derive(Clone)]

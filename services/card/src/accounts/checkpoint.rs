@@ -51,6 +51,8 @@ struct Order {
     mark: Mark,
     /// The positions of the feed, which may be ahead of the durable positions in `mark`.
     read: Positions,
+    /// The last card at that time.
+    last_card: u64,
     /// The deadline of the last checkpoint. `None` for others, which are abandoned when the service stops.
     until: Option<Instant>,
 }
@@ -69,8 +71,8 @@ pub(crate) struct Checkpoints {
     starts: Positions,
     /// Which card database this service uses.
     database: Database,
-    /// The last card in the file that was loaded.
-    loaded_card: u64,
+    /// The last card in the file that was loaded, or at the last order.
+    ordered_card: u64,
     /// The first shard of a verified checkpoint whose deleted accounts [`next_deleted`](Checkpoints::next_deleted) has not returned.
     unclosed: Option<usize>,
 }
@@ -116,7 +118,7 @@ pub(crate) fn checkpoints(
         unproven: None,
         starts: Positions::new(),
         database: database.clone(),
-        loaded_card: 0,
+        ordered_card: 0,
         unclosed: None,
     };
     (feed, CheckpointWriter { path, orders, written, view, database, stopping })
@@ -130,7 +132,7 @@ impl Checkpoints {
         match read(&self.path, self.database.id) {
             Ok(checkpoint) => {
                 let mark = checkpoint.mark.clone();
-                self.loaded_card = checkpoint.database.last_card;
+                self.ordered_card = checkpoint.database.last_card;
                 let accounts = view.restore(checkpoint);
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::info!(accounts, seconds, "the account view comes from its checkpoint");
@@ -239,8 +241,11 @@ impl Checkpoints {
         }
         self.due = now + INTERVAL;
         if let Some(order) = self.order(positions(), None) {
+            let last_card = order.last_card;
             // A full channel means that a checkpoint is being written.
-            let _ = self.orders.try_send(order);
+            if self.orders.try_send(order).is_ok() {
+                self.ordered_card = last_card;
+            }
         }
     }
 
@@ -252,14 +257,13 @@ impl Checkpoints {
         }
     }
 
-    /// Returns `None` if no record was read since the last checkpoint and, at the stop, no card was created either.
+    /// Returns `None` if no record was read and no card was created since the last checkpoint.
     fn order(&self, (read, durable): (Positions, Positions), until: Option<Instant>) -> Option<Order> {
         let last_card = self.database.last_card.load(Ordering::Relaxed);
-        let has_cards = until.is_some() && last_card != self.loaded_card;
-        if read == *self.written.lock() && !has_cards {
+        if read == *self.written.lock() && last_card == self.ordered_card {
             return None;
         }
-        Some(Order { mark: self.samples.mark(&durable)?, read, until })
+        Some(Order { mark: self.samples.mark(&durable)?, read, last_card, until })
     }
 }
 
@@ -276,8 +280,7 @@ impl CheckpointWriter {
                 Some(until) => Instant::now() < until,
                 None => !self.stopping.load(Ordering::Acquire),
             };
-            let database =
-                CardDatabase { id: self.database.id, last_card: self.database.last_card.load(Ordering::Relaxed) };
+            let database = CardDatabase { id: self.database.id, last_card: order.last_card };
             match write(&self.path, &self.view, (&order.mark, database), &in_time) {
                 Ok(true) => {
                     failing = false;

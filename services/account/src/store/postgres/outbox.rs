@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
+use super::commit_history::CommitHistory;
 use super::handover::Handover;
 use super::{COLUMNS, account_from_row, event_from_row};
 use crate::account_number::AccountNumbering;
@@ -41,6 +42,7 @@ pub(super) struct PostgresOutbox {
     holder: Uuid,
     session: Session<OutboxSession>,
     handover: Handover,
+    history: CommitHistory,
     /// The position where the last read ended.
     read_to: u64,
     /// When the outbox was last read to its end.
@@ -73,7 +75,12 @@ struct OutboxSession {
 }
 
 impl PostgresOutbox {
-    pub(super) fn new(database: &Postgres, numbering: AccountNumbering, handover: Handover) -> Self {
+    pub(super) fn new(
+        database: &Postgres,
+        numbering: AccountNumbering,
+        handover: Handover,
+        history: CommitHistory,
+    ) -> Self {
         PostgresOutbox {
             database: database.clone(),
             numbering,
@@ -81,6 +88,7 @@ impl PostgresOutbox {
             holder: Uuid::new_v4(),
             session: Session::driven_by(Handle::current(), database.clone()),
             handover,
+            history,
             read_to: 0,
             read_at: None,
             resync: None,
@@ -101,9 +109,9 @@ impl PostgresOutbox {
         &mut self,
         work: impl AsyncFnOnce(&OutboxSession) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
-        let PostgresOutbox { session, handover, .. } = self;
+        let PostgresOutbox { session, handover, history, .. } = self;
         session.run(
-            async |database| OutboxSession::open(database, handover).await,
+            async |database| OutboxSession::open(database, handover, history).await,
             async |session| Ok(work(session).await?),
         )
     }
@@ -139,6 +147,11 @@ impl Outbox for PostgresOutbox {
                        removed_outbox_sequence, set_back
                    FROM account.ledger, account.relay_lease";
         let row = self.with_session(async |connection| connection.client.query_one(sql, &[&session]).await)?;
+        let PostgresOutbox { session, handover, history, .. } = self;
+        session.run(
+            async |database| OutboxSession::open(database, handover, history).await,
+            async |session| history.check(&session.client).await,
+        )?;
         Ok(Lineage {
             database_id: row.get(0),
             number_key: row.get(1),
@@ -151,21 +164,25 @@ impl Outbox for PostgresOutbox {
     }
 
     fn add_session(&mut self, session: &str) -> Result<(), StoreError> {
-        self.is_confirmed = false;
-        let sql = format!(
-            "WITH old AS (
-                 DELETE FROM account.publisher_sessions
-                 WHERE number <= (SELECT max(number) FROM account.publisher_sessions) - {MAX_SESSIONS}
-             )
-             INSERT INTO account.publisher_sessions (session) VALUES ($1) RETURNING {SYNCED}"
-        );
+        let sql = format!("INSERT INTO account.publisher_sessions (session) VALUES ($1) RETURNING {SYNCED}");
         self.with_session(async |connection| connection.client.query_one(&sql, &[&session]).await).map(drop)
     }
 
     fn session_confirmed(&mut self) -> Result<(), StoreError> {
         self.is_confirmed = true;
-        let sql = "UPDATE account.relay_lease SET outbox_anchor = NULL";
-        self.with_session(async |session| session.client.execute(sql, &[]).await).map(drop)
+        // Not before: until now the log named an earlier session, however many attempts there were since.
+        let sql = format!(
+            "WITH old AS (
+                 DELETE FROM account.publisher_sessions
+                 WHERE number <= (SELECT max(number) FROM account.publisher_sessions) - {MAX_SESSIONS}
+             )
+             UPDATE account.relay_lease SET outbox_anchor = NULL RETURNING {SYNCED}"
+        );
+        self.with_session(async |session| session.client.query_one(&sql, &[]).await).map(drop)
+    }
+
+    fn session_ended(&mut self) {
+        self.is_confirmed = false;
     }
 
     fn account_sequence_high(&self) -> u64 {
@@ -307,9 +324,10 @@ impl AsRef<Client> for OutboxSession {
 }
 
 impl OutboxSession {
-    async fn open(database: &Postgres, handover: &Handover) -> Result<Self, StoreError> {
+    async fn open(database: &Postgres, handover: &Handover, history: &CommitHistory) -> Result<Self, StoreError> {
         let notified = handover.clone();
         let client = database.connect_listening(move |_| notified.expect_more()).await?;
+        history.check(&client).await?;
         client.batch_execute("LISTEN account_outbox").await?;
         // Earlier notifications were missed.
         handover.expect_more();

@@ -2,7 +2,7 @@
 
 use account_events::digest::EventState;
 use account_events::{AccountId, AccountStatus};
-use postgres::{BEGIN, Postgres};
+use postgres::{BEGIN, Parameter, Postgres};
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
@@ -62,6 +62,11 @@ impl RecoveryStore for PostgresRecovery {
         self.transaction(async |client| {
             let sql = "UPDATE account.ledger SET last_outbox_sequence = greatest(last_outbox_sequence, $1)";
             client.execute(sql, &[&position]).await?;
+            // No position is at or before this anchor, so the database stays superseded until the end.
+            let sql =
+                "UPDATE account.relay_lease SET outbox_anchor = 0, superseded = 'tandem recover has not finished',
+                           removed_outbox_sequence = (SELECT last_outbox_sequence FROM account.ledger)";
+            client.execute(sql, &[]).await?;
             client.execute("DELETE FROM account.outbox", &[]).await
         })
         .map(drop)
@@ -72,6 +77,7 @@ impl RecoveryStore for PostgresRecovery {
         let statuses: Vec<_> = step.updates.iter().map(|update| update.status.as_str()).collect();
         let versions: Vec<_> = step.updates.iter().map(|update| i64::from(update.version)).collect();
         let event_versions: Vec<_> = step.updates.iter().map(|update| i64::from(update.event_version)).collect();
+        let previous: Vec<_> = step.updates.iter().map(|update| i64::from(update.previous_version)).collect();
         let mut totals = [0_i64; 3];
         for update in &step.updates {
             totals[update.previous_status as usize] -= 1;
@@ -79,24 +85,28 @@ impl RecoveryStore for PostgresRecovery {
         }
         let [active, blocked, deleted] = totals;
         let (events, count) = (EventColumns::of(&step.events), step.events.len() as i64);
-        self.transaction(async |client| {
+        let updated = self.transaction(async |client| {
             let sql = "UPDATE account.accounts SET status = new.status, version = new.version, event_version = new.event_version
-                       FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[])
-                           AS new (sequence, status, version, event_version)
-                       WHERE accounts.sequence = new.sequence";
-            client.execute(sql, &[&sequences, &statuses, &versions, &event_versions]).await?;
+                       FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+                           AS new (sequence, status, version, event_version, previous_version)
+                       WHERE accounts.sequence = new.sequence AND accounts.version = new.previous_version";
+            let parameters: [Parameter<'_>; 5] = [&sequences, &statuses, &versions, &event_versions, &previous];
+            let updated = client.execute(sql, &parameters).await? as usize;
             let sql = "UPDATE account.ledger SET active = active + $1, blocked = blocked + $2, deleted = deleted + $3,
                            previous_outbox_sequence = last_outbox_sequence, last_outbox_sequence = last_outbox_sequence + $4
                        RETURNING previous_outbox_sequence";
-            let previous: i64 = client.query_one(sql, &[&active, &blocked, &deleted, &count]).await?.get(0);
+            let last: i64 = client.query_one(sql, &[&active, &blocked, &deleted, &count]).await?.get(0);
             let sql = "INSERT INTO account.outbox
                        SELECT $1 + place, account_id, event_type, status, version, occurred_at, traceparent
                        FROM unnest($2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[])
                            WITH ORDINALITY AS event (account_id, event_type, status, version, occurred_at, traceparent, place)";
             let e = &events;
-            client.execute(sql, &[&previous, &e.ids, &e.types, &e.statuses, &e.versions, &e.times, &e.traces]).await
-        })
-        .map(drop)
+            client.execute(sql, &[&last, &e.ids, &e.types, &e.statuses, &e.versions, &e.times, &e.traces]).await?;
+            Ok(updated)
+        })?;
+        // The transaction is committed, and the next run starts from the rows as they are.
+        anyhow::ensure!(updated == sequences.len(), "an account service has changed accounts meanwhile: stop it");
+        Ok(())
     }
 
     fn finish(&mut self, position: u64, session: Option<&str>, account_sequence_floor: u64) -> anyhow::Result<()> {
@@ -109,7 +119,7 @@ impl RecoveryStore for PostgresRecovery {
                 "SELECT setval('account.account_sequence', greatest(last_value, $1)) FROM account.account_sequence";
             client.query_one(sql, &[&floor]).await?;
             let sql =
-                "UPDATE account.relay_lease SET removed_outbox_sequence = $1, outbox_anchor = NULL, superseded = NULL,
+                "UPDATE account.relay_lease SET removed_outbox_sequence = $1, outbox_anchor = $1, superseded = NULL,
                            set_back = NULL";
             client.execute(sql, &[&position]).await
         })

@@ -63,7 +63,7 @@ impl Committer for Writer {
         let work = async |session: &WriteSession| session.commit(batch, commands, !hands_over, keys).await;
         let (outcomes, events) = session.run(async |database| WriteSession::open(database, history).await, work)?;
         if let Some(batch) = events {
-            history.record_commit(batch.last_sequence);
+            history.record_commit(&batch);
             if hands_over {
                 handover.hand_over(batch);
             }

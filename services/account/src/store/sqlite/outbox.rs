@@ -124,18 +124,19 @@ impl Outbox for SqliteOutbox {
     }
 
     fn add_session(&mut self, session: &str) -> Result<(), StoreError> {
+        let sql = "INSERT INTO publisher_sessions (session) VALUES (?)";
+        self.connection.run(|connection| connection.execute(sql, [session])).map(drop)
+    }
+
+    fn session_confirmed(&mut self) -> Result<(), StoreError> {
         self.connection.run(|connection| {
             let transaction = connection.unchecked_transaction()?;
-            transaction.execute("INSERT INTO publisher_sessions (session) VALUES (?)", [session])?;
+            transaction.execute("UPDATE ledger SET outbox_anchor = NULL", [])?;
+            // Not before: until now the log named an earlier session, however many attempts there were since.
             let sql = "DELETE FROM publisher_sessions WHERE number <= (SELECT max(number) FROM publisher_sessions) - ?";
             transaction.execute(sql, [MAX_SESSIONS])?;
             transaction.commit()
         })
-    }
-
-    fn session_confirmed(&mut self) -> Result<(), StoreError> {
-        self.connection.run(|connection| connection.execute("UPDATE ledger SET outbox_anchor = NULL", []))?;
-        Ok(())
     }
 
     fn account_sequence_high(&self) -> u64 {

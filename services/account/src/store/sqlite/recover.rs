@@ -52,7 +52,8 @@ impl RecoveryStore for SqliteRecovery {
 
     fn clear_outbox(&mut self, position: u64) -> anyhow::Result<()> {
         let transaction = self.connection()?.unchecked_transaction()?;
-        let sql = format!("UPDATE ledger SET removed_outbox_sequence = max(({LAST_EVENT}), ?)");
+        // No position is at or before this anchor, so the database stays superseded until the end.
+        let sql = format!("UPDATE ledger SET outbox_anchor = 0, removed_outbox_sequence = max(({LAST_EVENT}), ?)");
         transaction.execute(&sql, [position as i64])?;
         transaction.execute("DELETE FROM outbox", [])?;
         Ok(transaction.commit()?)
@@ -86,7 +87,7 @@ impl RecoveryStore for SqliteRecovery {
             "UPDATE ledger SET
                  unused_sequences = unused_sequences + max(0, ?1 - ({LAST_ACCOUNT})),
                  account_sequence_floor = max(account_sequence_floor, ?1),
-                 removed_outbox_sequence = ?2, outbox_anchor = NULL, superseded = NULL"
+                 removed_outbox_sequence = ?2, outbox_anchor = ?2, superseded = NULL"
         );
         transaction.execute(&sql, [account_sequence_floor as i64, position as i64])?;
         transaction.commit()?;

@@ -77,9 +77,9 @@ fn one_that_would_outlast_the_end_is_given_up_and_leaves_the_one_before() {
     let (feed, writer, stopping) = setup(&path);
     stopping.store(true, Ordering::Release);
     let mark = feed.order((positions(2), positions(2)), None).unwrap().mark;
-    feed.orders.send(Order { mark: mark.clone(), read: positions(2), until: None }).unwrap();
+    feed.orders.send(Order { mark: mark.clone(), read: positions(2), last_card: 0, until: None }).unwrap();
     let writing = std::thread::spawn(|| writer.run());
-    feed.orders.send(Order { mark, read: positions(2), until: Some(Instant::now()) }).unwrap();
+    feed.orders.send(Order { mark, read: positions(2), last_card: 0, until: Some(Instant::now()) }).unwrap();
     drop(feed);
     writing.join().unwrap();
     assert_eq!((fs::read(&path).unwrap(), names(folder.path())), (b"before".to_vec(), vec!["view".to_owned()]));
