@@ -43,7 +43,8 @@ pub trait EventLog: Send + Sync + 'static {
     /// to publish reaches the log.
     fn publisher(&self, name: &str) -> Result<Box<dyn Publisher>, LogError>;
 
-    /// What the last publisher called `name` committed; `None` if none has, or if the topic was lost since. Fences nobody.
+    /// What the last publisher called `name` committed; `None` if none has, or if the topic was lost since. Fences nobody. The last
+    /// commit may show after its call has returned: only an open publisher knows exactly.
     fn committed(&self, name: &str, timeout: Duration) -> Result<Option<Committed>, LogError>;
 
     /// Reads every partition from `from` on, outside of any group. A position that the log does not have (removed by retention, or

@@ -119,7 +119,7 @@ impl ClientContext for Events {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(client = self.role, facility, "{message}");
             }
-            // Every attempt to connect logs these lines. The important ones are reported as errors, too.
+            // With `KAFKA_DEBUG` only.
             _ => tracing::debug!(client = self.role, facility, "{message}"),
         }
     }
@@ -176,9 +176,10 @@ pub(super) fn create<T: FromClientConfigAndContext<Events>>(
     for (name, value) in tuned.chain(extra).chain(fixed) {
         config.set(canonical(name), value);
     }
-    if config.get("debug").is_some() {
-        config.set_log_level(RDKafkaLogLevel::Debug);
-    }
+    // librdkafka writes lines of its log to stderr itself while a batch is consumed, and a thread that does so blocks while nobody reads
+    // stderr. The important lines are reported as errors, too.
+    let is_debugging = config.get("debug").is_some();
+    config.set_log_level(if is_debugging { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Critical });
     config.create_with_context(Events::new(role)).map_err(|error| creation_error(&settings.extra, &error))
 }
 
