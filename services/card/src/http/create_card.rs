@@ -52,15 +52,16 @@ async fn create(
     key: Option<Arc<KeyedRequest>>,
 ) -> Result<(Card, bool), CardError> {
     let is_allowed = lookup.known(service, account_id).is_some_and(|state| may_have_card(state).is_ok());
-    let replayed = if is_allowed { None } else { service.store.replay(key.as_deref()).await? };
+    let mut replayed = None;
+    if !is_allowed {
+        replayed = service.store.replay(key.as_deref()).await?;
+        if replayed.is_none() {
+            lookup.account(service, account_id).await.and_then(may_have_card)?;
+        }
+    }
     let done = match replayed {
         Some(done) => done,
-        None => {
-            if !is_allowed {
-                lookup.account(service, account_id).await.and_then(may_have_card)?;
-            }
-            service.store.create(country, account_id, key).await?
-        }
+        None => service.store.create(country, account_id, key).await?,
     };
     let Done { card: Some(card), is_replay } = done else { return Err(CardError::NotFound) };
     Ok((card, is_replay))
