@@ -226,6 +226,8 @@ impl Relay {
         // The log may move on meanwhile; one line is enough.
         let is_known = self.superseded_by.as_ref().is_some_and(|known| discriminant(known) == discriminant(&reason));
         if !is_known {
+            // First of all, so that no failure below keeps the database open for writes.
+            self.superseded.set(Some(&reason.to_string()));
             // An older copy shares its events up to the anchor with the database that published them.
             let stranded = self.outbox.waiting(match reason {
                 Reason::Restored { anchor, .. } => anchor,
