@@ -226,16 +226,19 @@ impl Relay {
         // The log may move on meanwhile; one line is enough.
         let is_known = self.superseded_by.as_ref().is_some_and(|known| discriminant(known) == discriminant(&reason));
         if !is_known {
-            // First of all, so that no failure below keeps the database open for writes.
-            self.superseded.set(Some(&reason.to_string()));
             // An older copy shares its events up to the anchor with the database that published them.
             let stranded = self.outbox.waiting(match reason {
                 Reason::Restored { anchor, .. } => anchor,
                 _ => lineage.removed,
-            })?;
-            let text = format!("{reason}; acknowledged events that are in this database only: {stranded}");
-            tracing::error!(reason = text, "this account database is superseded and takes no writes");
+            });
+            let text = match &stranded {
+                Ok(count) => format!("{reason}; acknowledged events that are in this database only: {count}"),
+                Err(_) => reason.to_string(),
+            };
+            // No failure keeps the database open for writes.
             self.superseded.set(Some(&text));
+            stranded?;
+            tracing::error!(reason = text, "this account database is superseded and takes no writes");
             self.outbox.set_superseded(Some(&text))?;
             self.superseded_by = Some(reason);
         }
