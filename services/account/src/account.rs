@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 pub use crate::beholder_name::BeholderName;
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 
 /// An account, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

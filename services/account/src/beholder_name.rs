@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::Serialize;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
 
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 
 /// The longest name, in characters (docs/api.md).
 const MAX_CHARS: usize = 200;

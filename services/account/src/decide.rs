@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::account::{Account, BeholderName, Change, Precondition};
 use crate::account_number::AccountNumbering;
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 use crate::idempotency::{Done, NewKey, StoredAnswer, StoredKeys};
 
 /// A request that changes the database.

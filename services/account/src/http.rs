@@ -3,7 +3,7 @@
 mod create_account;
 mod delete_account;
 mod digest;
-pub mod error;
+mod error;
 mod get_account;
 mod list_accounts;
 mod precondition;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http_server::KeyedRequest;
 
 use crate::account::Account;
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 
 /// A command that succeeded.
 #[derive(Debug, Clone)]

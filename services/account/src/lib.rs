@@ -9,6 +9,7 @@ mod account_number;
 mod beholder_name;
 mod config;
 mod decide;
+pub mod error;
 pub mod http;
 pub mod idempotency;
 mod lineage;

@@ -12,7 +12,7 @@ use event_log::Committed;
 use parking_lot::RwLock;
 use uuid::Uuid;
 
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 
 /// Sequences that are left out above the highest one in the owner record, which lags by the creations of about a second.
 pub(crate) const SEQUENCE_MARGIN: u64 = 1_000_000;
@@ -138,11 +138,11 @@ impl Lineage {
 
 /// Why the database takes no writes, if so. Clones share the state.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Superseded(Arc<RwLock<Option<Arc<str>>>>);
+pub(crate) struct SupersededState(Arc<RwLock<Option<Arc<str>>>>);
 
-impl Superseded {
+impl SupersededState {
     pub(crate) fn new(reason: Option<String>) -> Self {
-        Superseded(Arc::new(RwLock::new(reason.map(Arc::from))))
+        SupersededState(Arc::new(RwLock::new(reason.map(Arc::from))))
     }
 
     /// Sets the reason, or that there is none. Returns whether that is a change.

@@ -22,7 +22,7 @@ pub(crate) const NO_END: u64 = i64::MAX as u64;
 /// The outbox as the relay uses it, implemented for each database.
 pub(crate) trait Outbox: Send {
     /// Acquires or renews the lease. Returns whether this instance holds it. The relay calls this before each batch.
-    fn may_publish(&mut self) -> Result<bool, StoreError>;
+    fn acquire_lease(&mut self) -> Result<bool, StoreError>;
 
     /// What the database knows of its own events, and of the session that the log names.
     fn lineage(&mut self, session: Option<&str>) -> Result<Lineage, StoreError>;

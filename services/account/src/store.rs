@@ -25,9 +25,9 @@ use crate::account::{Account, BeholderName, Change, Precondition};
 use crate::account_number::AccountNumbering;
 use crate::config::Config;
 use crate::decide::{Command, Outcome};
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 use crate::idempotency::Done;
-use crate::lineage::{Predecessor, Superseded};
+use crate::lineage::{Predecessor, SupersededState};
 use crate::outbox::{Outbox, OutboxSignal};
 
 /// The database, for handlers.
@@ -35,7 +35,7 @@ pub struct Store {
     writer: GroupCommit<Command, Outcome>,
     reader: Reader,
     numbering: AccountNumbering,
-    superseded: Superseded,
+    superseded: SupersededState,
     clock: Clock,
     keys: KeyExpiry,
 }
@@ -79,7 +79,7 @@ impl Store {
     }
 
     /// Why the database takes no writes, if so. The relay sets it.
-    pub(crate) fn superseded(&self) -> &Superseded {
+    pub(crate) fn superseded(&self) -> &SupersededState {
         &self.superseded
     }
 

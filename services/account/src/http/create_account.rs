@@ -11,7 +11,7 @@ use http_server::{Idempotency, JsonBody, with_replay_header};
 use serde::Deserialize;
 
 use crate::account::BeholderName;
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 use crate::http::request_trace::RequestTrace;
 use crate::http::response::with_etag;
 use crate::idempotency::Done;

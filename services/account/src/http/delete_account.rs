@@ -9,7 +9,7 @@ use http_server::{Idempotency, QueryParams, with_replay_header};
 use serde_json::json;
 
 use crate::account::{Change, Precondition};
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 use crate::http::request_trace::RequestTrace;
 use crate::http::response::{AccountQuery, event_version};
 use crate::store::Store;

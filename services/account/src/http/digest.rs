@@ -11,7 +11,7 @@ use group_commit::StoreError;
 use http_server::{ApiError, JsonBody, LineSender, QueryParams, ScanPermit, lines};
 use serde::{Deserialize, Serialize};
 
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 use crate::store::Store;
 use crate::store::states::OutboxPosition;
 

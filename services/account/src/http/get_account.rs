@@ -7,7 +7,7 @@ use axum::response::Response;
 use http_server::QueryParams;
 use serde::Deserialize;
 
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 use crate::http::response::{AccountQuery, with_etag};
 use crate::store::Store;
 

@@ -8,7 +8,7 @@ use axum::response::Response;
 use http_server::{ApiError, QueryParams, parse_limit};
 use serde::Deserialize;
 
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 use crate::store::{PageRequest, Store};
 
 #[derive(Deserialize)]

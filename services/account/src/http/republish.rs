@@ -12,7 +12,7 @@ use http_server::{ApiError, JsonBody};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 use crate::http::request_trace::RequestTrace;
 use crate::store::Store;
 

@@ -9,7 +9,7 @@ use http_server::ACCOUNT_VERSION;
 use serde::Deserialize;
 
 use crate::account::Account;
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 
 /// `?id=`
 #[derive(Deserialize)]

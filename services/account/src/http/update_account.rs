@@ -9,7 +9,7 @@ use http_server::{Idempotency, JsonBody, QueryParams, with_replay_header};
 use serde::Deserialize;
 
 use crate::account::{Change, Precondition};
-use crate::http::error::AccountError;
+use crate::error::AccountError;
 use crate::http::request_trace::RequestTrace;
 use crate::http::response::{AccountQuery, with_etag};
 use crate::idempotency::Done;

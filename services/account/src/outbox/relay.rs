@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use account_events::{Owner, PUBLISHER};
 use event_log::{EventLog, LogError, Publisher};
 
-use crate::lineage::{Lineage, Reason, Standing, Superseded, random_id};
+use crate::lineage::{Lineage, Reason, Standing, SupersededState, random_id};
 use crate::outbox::relay_status::RelayStatus;
 use crate::outbox::{NO_END, Outbox, OutboxWait, RelayError, ResyncRequest};
 
@@ -50,7 +50,7 @@ pub(crate) struct Relay {
     pub(crate) signal: OutboxWait,
     pub(crate) log: Arc<dyn EventLog>,
     /// Set while the log belongs to another database, or knows more than this one.
-    pub(crate) superseded: Superseded,
+    pub(crate) superseded: SupersededState,
     pub(crate) status: Arc<RelayStatus>,
     /// Set when the writer has ended, so that the outbox gets no more events.
     pub(crate) stopping: Arc<AtomicBool>,
@@ -74,17 +74,17 @@ enum Ended {
     Superseded,
 }
 
-/// An open publisher, and the owner record that its commits store.
-struct OpenPublisher {
-    log: Box<dyn Publisher>,
+/// The session of an open publisher, and the owner record that its commits store.
+struct Session {
+    publisher: Box<dyn Publisher>,
     owner: Owner,
 }
 
-impl OpenPublisher {
+impl Session {
     /// Stores `owner` with the next commit.
     fn set_owner(&mut self, owner: Owner) {
         if self.owner != owner {
-            self.log.set_note(owner.to_note());
+            self.publisher.set_note(owner.to_note());
             self.owner = owner;
         }
     }
@@ -119,7 +119,7 @@ impl Relay {
         loop {
             // Read before the outbox, so that the last commits of the writer are seen.
             let stopping = self.stopping();
-            if self.outbox.may_publish()? {
+            if self.outbox.acquire_lease()? {
                 match self.publish_while_permitted(pause) {
                     Ok(Ended::Stopping) => return Ok(()),
                     Ok(Ended::LeaseLost) => tracing::info!("another instance publishes now"),
@@ -130,7 +130,7 @@ impl Relay {
                         continue;
                     }
                     // The other instance has fenced this one. With the lease here, being fenced is an error.
-                    Err(RelayError::Log(LogError::Fenced(_))) if !self.outbox.may_publish()? => {
+                    Err(RelayError::Log(LogError::Fenced(_))) if !self.outbox.acquire_lease()? => {
                         tracing::info!("another instance publishes now");
                     }
                     Err(error) => return Err(error),
@@ -151,35 +151,35 @@ impl Relay {
 
     fn publish_while_permitted(&mut self, pause: &mut Duration) -> Result<Ended, RelayError> {
         self.appended = 0;
-        let Some(mut publisher) = self.open_session()? else { return Ok(Ended::Superseded) };
-        let position = publisher.log.position().unwrap_or(0);
+        let Some(mut session) = self.open_session()? else { return Ok(Ended::Superseded) };
+        let position = session.publisher.position().unwrap_or(0);
         self.outbox.remove_published(position)?;
-        let outcome = self.publish_behind(position, &mut publisher, pause);
+        let outcome = self.publish_behind(position, &mut session, pause);
         self.outbox.session_ended();
-        if outcome.is_err() && publisher.log.commit().is_ok() {
+        if outcome.is_err() && session.publisher.commit().is_ok() {
             // The publisher is still usable: the log has now committed the appended batches.
-            self.record_committed(publisher.log.as_ref());
-            self.outbox.remove_published(publisher.log.position().unwrap_or(0))?;
+            self.record_committed(session.publisher.as_ref());
+            self.outbox.remove_published(session.publisher.position().unwrap_or(0))?;
         }
         outcome
     }
 
     /// Opens a publisher in a new session, which the log confirms, if the database is the one whose events the log has. Returns `None`
     /// if the database is superseded.
-    fn open_session(&mut self) -> Result<Option<OpenPublisher>, RelayError> {
+    fn open_session(&mut self) -> Result<Option<Session>, RelayError> {
         // Compared before anyone is fenced: a database that does not belong to the topic must not stop the one that does.
         let committed = self.log.committed(PUBLISHER, COMMITTED_TIMEOUT)?;
         let (position, note) = committed.map_or((None, String::new()), |found| (Some(found.position), found.note));
         if self.compare(Owner::from_note(&note).as_ref(), position)?.is_none() {
             return Ok(None);
         }
-        let session = random_id();
-        self.outbox.add_session(&session)?;
-        let log = self.open_publisher()?;
+        let session_id = random_id();
+        self.outbox.add_session(&session_id)?;
+        let publisher = self.open_publisher()?;
         // Compared again, now that nobody else can publish.
-        let previous = Owner::from_note(log.note());
-        let Some((lineage, standing)) = self.compare(previous.as_ref(), log.position())? else { return Ok(None) };
-        let (lacks_events, may_lack_events) = (standing == Standing::LogLacksEvents, log.may_lose_records());
+        let previous = Owner::from_note(publisher.note());
+        let Some((lineage, standing)) = self.compare(previous.as_ref(), publisher.position())? else { return Ok(None) };
+        let (lacks_events, may_lack_events) = (standing == Standing::LogLacksEvents, publisher.may_lose_records());
         let was_open = previous.as_ref().is_some_and(|owner| owner.is_resync_open);
         // The topic of an earlier owner, unless it was recreated, restored to an older copy, or replaced.
         let log_id = previous.filter(|_| !lacks_events).map_or_else(random_id, |owner| owner.log_id);
@@ -193,18 +193,18 @@ impl Relay {
         }
         let owner = Owner {
             database_id: lineage.database_id,
-            session,
+            session: session_id,
             account_sequence_high: self.outbox.account_sequence_high(),
             number_key: lineage.number_key,
             log_id,
             is_resync_open,
         };
-        let position = log.position().unwrap_or(0);
-        let mut publisher = OpenPublisher { log, owner };
-        publisher.log.set_note(publisher.owner.to_note());
-        publisher.log.publish(&[], position)?;
+        let position = publisher.position().unwrap_or(0);
+        let mut session = Session { publisher, owner };
+        session.publisher.set_note(session.owner.to_note());
+        session.publisher.publish(&[], position)?;
         self.outbox.session_confirmed()?;
-        Ok(Some(publisher))
+        Ok(Some(session))
     }
 
     /// Compares the database with the log. Returns `None` if the database is superseded, and closes it for writes.
@@ -261,7 +261,7 @@ impl Relay {
             while began.elapsed() < OPENING_TIME && closed.recv_timeout(STANDBY_POLL) == Err(RecvTimeoutError::Timeout)
             {
                 // Renews the lease. The answer is checked before the first batch.
-                let _ = outbox.may_publish();
+                let _ = outbox.acquire_lease();
             }
             Ok(opening.join().unwrap_or_else(|panic| resume_unwind(panic))?)
         })
@@ -270,35 +270,35 @@ impl Relay {
     fn publish_behind(
         &mut self,
         mut position: u64,
-        publisher: &mut OpenPublisher,
+        session: &mut Session,
         pause: &mut Duration,
     ) -> Result<Ended, RelayError> {
         let mut is_refreshed = false;
         loop {
             let stopping = self.stopping();
-            if !self.outbox.may_publish()? {
+            if !self.outbox.acquire_lease()? {
                 return Ok(Ended::LeaseLost);
             }
             if !stopping && let Some(request) = self.outbox.resync_requested()? {
-                position = self.resync(publisher, position, request)?;
+                position = self.resync(session, position, request)?;
                 continue;
             }
             if self.backlog_is_open() && self.backlog <= Some(position) {
-                publisher.log.commit()?;
+                session.publisher.commit()?;
                 self.outbox.remove_published(position)?;
                 self.backlog_published.store(true, Ordering::Release);
             }
-            match self.publish_next(publisher, position, NO_END)? {
+            match self.publish_next(session, position, NO_END)? {
                 Some((count, reached)) => {
                     position = reached;
                     // A full batch means that more events wait.
                     if count < MAX_BATCH && !stopping {
-                        thread::park_timeout(publisher.log.gathering_time(count));
+                        thread::park_timeout(session.publisher.gathering_time(count));
                     }
                 }
-                None => match publisher.log.commit_due() {
+                None => match session.publisher.commit_due() {
                     Some(due) if due.is_zero() || stopping => {
-                        publisher.log.commit()?;
+                        session.publisher.commit()?;
                         self.outbox.remove_published(position)?;
                     }
                     Some(due) => self.signal.wait(due),
@@ -313,11 +313,11 @@ impl Relay {
                     }
                 },
             }
-            if self.record_committed(publisher.log.as_ref()) {
+            if self.record_committed(session.publisher.as_ref()) {
                 *pause = FIRST_PAUSE;
                 // Also under load, between two transactions.
                 if !stopping {
-                    publisher.log.check()?;
+                    session.publisher.check()?;
                 }
             }
         }
@@ -327,14 +327,9 @@ impl Relay {
     ///
     /// A page is a snapshot. Events committed before the snapshot are published before the page, and later events after it. So no
     /// account's version goes back (A3), wherever the resync is interrupted. An interrupted request stays open and starts again.
-    fn resync(
-        &mut self,
-        publisher: &mut OpenPublisher,
-        mut position: u64,
-        request: ResyncRequest,
-    ) -> Result<u64, RelayError> {
+    fn resync(&mut self, session: &mut Session, mut position: u64, request: ResyncRequest) -> Result<u64, RelayError> {
         tracing::info!("publishing the state of every account");
-        publisher.set_owner(Owner { is_resync_open: true, ..publisher.owner.clone() });
+        session.set_owner(Owner { is_resync_open: true, ..session.owner.clone() });
         let (mut accounts, mut last_account) = (0, 0);
         loop {
             let page = self.outbox.accounts_after(last_account, MAX_PAGE)?;
@@ -342,25 +337,25 @@ impl Relay {
                 break;
             }
             loop {
-                if self.stopping() || !self.outbox.may_publish()? {
+                if self.stopping() || !self.outbox.acquire_lease()? {
                     tracing::info!(
                         accounts,
                         "publishing the state of every account was interrupted, and starts again later"
                     );
                     return Ok(position);
                 }
-                let Some((_, reached)) = self.publish_next(publisher, position, page.head)? else { break };
+                let Some((_, reached)) = self.publish_next(session, position, page.head)? else { break };
                 position = reached;
             }
             position = position.max(page.head);
-            publisher.log.append(&page.records, position)?;
-            self.record_committed(publisher.log.as_ref());
+            session.publisher.append(&page.records, position)?;
+            self.record_committed(session.publisher.as_ref());
             accounts += page.records.len();
             last_account = page.last;
         }
-        publisher.set_owner(Owner { is_resync_open: false, ..publisher.owner.clone() });
-        publisher.log.publish(&[], position)?;
-        self.record_committed(publisher.log.as_ref());
+        session.set_owner(Owner { is_resync_open: false, ..session.owner.clone() });
+        session.publisher.publish(&[], position)?;
+        self.record_committed(session.publisher.as_ref());
         self.outbox.remove_published(position)?;
         self.outbox.resync_done(request)?;
         tracing::info!(accounts, "published the state of every account");
@@ -384,7 +379,7 @@ impl Relay {
     /// has no more.
     fn publish_next(
         &mut self,
-        publisher: &mut OpenPublisher,
+        session: &mut Session,
         position: u64,
         up_to: u64,
     ) -> Result<Option<(usize, u64)>, RelayError> {
@@ -393,14 +388,14 @@ impl Relay {
         if records.is_empty() {
             return Ok(None);
         }
-        if account_sequence_high != publisher.owner.account_sequence_high {
-            publisher.set_owner(Owner { account_sequence_high, ..publisher.owner.clone() });
+        if account_sequence_high != session.owner.account_sequence_high {
+            session.set_owner(Owner { account_sequence_high, ..session.owner.clone() });
         }
-        publisher.log.append(records, reached)?;
+        session.publisher.append(records, reached)?;
         let count = records.len();
         self.appended += count;
         // Events that the log has committed leave the outbox now, the others after their commit.
-        self.outbox.remove_published(publisher.log.position().unwrap_or(0))?;
+        self.outbox.remove_published(session.publisher.position().unwrap_or(0))?;
         Ok(Some((count, reached)))
     }
 

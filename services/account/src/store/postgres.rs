@@ -25,7 +25,7 @@ use super::{Opened, PageRequest, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;
 use crate::decide::OutboxEvent;
-use crate::lineage::{Inheritance, Predecessor, Superseded};
+use crate::lineage::{Inheritance, Predecessor, SupersededState};
 use crate::outbox::OutboxSignal;
 
 pub(crate) const SCHEMA: PostgresSchema =
@@ -57,7 +57,7 @@ pub(super) async fn open(
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError(error.to_string()))?;
     let outbox = Box::new(outbox::PostgresOutbox::new(&database, numbering.clone(), handover, history));
     let reader = super::Reader::Postgres(Reader { database, numbering: numbering.clone(), fail_stop });
-    let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded), clock, keys };
+    let store = Store { writer, reader, numbering, superseded: SupersededState::new(superseded), clock, keys };
     Ok(Opened { store, writer_thread, outbox })
 }
 

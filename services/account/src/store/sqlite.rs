@@ -26,7 +26,7 @@ use self::writer::Writer;
 use super::{Opened, Store};
 use crate::account::{Account, BeholderName};
 use crate::account_number::AccountNumbering;
-use crate::lineage::{Inheritance, Predecessor, Superseded};
+use crate::lineage::{Inheritance, Predecessor, SupersededState};
 use crate::outbox::OutboxSignal;
 use crate::outbox::recent_events::RecentEvents;
 
@@ -83,7 +83,7 @@ pub(super) fn open(
     let (writer, writer_thread) =
         GroupCommit::start("account-writer", writer).map_err(|error| OpenError::unusable(path, error))?;
     let reader = super::Reader::Sqlite(Reader::new(read_pool, numbering.clone(), reader_published));
-    let store = Store { writer, reader, numbering, superseded: Superseded::new(superseded), clock, keys };
+    let store = Store { writer, reader, numbering, superseded: SupersededState::new(superseded), clock, keys };
     Ok(Opened { store, writer_thread, outbox: Box::new(outbox) })
 }
 

@@ -186,7 +186,7 @@ impl Checkpoints {
     }
 
     /// Clears the view if its checkpoint cannot belong to a log that ends at `ends`. Returns whether it did.
-    pub(crate) fn contradicted(&mut self, view: &mut ViewWriter, ends: &Positions) -> bool {
+    pub(crate) fn clear_if_contradicted(&mut self, view: &mut ViewWriter, ends: &Positions) -> bool {
         match self.unproven.as_ref().and_then(|mark| mark.contradiction(ends)) {
             Some(reason) => self.give_up(view, &reason),
             None => false,
@@ -195,7 +195,12 @@ impl Checkpoints {
 
     /// Clears the view if the samples show that its checkpoint belongs to another log. Returns whether it did. The log was read up
     /// to `positions`, and to its end if `to_the_end`.
-    pub(crate) fn disproved(&mut self, view: &mut ViewWriter, positions: &Positions, to_the_end: bool) -> bool {
+    pub(crate) fn clear_if_disproved(
+        &mut self,
+        view: &mut ViewWriter,
+        positions: &Positions,
+        to_the_end: bool,
+    ) -> bool {
         if self.unproven.is_none() {
             return false;
         }

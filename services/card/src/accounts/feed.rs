@@ -58,7 +58,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How often the feed logs its progress while it catches up.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// The most batches that a rebuild reads ahead.
+/// The most batches that a catch-up reads ahead.
 const BATCHES_AHEAD: usize = 4;
 
 pub(crate) struct AccountFeed {
@@ -92,7 +92,7 @@ pub(crate) struct AccountFeed {
 }
 
 /// The target and the progress of catching up, which follows every start, with or without a checkpoint.
-struct Rebuild {
+struct CatchUp {
     ends: Positions,
     /// Whether the log had every account when `ends` were asked for.
     is_complete: bool,
@@ -108,10 +108,10 @@ impl AccountFeed {
         } else {
             self.positions = self.checkpoints.load(&mut self.view);
         }
-        let mut rebuild = None;
+        let mut catch_up = None;
         let mut quarantine = Quarantine::new(self.store.dropped().clone(), std::mem::take(&mut self.quarantined));
         while !stopping(&self.stopping) {
-            let Err(error) = self.feed_until_failure(&mut rebuild, &mut quarantine) else {
+            let Err(error) = self.feed_until_failure(&mut catch_up, &mut quarantine) else {
                 return;
             };
             let error = format!("{error:#}");
@@ -122,22 +122,26 @@ impl AccountFeed {
         }
     }
 
-    fn feed_until_failure(&mut self, rebuild: &mut Option<Rebuild>, quarantine: &mut Quarantine) -> anyhow::Result<()> {
+    fn feed_until_failure(
+        &mut self,
+        catch_up: &mut Option<CatchUp>,
+        quarantine: &mut Quarantine,
+    ) -> anyhow::Result<()> {
         self.log.prepare()?;
         // Read before the end offsets, so that these include every account.
         let is_complete = self.is_log_complete();
         let starts = self.log.start_offsets(OFFSETS_TIMEOUT)?;
         let (ends, now) = (self.log.end_offsets(OFFSETS_TIMEOUT)?, Instant::now());
         self.checkpoints.set_starts(starts);
-        if self.checkpoints.contradicted(&mut self.view, &ends) {
+        if self.checkpoints.clear_if_contradicted(&mut self.view, &ends) {
             self.positions.clear();
         }
-        match rebuild {
+        match catch_up {
             // A topic that was re-created may end before the old one.
-            Some(rebuild) => rebuild.ends.iter_mut().for_each(|(partition, end)| {
+            Some(catch_up) => catch_up.ends.iter_mut().for_each(|(partition, end)| {
                 *end = ends.get(partition).copied().unwrap_or(0).min(*end);
             }),
-            None => *rebuild = Some(Rebuild { ends, is_complete, started: now, reported: now }),
+            None => *catch_up = Some(CatchUp { ends, is_complete, started: now, reported: now }),
         }
         let cut = self.checkpoints.warnings();
         self.status.update(|progress| progress.cut = cut);
@@ -147,9 +151,10 @@ impl AccountFeed {
         self.positions = reader.reader.positions();
         self.status.read(0, 0, self.positions.clone());
         let opened = Instant::now();
-        while let Some(rebuild) = rebuild.as_mut().filter(|_| self.status.is_catching_up() && !stopping(&self.stopping))
+        while let Some(catch_up) =
+            catch_up.as_mut().filter(|_| self.status.is_catching_up() && !stopping(&self.stopping))
         {
-            if self.rebuild(&mut reader, rebuild)?.is_break() {
+            if self.catch_up(&mut reader, catch_up)?.is_break() {
                 reader.restart(self.log.reader(&Positions::new())?);
                 self.positions = reader.reader.positions();
             }
@@ -170,17 +175,17 @@ impl AccountFeed {
         Ok(())
     }
 
-    /// Applies the log up to the end offsets of `rebuild`. Breaks if the checkpoint turns out to belong to another log; the view
+    /// Applies the log up to the end offsets of `catch_up`. Breaks if the checkpoint turns out to belong to another log; the view
     /// is empty then.
     ///
     /// This thread gathers the batches in order while another thread reads and decodes the next ones.
-    fn rebuild(&mut self, reader: &mut BatchReader<'_>, rebuild: &mut Rebuild) -> anyhow::Result<ControlFlow<()>> {
-        let checked = self.check_rebuild(rebuild)?;
+    fn catch_up(&mut self, reader: &mut BatchReader<'_>, catch_up: &mut CatchUp) -> anyhow::Result<ControlFlow<()>> {
+        let checked = self.check_catch_up(catch_up)?;
         if checked.is_break() || !self.status.is_catching_up() {
             return Ok(checked);
         }
-        let poll = if rebuild.is_complete { POLL } else { BACKLOG_POLL };
-        let (ends, stop) = (rebuild.ends.clone(), Arc::clone(&self.stopping));
+        let poll = if catch_up.is_complete { POLL } else { BACKLOG_POLL };
+        let (ends, stop) = (catch_up.ends.clone(), Arc::clone(&self.stopping));
         std::thread::scope(|scope| {
             let (ahead, batches) = sync_channel(BATCHES_AHEAD);
             let read_all = move || {
@@ -197,7 +202,7 @@ impl AccountFeed {
             thread.spawn_scoped(scope, read_all)?;
             for batch in batches {
                 self.apply(batch)?;
-                if self.check_rebuild(rebuild)?.is_break() {
+                if self.check_catch_up(catch_up)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -289,27 +294,27 @@ impl AccountFeed {
         self.unstored.is_empty() && self.decoded.is_empty()
     }
 
-    /// Checks the progress of a rebuild. Breaks if the checkpoint belongs to another log; the view is empty then.
-    fn check_rebuild(&mut self, rebuild: &mut Rebuild) -> anyhow::Result<ControlFlow<()>> {
-        let mut left = remaining(&self.positions, &rebuild.ends);
-        if self.checkpoints.disproved(&mut self.view, &self.positions, left == 0) {
+    /// Checks the progress of a catch-up. Breaks if the checkpoint belongs to another log; the view is empty then.
+    fn check_catch_up(&mut self, catch_up: &mut CatchUp) -> anyhow::Result<ControlFlow<()>> {
+        let mut left = remaining(&self.positions, &catch_up.ends);
+        if self.checkpoints.clear_if_disproved(&mut self.view, &self.positions, left == 0) {
             return Ok(ControlFlow::Break(()));
         }
-        if left == 0 && !rebuild.is_complete && self.is_log_complete() {
-            rebuild.ends = self.log.end_offsets(OFFSETS_TIMEOUT)?;
-            rebuild.is_complete = true;
-            left = remaining(&self.positions, &rebuild.ends);
+        if left == 0 && !catch_up.is_complete && self.is_log_complete() {
+            catch_up.ends = self.log.end_offsets(OFFSETS_TIMEOUT)?;
+            catch_up.is_complete = true;
+            left = remaining(&self.positions, &catch_up.ends);
         }
         if left == 0 {
             self.view.settle();
         }
-        let (records, seconds) = (self.status.records(), rebuild.started.elapsed().as_secs_f64());
-        if left == 0 && rebuild.is_complete && self.close_checkpointed()? {
+        let (records, seconds) = (self.status.records(), catch_up.started.elapsed().as_secs_f64());
+        if left == 0 && catch_up.is_complete && self.close_checkpointed()? {
             self.status.caught_up();
             self.waiters.wake_ready();
             tracing::info!(records, seconds, "the account view holds every account");
-        } else if rebuild.reported.elapsed() >= PROGRESS_INTERVAL {
-            rebuild.reported = Instant::now();
+        } else if catch_up.reported.elapsed() >= PROGRESS_INTERVAL {
+            catch_up.reported = Instant::now();
             let rate = (records as f64 / seconds) as u64;
             tracing::info!(records, records_per_second = rate, left, "the account view is being rebuilt");
         }

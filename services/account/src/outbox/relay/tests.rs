@@ -11,7 +11,7 @@ use crate::outbox::{AccountPage, OutboxSignal};
 struct CountingOutbox(Arc<AtomicU64>);
 
 impl Outbox for CountingOutbox {
-    fn may_publish(&mut self) -> Result<bool, StoreError> {
+    fn acquire_lease(&mut self) -> Result<bool, StoreError> {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(true)
     }
@@ -132,7 +132,7 @@ fn a_publisher_that_is_open_is_used_at_once() {
         outbox: Box::new(CountingOutbox(Arc::clone(&asked))),
         signal: OutboxSignal::channel().1,
         log: Arc::new(QuickLog),
-        superseded: Superseded::default(),
+        superseded: SupersededState::default(),
         status: Arc::default(),
         stopping: Arc::default(),
         appended: 0,

@@ -118,7 +118,7 @@ impl PostgresOutbox {
 }
 
 impl Outbox for PostgresOutbox {
-    fn may_publish(&mut self) -> Result<bool, StoreError> {
+    fn acquire_lease(&mut self) -> Result<bool, StoreError> {
         let asked = Instant::now();
         if self.handover.leased().is_some_and(|leased| asked - leased < LEASE_RENEWAL) {
             return Ok(true);

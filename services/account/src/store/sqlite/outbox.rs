@@ -97,7 +97,7 @@ impl SqliteOutbox {
 }
 
 impl Outbox for SqliteOutbox {
-    fn may_publish(&mut self) -> Result<bool, StoreError> {
+    fn acquire_lease(&mut self) -> Result<bool, StoreError> {
         Ok(true)
     }
 

@@ -127,7 +127,7 @@ fn one_of_another_log_is_removed_and_the_view_empty() {
     let (mut again, _writer) = checkpoints(path.clone(), view.clone(), database(), stopping);
     assert_eq!(again.load(&mut view_writer), positions(0), "where the first sample is");
     assert_eq!((view.len(), again.known()), (1, positions(1)));
-    assert!(!again.contradicted(&mut view_writer, &positions(1)) && path.exists());
-    assert!(again.contradicted(&mut view_writer, &positions(0)), "the log ends earlier");
+    assert!(!again.clear_if_contradicted(&mut view_writer, &positions(1)) && path.exists());
+    assert!(again.clear_if_contradicted(&mut view_writer, &positions(0)), "the log ends earlier");
     assert!(view.is_empty() && again.known().is_empty() && !path.exists());
 }
