@@ -5,6 +5,7 @@
 
 mod database;
 mod event_log;
+mod event_stream;
 mod http;
 mod in_process;
 mod process;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use database::{POSTGRES_URL, copy_database, database_url, postgres_database, with_postgres};
 pub use event_log::{KAFKA_BROKERS, forget_event_log, make_topic_that_deletes, open_event_log, unique_name};
+pub use event_stream::{EventBlock, EventStream};
 pub use http::{Answer, Http};
 pub use in_process::InProcess;
 pub use process::{Process, binary, output_of};

@@ -22,6 +22,7 @@ mod chaos;
 mod checkpoint;
 mod compose;
 mod connections;
+mod event_stream;
 mod holes;
 mod kafka_tools;
 mod kill;

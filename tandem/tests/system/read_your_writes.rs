@@ -15,6 +15,7 @@ use crate::place::Place;
 use crate::requests::{card_of, john_doe};
 use crate::servers;
 
+/// Accounts of a test, unless `TANDEM_TEST_ROUND_TRIPS` names another number.
 const ACCOUNTS: usize = 2_000;
 
 /// Of so many accounts, one is also blocked, activated and deleted.
@@ -50,9 +51,10 @@ fn behind_a_round_robin_on_three_card_instances_every_card_is_created() {
 
 /// Writes to each of the account instances and reads from each of the card instances in turn.
 fn read_writes(accounts: &[Http], cards: &[Http]) {
-    let mut took: Vec<Duration> = Vec::with_capacity(ACCOUNTS);
+    let count = std::env::var("TANDEM_TEST_ROUND_TRIPS").map_or(ACCOUNTS, |count| count.parse().expect("a number"));
+    let mut took: Vec<Duration> = Vec::with_capacity(count);
     let mut round_robin = cards.iter().cycle();
-    for (number, accounts) in (0..ACCOUNTS).zip(accounts.iter().cycle()) {
+    for (number, accounts) in (0..count).zip(accounts.iter().cycle()) {
         let created = accounts.post("/account", &john_doe());
         let id = created.text("id").to_owned();
         let mut create_card = |written: &Answer| {
@@ -79,7 +81,7 @@ fn read_writes(accounts: &[Http], cards: &[Http]) {
     }
     took.sort_unstable();
     let at = |share: f64| took[(share * (took.len() - 1) as f64) as usize];
-    eprintln!("POST /card with a wait: p50 {:?}, p99 {:?}, longest {:?}", at(0.5), at(0.99), at(1.0));
+    eprintln!("{count} times POST /card with a wait: p50 {:?}, p99 {:?}, longest {:?}", at(0.5), at(0.99), at(1.0));
 }
 
 /// The physical memory of the process, in MiB.

@@ -5,10 +5,9 @@ use account_events::{Owner, PUBLISHER};
 use clock::Clock;
 use event_log::{Positions, Publisher, Record, partition_of_key};
 use serde_json::json;
-use test_harness::wait_until;
+use test_harness::{EventStream, wait_until};
 
 use crate::service::{START_MICROS, Settings, TestService, changed, created, new_id};
-use crate::sse::Stream;
 
 /// `count` events of one account, from version `first` on.
 fn versions(id: &str, first: u32, count: u32) -> Vec<Record> {
@@ -17,7 +16,7 @@ fn versions(id: &str, first: u32, count: u32) -> Vec<Record> {
         .collect()
 }
 
-/// What [`Stream::events`] gives for them.
+/// What [`EventStream::events`] gives for them.
 fn expected(id: &str, first: u64, count: u64) -> Vec<(String, u64)> {
     (first..first + count).map(|version| (id.to_owned(), version)).collect()
 }
@@ -34,7 +33,7 @@ fn a_stream_begins_at_the_present_and_brings_each_event_with_its_place_time_and_
     let service = TestService::start_with(Settings { clock, ..Settings::default() });
     let id = new_id();
     service.tell(&[created(&id)]);
-    let mut stream = Stream::open(&service, "/events", None);
+    let mut stream = EventStream::open(&service, "/events", None);
     stream.comment();
     service.tell(&[changed(&id, Blocked, 2), changed(&id, Deleted, 3)]);
     let partition = partition_of_key(id.as_bytes(), 3);
@@ -57,7 +56,7 @@ fn a_stream_begins_at_the_present_and_brings_each_event_with_its_place_time_and_
 fn an_event_without_headers_has_neither_version_nor_time() {
     let service = TestService::start();
     let id = new_id();
-    let mut stream = Stream::open(&service, "/events", None);
+    let mut stream = EventStream::open(&service, "/events", None);
     let value = format!(r#"{{"account_id":"{id}","status":"BLOCKED","type":"account.status_changed"}}"#);
     service.tell(&[Record { key: Some(id.clone().into()), value: Some(value.into()), ..Record::default() }]);
     let data = stream.event().data.expect("data");
@@ -71,7 +70,7 @@ fn a_filtered_stream_brings_one_account_and_its_comments_go_on() {
     settings.events.heartbeat = std::time::Duration::from_millis(20);
     let service = TestService::start_with(settings);
     let (id, other) = (new_id(), new_id());
-    let mut stream = Stream::open(&service, &format!("/events?account_id={id}"), None);
+    let mut stream = EventStream::open(&service, &format!("/events?account_id={id}"), None);
     service.tell(&[created(&other), created(&id), changed(&other, Blocked, 2), changed(&id, Blocked, 2)]);
     service.tell(&versions(&other, 3, 10));
     assert_eq!(stream.events(2), expected(&id, 1, 2));
@@ -86,8 +85,8 @@ fn a_filtered_stream_brings_one_account_and_its_comments_go_on() {
 fn a_stream_is_resumed_from_the_ring() {
     let service = TestService::start();
     let id = new_id();
-    let mut other = Stream::open(&service, "/events", None);
-    let mut stream = Stream::open(&service, "/events", None);
+    let mut other = EventStream::open(&service, "/events", None);
+    let mut stream = EventStream::open(&service, "/events", None);
     service.tell(&versions(&id, 1, 5));
     assert_eq!(stream.events(1), expected(&id, 1, 1));
     let last = stream.event().id;
@@ -96,7 +95,7 @@ fn a_stream_is_resumed_from_the_ring() {
     assert_eq!(other.events(8), expected(&id, 1, 8));
     // Only the ring can have the events.
     service.switches.set_away(true);
-    let mut resumed = Stream::open(&service, "/events", Some(&last));
+    let mut resumed = EventStream::open(&service, "/events", Some(&last));
     assert_eq!(resumed.events(6), expected(&id, 3, 6));
     service.switches.set_away(false);
     service.publish(&versions(&id, 9, 1));
@@ -107,14 +106,14 @@ fn a_stream_is_resumed_from_the_ring() {
 fn a_stream_is_resumed_from_the_log_after_a_restart_with_each_event_once() {
     let service = TestService::start();
     let id = new_id();
-    let mut stream = Stream::open(&service, "/events", None);
+    let mut stream = EventStream::open(&service, "/events", None);
     service.tell(&versions(&id, 1, 5));
     assert_eq!(stream.events(2), expected(&id, 1, 2));
     let last = stream.event().id;
     drop(stream);
     service.tell(&versions(&id, 6, 600));
     let service = service.restart();
-    let mut resumed = Stream::open(&service, "/events", Some(&last));
+    let mut resumed = EventStream::open(&service, "/events", Some(&last));
     assert_eq!(resumed.events(602), expected(&id, 4, 602));
     service.publish(&versions(&id, 606, 3));
     assert_eq!(resumed.events(3), expected(&id, 606, 3));
@@ -126,11 +125,11 @@ fn a_stream_from_the_start_has_every_record_of_the_log() {
     let (id, other) = (new_id(), new_id());
     service.tell(&versions(&id, 1, 20));
     service.tell(&versions(&other, 1, 20));
-    let mut all = Stream::open(&service, "/events?from=start", None);
+    let mut all = EventStream::open(&service, "/events?from=start", None);
     let mut events = all.events(40);
     events.sort_by_key(|(account, _)| *account != id);
     assert_eq!(events, [expected(&id, 1, 20), expected(&other, 1, 20)].concat());
-    let mut filtered = Stream::open(&service, &format!("/events?from=start&account_id={other}"), None);
+    let mut filtered = EventStream::open(&service, &format!("/events?from=start&account_id={other}"), None);
     assert_eq!(filtered.events(20), expected(&other, 1, 20));
     service.tell(&versions(&other, 21, 2));
     assert_eq!((all.events(2), filtered.events(2)), (expected(&other, 21, 2), expected(&other, 21, 2)));
@@ -142,11 +141,11 @@ fn a_position_of_another_instance_is_resumed() {
     let (_folder, beside) = service.start_beside();
     wait_until("the other instance is ready", || (beside.http().get("/readyz").status == 200).then_some(()));
     let id = new_id();
-    let mut stream = Stream::open(&service, "/events", None);
+    let mut stream = EventStream::open(&service, "/events", None);
     service.tell(&versions(&id, 1, 10));
     assert_eq!(stream.events(3), expected(&id, 1, 3));
     let last = stream.event().id;
-    let mut resumed = Stream::open(beside.http(), "/events", Some(&last));
+    let mut resumed = EventStream::open(beside.http(), "/events", Some(&last));
     assert_eq!(resumed.events(6), expected(&id, 5, 6));
     service.tell(&versions(&id, 11, 2));
     assert_eq!(resumed.events(2), expected(&id, 11, 2));
@@ -158,7 +157,7 @@ fn a_position_before_the_start_of_the_log_is_a_gap() {
     let id = new_id();
     let partition = partition_of_key(id.as_bytes(), 3);
     service.tell(&versions(&id, 1, 10));
-    let mut all = Stream::open(&service, "/events?from=start", None);
+    let mut all = EventStream::open(&service, "/events?from=start", None);
     let ids: Vec<_> = (0..10).map(|_| all.event().id).collect();
     let offset_of = |id: &str| -> u64 {
         let mut positions = id[1..].split(',').filter_map(|position| position.split_once(':'));
@@ -167,13 +166,13 @@ fn a_position_before_the_start_of_the_log_is_a_gap() {
     };
     drop(all);
     service.switches.delete_before(Positions::from([(partition, offset_of(&ids[3]))]));
-    let mut resumed = Stream::open(&service, "/events", Some(&ids[1]));
+    let mut resumed = EventStream::open(&service, "/events", Some(&ids[1]));
     let gap = resumed.event();
     assert_eq!((gap.name.as_str(), gap.data), ("gap", Some(json!({"reason": "records_deleted"}))));
     assert_eq!(offset_of(&gap.id), offset_of(&ids[3]));
     assert_eq!(resumed.events(6), expected(&id, 5, 6));
     // A stream from the start begins at the oldest record, so it misses nothing.
-    assert_eq!(Stream::open(&service, "/events?from=start", None).events(6), expected(&id, 5, 6));
+    assert_eq!(EventStream::open(&service, "/events?from=start", None).events(6), expected(&id, 5, 6));
 }
 
 /// The note of a log with this id.
@@ -206,7 +205,7 @@ fn start_on_log(log_id: &str, records: &[Record]) -> (TestService, Box<dyn Publi
 fn a_log_that_is_replaced_is_a_gap_in_open_streams_and_is_read_from_its_start() {
     let id = new_id();
     let (service, mut publisher) = start_on_log("this", &versions(&id, 1, 4));
-    let mut stream = Stream::open(&service, "/events", None);
+    let mut stream = EventStream::open(&service, "/events", None);
     assert!(stream.comment().id.starts_with("this;"));
     publisher.set_note(note("new"));
     publisher.publish(&versions(&id, 5, 2), 6).expect("a log that is there");
@@ -223,12 +222,12 @@ fn a_position_of_another_log_or_beyond_the_end_is_a_gap_and_the_log_is_read_from
     let (service, _publisher) = start_on_log("this", &versions(&id, 1, 4));
     let partition = partition_of_key(id.as_bytes(), 3);
     for last in [format!("other;{partition}:3"), format!("this;{partition}:1000")] {
-        let mut stream = Stream::open(&service, "/events", Some(&last));
+        let mut stream = EventStream::open(&service, "/events", Some(&last));
         let gap = stream.event();
         let expected_gap = ("gap", "this;", Some(json!({"reason": "other_log"})));
         assert_eq!((gap.name.as_str(), gap.id.as_str(), gap.data), expected_gap, "{last}");
         assert_eq!(stream.events(3), expected(&id, 1, 3), "{last}");
-        let mut resumed = Stream::open(&service, "/events", Some(&stream.event().id));
+        let mut resumed = EventStream::open(&service, "/events", Some(&stream.event().id));
         assert!(resumed.comment().id.starts_with("this;"));
     }
 }

@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use account_events::AccountStatus::Active;
 use card_service::EventStreamSettings;
-use test_harness::{Answer, Http, wait_until};
+use test_harness::{Answer, EventStream, Http, wait_until};
 
 use crate::service::{Settings, TestService, changed, created, new_id};
-use crate::sse::Stream;
 
 /// Two streams, with comments and an end that tests need not wait for.
 fn quick() -> Settings {
@@ -43,18 +42,18 @@ fn a_view_that_is_catching_up_has_no_streams() {
     assert_eq!(service.get("/events").status, 503);
     service.switches.hold_feed(false);
     service.wait_until_ready();
-    Stream::open(&service, "/events", None);
+    EventStream::open(&service, "/events", None);
 }
 
 #[test]
 fn the_number_of_streams_is_bounded_and_a_caller_that_goes_makes_room() {
     let service = TestService::start_with(quick());
-    let [first, mut second] = [(); 2].map(|()| Stream::open(&service, "/events", None));
+    let [first, mut second] = [(); 2].map(|()| EventStream::open(&service, "/events", None));
     let refused = service.get("/events");
     refused.expect_error(503, "overloaded", "too many event streams are open", None);
     assert_eq!(refused.header("retry-after"), "1");
     drop(first);
-    wait_until("a place is free", || Stream::try_open(&service, "/events", None));
+    wait_until("a place is free", || EventStream::try_open(&service, "/events", None));
     let id = new_id();
     service.tell(&[created(&id)]);
     assert_eq!(second.events(1), [(id, 1)]);
@@ -63,7 +62,7 @@ fn the_number_of_streams_is_bounded_and_a_caller_that_goes_makes_room() {
 #[test]
 fn comments_come_while_nothing_happens() {
     let service = TestService::start_with(quick());
-    let mut stream = Stream::open(&service, "/events", None);
+    let mut stream = EventStream::open(&service, "/events", None);
     let first = stream.comment();
     for _ in 0..5 {
         assert_eq!(stream.comment().id, first.id);
@@ -74,8 +73,8 @@ fn comments_come_while_nothing_happens() {
 fn a_slow_reader_is_disconnected_and_the_feed_goes_on() {
     let service = TestService::start_with(quick());
     let id = new_id();
-    let mut slow = Stream::open(&service, "/events", None);
-    let mut quick = Stream::open(&service, &format!("/events?account_id={}", new_id()), None);
+    let mut slow = EventStream::open(&service, "/events", None);
+    let mut quick = EventStream::open(&service, &format!("/events?account_id={}", new_id()), None);
     // More than the buffers of a connection hold.
     for chunk in 0..6 {
         let changes: Vec<_> = (1..=20_000).map(|place| changed(&id, Active, chunk * 20_000 + place)).collect();
@@ -84,7 +83,7 @@ fn a_slow_reader_is_disconnected_and_the_feed_goes_on() {
     let account = service.account();
     service.card("US", &account);
     // The place of the slow reader is free before it reads on.
-    let mut next = wait_until("a place is free", || Stream::try_open(&service, "/events", None));
+    let mut next = wait_until("a place is free", || EventStream::try_open(&service, "/events", None));
     next.comment();
     quick.comment();
     let mut events = 0;
@@ -97,7 +96,7 @@ fn a_slow_reader_is_disconnected_and_the_feed_goes_on() {
 #[test]
 fn a_stop_ends_open_streams_promptly() {
     let mut service = TestService::start();
-    let mut streams: Vec<_> = (0..10).map(|_| Stream::open(&service, "/events", None)).collect();
+    let mut streams: Vec<_> = (0..10).map(|_| EventStream::open(&service, "/events", None)).collect();
     streams.iter_mut().for_each(|stream| {
         stream.comment();
     });

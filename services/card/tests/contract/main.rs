@@ -28,7 +28,6 @@ mod rebuild;
 mod restart;
 mod row_locks;
 mod service;
-mod sse;
 mod switched_log;
 mod unreadable;
 mod waits;

@@ -1,33 +1,34 @@
-//! A client of event streams that reads one block at a time.
+//! A client of `GET /events` that reads one block at a time.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 
+use crate::{DEADLINE, Http};
 use serde_json::Value;
-use test_harness::{DEADLINE, Http};
 
 /// An open stream.
-pub(crate) struct Stream(BufReader<TcpStream>);
+pub struct EventStream(BufReader<TcpStream>);
 
 /// A block of a stream.
 #[derive(Debug, Default)]
-pub(crate) struct Block {
-    pub(crate) id: String,
+pub struct EventBlock {
+    /// The position after the block, for `Last-Event-ID`.
+    pub id: String,
     /// Empty for an account event.
-    pub(crate) name: String,
+    pub name: String,
     /// `None` for a comment.
-    pub(crate) data: Option<Value>,
+    pub data: Option<Value>,
 }
 
-impl Stream {
+impl EventStream {
     /// `GET path`; `None` if it is not answered 200.
-    pub(crate) fn try_open(service: &Http, path: &str, last_event_id: Option<&str>) -> Option<Self> {
+    pub fn try_open(service: &Http, path: &str, last_event_id: Option<&str>) -> Option<Self> {
         let connection = TcpStream::connect(service.address()).expect("a connection");
         connection.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         let last = last_event_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         // Without chunks: a response to HTTP/1.0 ends with its connection.
         write!(&connection, "GET {path} HTTP/1.0\r\n{last}\r\n").expect("a request");
-        let mut stream = Stream(BufReader::new(connection));
+        let mut stream = EventStream(BufReader::new(connection));
         let head: Vec<_> = std::iter::from_fn(|| stream.line().filter(|line| !line.is_empty())).collect();
         let is_stream = head.iter().any(|line| line.eq_ignore_ascii_case("content-type: text/event-stream"));
         head[0].ends_with("200 OK").then(|| {
@@ -38,13 +39,13 @@ impl Stream {
 
     /// `GET path`, answered 200.
     #[track_caller]
-    pub(crate) fn open(service: &Http, path: &str, last_event_id: Option<&str>) -> Self {
+    pub fn open(service: &Http, path: &str, last_event_id: Option<&str>) -> Self {
         Self::try_open(service, path, last_event_id).expect("a stream")
     }
 
     /// The next block; `None` at the end of the stream.
-    pub(crate) fn block(&mut self) -> Option<Block> {
-        let mut block = Block::default();
+    pub fn block(&mut self) -> Option<EventBlock> {
+        let mut block = EventBlock::default();
         loop {
             let line = self.line()?;
             match line.split_once(": ") {
@@ -58,7 +59,7 @@ impl Stream {
     }
 
     /// The next block that is no comment.
-    pub(crate) fn event(&mut self) -> Block {
+    pub fn event(&mut self) -> EventBlock {
         loop {
             let block = self.block().expect("an event, not the end");
             if block.data.is_some() {
@@ -68,8 +69,8 @@ impl Stream {
     }
 
     /// The account and version of the next `count` events.
-    pub(crate) fn events(&mut self, count: usize) -> Vec<(String, u64)> {
-        let event = |block: Block| {
+    pub fn events(&mut self, count: usize) -> Vec<(String, u64)> {
+        let event = |block: EventBlock| {
             let data = block.data.expect("data");
             assert_eq!(block.name, "", "{data}");
             (data["account_id"].as_str().expect("an id").to_owned(), data["version"].as_u64().expect("a version"))
@@ -78,7 +79,7 @@ impl Stream {
     }
 
     /// The next comment.
-    pub(crate) fn comment(&mut self) -> Block {
+    pub fn comment(&mut self) -> EventBlock {
         loop {
             let block = self.block().expect("a comment, not the end");
             if block.data.is_none() {
