@@ -12,11 +12,24 @@ CREATE TABLE account.accounts (
     version       bigint      NOT NULL,
     event_version bigint      NOT NULL, -- of the latest event; a change of name or country makes none
     created_at    bigint      NOT NULL, -- microseconds since 1970-01-01 UTC
-    updated_at    bigint      NOT NULL
+    updated_at    bigint      NOT NULL,
+    caller        text                  -- who created the account; NULL while callers are not authenticated
 );
 
 -- A page of one status costs the same wherever it is.
 CREATE INDEX accounts_by_status ON account.accounts (status, sequence);
+
+-- The changes of accounts, a row each, kept for ever. The row of an account describes its creation.
+CREATE TABLE account.account_history (
+    account_sequence bigint NOT NULL,
+    version          bigint NOT NULL, -- of the account after the change
+    changed_at       bigint NOT NULL,
+    type             text   NOT NULL, -- updated, status_changed, deleted or recovered
+    status           text   NOT NULL, -- of the account after the change
+    fields           text   NOT NULL, -- names of the other fields that changed, separated by commas
+    caller           text,            -- NULL while callers are not authenticated
+    PRIMARY KEY (account_sequence, version)
+);
 
 -- Events committed with the row they tell of, until the event log has acknowledged them.
 CREATE TABLE account.outbox (

@@ -9,11 +9,25 @@ CREATE TABLE accounts (
     version       INTEGER NOT NULL,
     event_version INTEGER NOT NULL,    -- of the latest event; a change of name or country makes none
     created_at    INTEGER NOT NULL,
-    updated_at    INTEGER NOT NULL
+    updated_at    INTEGER NOT NULL,
+    caller        TEXT                 -- who created the account; NULL while callers are not authenticated
 ) STRICT;
 
 -- The rowid (sequence) follows the status in the index, so a page of one status costs the same anywhere.
 CREATE INDEX accounts_by_status ON accounts (status);
+
+-- The changes of accounts, a row each, kept for ever. The row of an account describes its creation. The entries of an account are
+-- adjacent, so a page of them costs the same anywhere.
+CREATE TABLE account_history (
+    account_sequence INTEGER NOT NULL,
+    version          INTEGER NOT NULL, -- of the account after the change
+    changed_at       INTEGER NOT NULL,
+    type             TEXT    NOT NULL, -- updated, status_changed, deleted or recovered
+    status           TEXT    NOT NULL, -- of the account after the change
+    fields           TEXT    NOT NULL, -- names of the other fields that changed, separated by commas
+    caller           TEXT,             -- NULL while callers are not authenticated
+    PRIMARY KEY (account_sequence, version)
+) STRICT, WITHOUT ROWID;
 
 -- Events committed with the rows they describe, until the event log has acknowledged them: a row for each transaction.
 CREATE TABLE outbox (

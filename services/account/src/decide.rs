@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::account::{Account, BeholderName, Change, Precondition};
 use crate::account_number::AccountNumbering;
 use crate::error::AccountError;
+use crate::history::{ChangeType, HistoryEntry};
 use crate::idempotency::{Done, NewKey, StoredAnswer, StoredKeys};
 
 /// A request that changes the database.
@@ -84,8 +85,10 @@ pub(crate) fn creations(commands: &[Command]) -> usize {
 pub(crate) struct Changes {
     /// New accounts with their sequences.
     pub(crate) created: Vec<(u64, Account)>,
-    /// Existing accounts in their new state.
-    pub(crate) updated: Vec<Account>,
+    /// Existing accounts in their new state, with their sequences.
+    pub(crate) updated: Vec<(u64, Account)>,
+    /// An entry for each change of an existing account, with the account's sequence.
+    pub(crate) history: Vec<(u64, HistoryEntry)>,
     /// The events in order.
     pub(crate) events: Vec<OutboxEvent>,
     /// The change in the number of accounts with each [`AccountStatus`].
@@ -182,8 +185,8 @@ pub(crate) struct Batch<'a> {
     /// The id of the account with this sequence.
     pub(crate) id_of: &'a dyn Fn(u64) -> Uuid,
     pub(crate) now: Timestamp,
-    /// The accounts that the commands name, if they exist.
-    pub(crate) accounts: HashMap<AccountId, Account>,
+    /// The accounts that the commands name, if they exist, with their sequences.
+    pub(crate) accounts: HashMap<AccountId, (u64, Account)>,
     /// The stored keys that the commands name.
     pub(crate) keys: StoredKeys,
 }
@@ -238,7 +241,7 @@ impl Batch<'_> {
                 Ok(account)
             }
             Command::Change { id, change, precondition, trace, .. } => {
-                let before = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
+                let (sequence, before) = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
                 let account = before.changed(change, &precondition, self.now)?;
                 // Only a change of status is an event (docs/api.md, "The event").
                 if account.status != before.status {
@@ -247,20 +250,25 @@ impl Batch<'_> {
                     changes.events.push(self.event(&account, trace));
                 }
                 if account.version != before.version {
+                    let sequence = *sequence;
+                    changes.history.push((sequence, HistoryEntry::of_change(before, &account)));
                     changed.push(id);
-                    self.accounts.insert(id, account.clone());
+                    self.accounts.insert(id, (sequence, account.clone()));
                 }
                 Ok(account)
             }
             Command::Republish { republication, trace } => {
-                let before = self.accounts.get(&republication.id).ok_or(AccountError::NotFound)?;
+                let (sequence, before) = self.accounts.get(&republication.id).ok_or(AccountError::NotFound)?;
                 let account = before.republished(republication, self.now);
                 changes.totals[before.status as usize] -= 1;
                 changes.totals[account.status as usize] += 1;
                 changes.events.push(self.event(&account, trace));
                 if account.version != before.version {
+                    let sequence = *sequence;
+                    let entry = HistoryEntry::new(ChangeType::Recovered, String::new(), &account);
+                    changes.history.push((sequence, entry));
                     changed.push(account.id);
-                    self.accounts.insert(account.id, account.clone());
+                    self.accounts.insert(account.id, (sequence, account.clone()));
                 }
                 Ok(account)
             }

@@ -5,6 +5,7 @@ mod delete_account;
 mod digest;
 mod error;
 mod get_account;
+mod get_history;
 mod list_accounts;
 mod precondition;
 mod republish;

@@ -10,6 +10,7 @@ mod beholder_name;
 mod config;
 mod decide;
 pub mod error;
+pub mod history;
 pub mod http;
 pub mod idempotency;
 mod lineage;

@@ -73,6 +73,8 @@ pub(crate) struct Facts {
 /// What a step writes in one transaction.
 #[derive(Default)]
 pub(crate) struct Step {
+    /// The time of the recovery, for the history.
+    pub(crate) at: Timestamp,
     /// Accounts in their new state.
     pub(crate) updates: Vec<Update>,
     /// Events to publish.
@@ -99,7 +101,7 @@ pub(crate) trait RecoveryStore: Send {
     /// Removes all events from the outbox: the join publishes what the log lacks. New events get sequences above `position`.
     fn clear_outbox(&mut self, position: u64) -> anyhow::Result<()>;
 
-    /// Commits a step.
+    /// Commits a step, with an entry in the history of each account whose version rises.
     fn write(&mut self, step: &Step) -> anyhow::Result<()>;
 
     /// Makes the log's session one of this database's, moves the sequence of accounts above `account_sequence_floor`, and accepts writes
@@ -165,10 +167,10 @@ fn run(
         let rows = store.rows(after, BATCH)?;
         let Some((last, _)) = rows.last() else { break };
         after = *last;
-        let mut step = Step::default();
+        let mut step = Step { at: now, ..Step::default() };
         for (sequence, row) in rows {
             report.accounts += 1;
-            step.add(sequence, &row, join(&row, entries.remove(&row.id)), now);
+            step.add(sequence, &row, join(&row, entries.remove(&row.id)));
         }
         report.adopted += step.updates.len() as u64;
         report.published += step.events.len() as u64;
@@ -208,12 +210,12 @@ impl Step {
         self.updates.is_empty() && self.events.is_empty()
     }
 
-    fn add(&mut self, sequence: u64, row: &Row, joined: Joined, now: Timestamp) {
+    fn add(&mut self, sequence: u64, row: &Row, joined: Joined) {
         if let Some((status, version, event_version)) = joined.row {
             let (previous_status, previous_version) = (row.state.status, row.version);
             self.updates.push(Update { sequence, previous_status, previous_version, status, version, event_version });
         }
-        self.events.extend(joined.event.map(|state| event(row.id, state, now)));
+        self.events.extend(joined.event.map(|state| event(row.id, state, self.at)));
     }
 }
 

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 
 use ::postgres::DatabaseUrl;
 use account_events::digest::Republication;
-use account_events::{AccountId, AccountStatus, TraceParent};
+use account_events::{AccountId, AccountStatus, TraceParent, Version};
 use clock::Clock;
 use country_code::CountryCode;
 use group_commit::{GroupCommit, KeyExpiry, StoreError};
@@ -26,6 +26,7 @@ use crate::account_number::AccountNumbering;
 use crate::config::Config;
 use crate::decide::{Command, Outcome};
 use crate::error::AccountError;
+use crate::history::HistoryEntry;
 use crate::idempotency::Done;
 use crate::lineage::{Predecessor, SupersededState};
 use crate::outbox::{Outbox, OutboxSignal};
@@ -62,6 +63,13 @@ pub struct PageRequest {
     pub after: Option<AccountId>,
     /// Only accounts of this status.
     pub status: Option<AccountStatus>,
+}
+
+/// A part of the history of an account.
+struct StoredHistory {
+    creation: HistoryEntry,
+    /// The requested changes, newest first.
+    changes: Vec<HistoryEntry>,
 }
 
 impl Store {
@@ -168,6 +176,24 @@ impl Store {
             Reader::Postgres(reader) => reader.page(request).await?,
         };
         page.ok_or(AccountError::InvalidAfter)
+    }
+
+    /// Up to `limit` entries of the history of an account, newest first, all of versions below `before`.
+    pub async fn history(
+        &self,
+        id: AccountId,
+        before: Version,
+        limit: usize,
+    ) -> Result<Vec<HistoryEntry>, AccountError> {
+        let history = match &self.reader {
+            Reader::Sqlite(reader) => reader.history(id, before, limit).await?,
+            Reader::Postgres(reader) => reader.history(id, before, limit).await?,
+        };
+        let StoredHistory { creation, mut changes } = history.ok_or(AccountError::NotFound)?;
+        if changes.len() < limit && creation.version < before {
+            changes.push(creation);
+        }
+        Ok(changes)
     }
 
     /// Why the database cannot be written or read now.

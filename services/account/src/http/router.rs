@@ -10,6 +10,7 @@ use crate::http::create_account::create_account;
 use crate::http::delete_account::delete_account;
 use crate::http::digest::{get_digest, get_position, list_states};
 use crate::http::get_account::{get_account, get_account_by_number};
+use crate::http::get_history::get_history;
 use crate::http::list_accounts::list_accounts;
 use crate::http::republish::republish;
 use crate::http::update_account::update_account;
@@ -22,6 +23,7 @@ pub(crate) fn routes(store: Arc<Store>) -> Router {
     let scans = scans.layer(Extension(Scans::default()));
     Router::new()
         .route("/account", account)
+        .route("/account/history", get(get_history))
         .route("/accounts", get(list_accounts))
         .route("/accounts/by-number", get(get_account_by_number))
         .route("/admin/position", get(get_position))

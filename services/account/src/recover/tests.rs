@@ -56,7 +56,7 @@ fn restored(folder: &Path) -> EmbeddedLog {
     let path = folder.join("account.db");
     let file = sqlite_file::SqliteFile::open(&path, &sqlite_store::SCHEMA).unwrap();
     let (connection, id) = (file.writer().unwrap(), |n: u64| AccountId(uuid::Uuid::from_u128(u128::from(n))));
-    let insert = "INSERT INTO accounts VALUES (?1, ?2, 'John Doe', 'US', 'ACTIVE', 1, 1, 0, 0)";
+    let insert = "INSERT INTO accounts VALUES (?1, ?2, 'John Doe', 'US', 'ACTIVE', 1, 1, 0, 0, NULL)";
     let transaction = connection.unchecked_transaction().unwrap();
     let mut records = Vec::new();
     for n in 1..=ACCOUNTS {
@@ -111,6 +111,9 @@ fn a_recovery_that_is_killed_between_any_two_transactions_is_run_again_with_the_
         assert_eq!(number("SELECT outbox_anchor FROM ledger"), 9_000);
         let third = (ACCOUNTS + 1) / 3;
         assert_eq!(number("SELECT count(*) FROM accounts WHERE status = 'BLOCKED' AND version = 2"), third);
+        let recovered = "SELECT count(*) FROM account_history
+            WHERE version = 2 AND type = 'recovered' AND status = 'BLOCKED' AND account_sequence % 3 = 2";
+        assert_eq!((number(recovered), number("SELECT count(*) FROM account_history")), (third, third), "{writes}");
         assert_eq!(number("SELECT blocked FROM ledger"), third);
         assert_eq!(number("SELECT sum(event_count) FROM outbox"), ACCOUNTS / 3, "{writes}");
         // A sequence of a run that was killed is not used again.

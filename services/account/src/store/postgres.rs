@@ -2,6 +2,7 @@
 
 mod commit_history;
 mod handover;
+mod history;
 mod keys;
 pub(crate) mod outbox;
 pub(crate) mod recover;

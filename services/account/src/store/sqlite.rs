@@ -1,6 +1,7 @@
 //! The account database in a SQLite file, used by one instance. One writer numbers accounts and events, so both sequences are in the
 //! order of commit.
 
+mod history;
 mod keys;
 pub(crate) mod outbox;
 mod reader;

@@ -5,6 +5,7 @@ use account_events::{AccountId, MAX_VERSION};
 use serde_json::{Value, json};
 use test_harness::wait_until;
 
+use crate::history::assert_history;
 use crate::lost_log::last_of_each;
 use crate::service::{TestService, UNKNOWN_ID, account};
 
@@ -115,6 +116,10 @@ fn an_account_is_published_again_as_it_is_above_a_version_or_deleted() {
         assert_eq!(row(id), (version.into(), status.into()));
     }
     assert_eq!(service.list("?status=DELETED")["total"], 1);
+    let created = (1, "created", "ACTIVE");
+    assert_history(&service, &ids[0], &[created]); // the row did not change
+    assert_history(&service, &ids[1], &[(7, "recovered", "ACTIVE"), created]);
+    assert_history(&service, &ids[2], &[(7, "recovered", "DELETED"), created]);
     // And from there on as ever.
     service.patch(&ids[1], &json!({"status": "BLOCKED"})).expect(200);
     assert_eq!(last_of_each(&service.log_of(8))[&ids[1]].0, 8);

@@ -13,6 +13,7 @@ mod delete;
 mod digest;
 mod events;
 mod get;
+mod history;
 mod idempotency;
 mod late_commit;
 mod lineage;

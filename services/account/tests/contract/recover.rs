@@ -7,6 +7,7 @@ use event_log::EventLog;
 use serde_json::json;
 use tokio::runtime::Runtime;
 
+use crate::history::assert_history;
 use crate::lineage::{Backup, text};
 use crate::lost_log::last_of_each;
 use crate::service::{TestService, account};
@@ -51,6 +52,10 @@ fn a_restored_database_takes_what_the_log_knows_and_goes_on() {
     });
     let status = |id: &str| service.get(&account(id)).expect(200)["status"].clone();
     assert_eq!([status(&blocked), status(&deleted), status(&renamed)], ["BLOCKED", "DELETED", "ACTIVE"]);
+    let created = (1, "created", "ACTIVE");
+    assert_history(&service, &blocked, &[(2, "recovered", "BLOCKED"), created]);
+    assert_history(&service, &deleted, &[(2, "recovered", "DELETED"), created]);
+    assert_history(&service, &renamed, &[created]); // no event has the name
     assert_eq!(service.get(&account(&lost)).status, 404);
     assert_eq!(service.list("?status=BLOCKED")["total"], 1);
     service.patch(&blocked, &json!({"status": "ACTIVE"})).expect(200);

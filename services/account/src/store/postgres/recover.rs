@@ -85,13 +85,23 @@ impl RecoveryStore for PostgresRecovery {
         }
         let [active, blocked, deleted] = totals;
         let (events, count) = (EventColumns::of(&step.events), step.events.len() as i64);
+        let at = step.at.as_microsecond();
         let updated = self.transaction(async |client| {
-            let sql = "UPDATE account.accounts SET status = new.status, version = new.version, event_version = new.event_version
-                       FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
-                           AS new (sequence, status, version, event_version, previous_version)
-                       WHERE accounts.sequence = new.sequence AND accounts.version = new.previous_version";
-            let parameters: [Parameter<'_>; 5] = [&sequences, &statuses, &versions, &event_versions, &previous];
-            let updated = client.execute(sql, &parameters).await? as usize;
+            let sql = "WITH updated AS (
+                           UPDATE account.accounts
+                           SET status = new.status, version = new.version, event_version = new.event_version
+                           FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[])
+                               AS new (sequence, status, version, event_version, previous_version)
+                           WHERE accounts.sequence = new.sequence AND accounts.version = new.previous_version
+                           RETURNING new.*
+                       ), recorded AS (
+                           INSERT INTO account.account_history
+                           SELECT sequence, version, $6::bigint, 'recovered', status, '' FROM updated
+                           WHERE version > previous_version
+                       )
+                       SELECT count(*) FROM updated";
+            let parameters: [Parameter<'_>; 6] = [&sequences, &statuses, &versions, &event_versions, &previous, &at];
+            let updated = client.query_one(sql, &parameters).await?.get::<_, i64>(0) as usize;
             let sql = "UPDATE account.ledger SET active = active + $1, blocked = blocked + $2, deleted = deleted + $3,
                            previous_outbox_sequence = last_outbox_sequence, last_outbox_sequence = last_outbox_sequence + $4
                        RETURNING previous_outbox_sequence";

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::commit_history::CommitHistory;
 use super::handover::Handover;
+use super::history::{EntryColumns, INSERT_ENTRIES};
 use super::keys::{KeyStatements, stored_keys};
 use super::{COLUMNS, account_from_row};
 use crate::account::Account;
@@ -114,6 +115,7 @@ struct WriteSession {
     lock: Statement,
     insert: Statement,
     update: Statement,
+    insert_entries: Statement,
     insert_events: Statement,
     keys: KeyStatements,
 }
@@ -149,6 +151,7 @@ impl WriteSession {
                  WHERE accounts.id = new.id",
             )
             .await?;
+        let insert_entries = client.prepare(INSERT_ENTRIES).await?;
         let insert_events = client
             .prepare(&format!("WITH {HEAD}, inserted AS ({INSERT_EVENTS}) SELECT previous, last FROM head"))
             .await?;
@@ -165,7 +168,7 @@ impl WriteSession {
         );
         let create = client.prepare(&create).await?;
         let keys = KeyStatements::prepare(&client).await?;
-        Ok(WriteSession { client, create, draw, lock, insert, update, insert_events, keys })
+        Ok(WriteSession { client, create, draw, lock, insert, update, insert_entries, insert_events, keys })
     }
 
     /// Commits `commands`, and returns their outcomes and events.
@@ -205,7 +208,7 @@ impl WriteSession {
         for row in &locked {
             let account = account_from_row(row, numbering);
             let account = account.map_err(|error| StoreError::Damaged(error.to_string()))?;
-            batch.accounts.insert(account.id, account);
+            batch.accounts.insert(account.id, (row.get::<_, i64>(0) as u64, account));
         }
         let (outcomes, changes) = batch.decide(commands, drawn.iter().map(|row| row.get::<_, i64>(0) as u64));
         let limit = expiry.limit(now, changes.keys.len());
@@ -270,11 +273,12 @@ impl WriteSession {
     ) -> Result<(usize, Option<Row>), StoreError> {
         let created = Columns::of(changes.created.iter().map(|(_, account)| account));
         let sequences: Vec<i64> = changes.created.iter().map(|(sequence, _)| *sequence as i64).collect();
-        let updated = Columns::of(changes.updated.iter());
+        let updated = Columns::of(changes.updated.iter().map(|(_, account)| account));
+        let entries = EntryColumns::of(&changes.history);
         let events = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
-        let (c, u, e) = (&created, &updated, &events);
-        let (removed, _, _, rows, ()) = tokio::try_join!(
+        let (c, u, h, e) = (&created, &updated, &entries, &events);
+        let (removed, _, _, _, rows, ()) = tokio::try_join!(
             biased;
             store_keys,
             query_if(
@@ -291,6 +295,12 @@ impl WriteSession {
                 &self.client,
                 &self.update,
                 [&u.ids, &u.names, &u.countries, &u.statuses, &u.versions, &u.event_versions, &u.updated],
+            ),
+            query_if(
+                !h.sequences.is_empty(),
+                &self.client,
+                &self.insert_entries,
+                [&h.sequences, &h.versions, &h.times, &h.types, &h.statuses, &h.fields, &h.callers],
             ),
             query_if(
                 !e.ids.is_empty(),

@@ -8,8 +8,10 @@ use rusqlite::{Connection, params};
 use sqlite_file::SqliteFile;
 use uuid::Uuid;
 
+use super::history::insert_entries;
 use super::outbox::events_to_json;
 use super::{LAST_ACCOUNT, LAST_EVENT, SCHEMA, parsed};
+use crate::history::{ChangeType, HistoryEntry};
 use crate::recover::join::Row;
 use crate::recover::{Facts, RecoveryStore, Step};
 
@@ -65,6 +67,17 @@ impl RecoveryStore for SqliteRecovery {
             let sql = "UPDATE accounts SET status = ?, version = ?, event_version = ? WHERE sequence = ?";
             let row = params![update.status.as_str(), update.version, update.event_version, update.sequence as i64];
             transaction.prepare_cached(sql)?.execute(row)?;
+            if update.version > update.previous_version {
+                let entry = HistoryEntry {
+                    version: update.version,
+                    change_type: ChangeType::Recovered,
+                    fields: String::new(),
+                    status: update.status,
+                    at: step.at,
+                    caller: None,
+                };
+                insert_entries(&transaction, &[(update.sequence, entry)])?;
+            }
             let change = |status| i64::from(update.status == status) - i64::from(update.previous_status == status);
             let totals = [change(AccountStatus::Blocked), change(AccountStatus::Deleted)];
             transaction

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use account_events::AccountId;
 use clock::Clock;
 use group_commit::{Committer, KeyExpiry, StoreError, Syncer};
 use jiff::Timestamp;
@@ -10,6 +9,7 @@ use numbering::TimeOrderedIds;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use sqlite_file::Durability;
 
+use super::history::insert_entries;
 use super::keys::{remove_expired, store_keys, stored_keys};
 use super::outbox::{PublishedPosition, events_to_json, remove_published};
 use super::{LAST_ACCOUNT, LAST_EVENT, account_by_id};
@@ -87,11 +87,9 @@ impl Committer for Writer {
         let (accounts, keys) = (HashMap::new(), HashMap::new());
         let mut batch = Batch { numbering: &self.numbering, id_of: &id_of, now, accounts, keys };
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut sequences = HashMap::new();
         for id in decide::named_accounts(&commands) {
             if let Some((sequence, account)) = account_by_id(&transaction, &self.numbering, id)? {
-                sequences.insert(id, sequence);
-                batch.accounts.insert(id, account);
+                batch.accounts.insert(id, (sequence as u64, account));
             }
         }
         let (keys, expired) = (decide::named_keys(&commands), self.keys.expired(now.as_microsecond()));
@@ -103,7 +101,7 @@ impl Committer for Writer {
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        let counters = write(&transaction, &changes, &sequences, self.counters, now)?;
+        let counters = write(&transaction, &changes, self.counters, now)?;
         store_keys(&transaction, &self.numbering, &changes.keys, now)?;
         let key_limit = self.keys.limit(now.as_microsecond(), changes.keys.len());
         let removed_keys = remove_expired(&transaction, expired, key_limit)?;
@@ -157,17 +155,16 @@ impl Committer for Writer {
     }
 }
 
-/// Writes `changes`. `sequences` are those of the accounts that existed before. Returns the last sequences after the transaction.
+/// Writes `changes`. Returns the last sequences after the transaction.
 fn write(
     transaction: &Transaction<'_>,
     changes: &Changes,
-    sequences: &HashMap<AccountId, i64>,
     mut counters: Counters,
     now: Timestamp,
 ) -> rusqlite::Result<Counters> {
     // A new account is active and has version 1.
     let mut insert =
-        transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, 1, ?5, ?5)")?;
+        transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, 1, ?5, ?5, NULL)")?;
     for (sequence, account) in &changes.created {
         counters.last_account_sequence = *sequence;
         insert.execute(params![
@@ -178,8 +175,7 @@ fn write(
             account.created_at.as_microsecond(),
         ])?;
     }
-    for account in &changes.updated {
-        let Some(sequence) = sequences.get(&account.id) else { continue };
+    for (sequence, account) in &changes.updated {
         let mut update = transaction.prepare_cached(
             "UPDATE accounts SET beholder_name = ?, country_code = ?, status = ?, version = ?, event_version = ?, updated_at = ?
              WHERE sequence = ?",
@@ -191,9 +187,10 @@ fn write(
             account.version,
             account.event_version,
             account.updated_at.as_microsecond(),
-            sequence,
+            *sequence as i64,
         ])?;
     }
+    insert_entries(transaction, &changes.history)?;
     if !changes.events.is_empty() {
         let count = changes.events.len() as u64;
         counters.last_outbox_sequence += count;
