@@ -31,7 +31,7 @@ CREATE TABLE card.idempotency_keys (
     key         text   COLLATE "C" NOT NULL,
     stored_at   bigint NOT NULL,
     fingerprint bytea,           -- the SHA-256 of the request
-    card_id     uuid,            -- the card that the request created; a deletion has none
+    card_id     uuid,            -- the card that the request created, if it created one
     PRIMARY KEY (caller, key)
 ) WITH (fillfactor = 60);
 

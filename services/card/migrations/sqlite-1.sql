@@ -26,7 +26,7 @@ CREATE TABLE idempotency_keys (
     key           TEXT    NOT NULL,
     fingerprint   BLOB    NOT NULL,    -- the SHA-256 of the request
     stored_at     INTEGER NOT NULL,
-    card_sequence INTEGER,             -- the card that the request created; a deletion has none
+    card_sequence INTEGER,             -- the card that the request created, if it created one
     UNIQUE (caller, key)
 ) STRICT;
 

@@ -31,15 +31,17 @@ pub(crate) enum Command {
     /// Store records in quarantine.
     Quarantine(Vec<QuarantinedRecord>),
     /// Remove the records at these places from quarantine.
-    Acknowledge(Vec<Place>),
+    Acknowledge { places: Vec<Place>, key: Option<Arc<KeyedRequest>> },
 }
 
 impl Command {
     /// The idempotency key of the request, if it has one.
     pub(crate) fn key(&self) -> Option<&Arc<KeyedRequest>> {
         match self {
-            Command::Create { key, .. } | Command::Delete { key, .. } => key.as_ref(),
-            Command::CloseAccounts(_) | Command::Quarantine(_) | Command::Acknowledge(_) => None,
+            Command::Create { key, .. } | Command::Delete { key, .. } | Command::Acknowledge { key, .. } => {
+                key.as_ref()
+            }
+            Command::CloseAccounts(_) | Command::Quarantine(_) => None,
         }
     }
 }
@@ -84,7 +86,7 @@ impl Named {
                     named.accounts.extend(accounts);
                     named.closing.extend(accounts);
                 }
-                Command::Quarantine(_) | Command::Acknowledge(_) => {}
+                Command::Quarantine(_) | Command::Acknowledge { .. } => {}
             }
         }
         named
@@ -199,7 +201,7 @@ impl Batch<'_> {
                 changes.quarantined.extend(records);
                 Ok(None)
             }
-            Command::Acknowledge(places) => {
+            Command::Acknowledge { places, .. } => {
                 changes.acknowledged.extend(places);
                 Ok(None)
             }

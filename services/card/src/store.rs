@@ -162,19 +162,20 @@ impl Store {
 
     /// Removes the records at `places` from quarantine. Blocks.
     pub(crate) fn remove_quarantined(&self, places: Vec<Place>) -> Result<(), CardError> {
-        self.writer.submit_blocking(Command::Acknowledge(places))?.map(|_| ())
+        self.writer.submit_blocking(Command::Acknowledge { places, key: None })?.map(|_| ())
     }
 
-    /// Removes the record at `place` from quarantine.
-    pub(crate) async fn acknowledge(&self, place: Place) -> Result<(), CardError> {
+    /// Removes the record at `place` from quarantine, and stores the key in the same transaction.
+    pub(crate) async fn acknowledge(&self, place: Place, key: Option<Arc<KeyedRequest>>) -> Result<Done, CardError> {
         let is_stored = match &*self.reader {
             Reader::Sqlite(reader) => reader.is_quarantined(place).await?,
             Reader::Postgres(reader) => reader.is_quarantined(place).await?,
         };
-        if !is_stored {
-            return Err(CardError::NotQuarantined);
+        match is_stored {
+            true => self.writer.submit(Command::Acknowledge { places: vec![place], key }).await?,
+            // An earlier request with the same key may have removed the record.
+            false => self.replay(key.as_deref()).await?.ok_or(CardError::NotQuarantined),
         }
-        self.writer.submit(Command::Acknowledge(vec![place])).await?.map(|_| ())
     }
 
     /// The card with this id.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http_server::{ApiError, QueryParams, parse_limit};
+use http_server::{ApiError, Idempotency, QueryParams, parse_limit, with_replay_header};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::accounts::quarantine::{MAX_STORED_BYTES, Place, StoredRecord};
 use crate::error::CardError;
@@ -82,11 +83,13 @@ pub(crate) async fn list_quarantined(
 pub(crate) async fn acknowledge(
     State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<PlaceQuery>,
-) -> Result<Json<Value>, CardError> {
+    idempotency: Idempotency,
+) -> Result<Response, CardError> {
     let partition = query.partition.as_deref().and_then(number).ok_or(CardError::InvalidPlace("partition"))?;
     let offset = query.offset.as_deref().and_then(offset).ok_or(CardError::InvalidPlace("offset"))?;
-    service.store.acknowledge((partition, offset)).await?;
-    Ok(Json(json!({ "message": "Record acknowledged" })))
+    let done = service.store.acknowledge((partition, offset), idempotency.of_fields(&[])).await?;
+    let message = Json(json!({ "message": "Record acknowledged" }));
+    Ok(with_replay_header(message.into_response(), done.is_replay))
 }
 
 fn parse_place(text: &str) -> Option<Place> {

@@ -10,7 +10,7 @@ use test_harness::{Answer, Http, at_once, database_url, wait_until, with_postgre
 use crate::service::{START_MICROS, Settings, TestService, UNKNOWN_ID, card, changed, created, new_id};
 
 /// `method path` with this key.
-fn keyed(service: &Http, method: &str, path: &str, key: &str, body: &str) -> Answer {
+pub(crate) fn keyed(service: &Http, method: &str, path: &str, key: &str, body: &str) -> Answer {
     let headers = [("Content-Type", "application/json"), ("Idempotency-Key", key)];
     service.send(method, path, &headers, body.as_bytes().to_vec())
 }
@@ -21,7 +21,7 @@ fn new_card(account_id: &str) -> String {
 
 /// Checks that `again` is `first` once more, in everything that its request determines.
 #[track_caller]
-fn assert_replay(first: &Answer, again: &Answer) {
+pub(crate) fn assert_replay(first: &Answer, again: &Answer) {
     assert_eq!((again.status, &again.raw), (first.status, &first.raw));
     for name in ["content-type", "location", "etag", "account-version"] {
         assert_eq!(again.header(name), first.header(name), "{name}");
@@ -30,7 +30,7 @@ fn assert_replay(first: &Answer, again: &Answer) {
 }
 
 #[track_caller]
-fn assert_reused(answer: &Answer) {
+pub(crate) fn assert_reused(answer: &Answer) {
     let text = "the idempotency key belongs to another request";
     answer.expect_error(422, "idempotency_key_reused", text, Some("Idempotency-Key"));
 }
@@ -106,7 +106,8 @@ fn a_key_that_is_none_is_400() {
     let body = new_card(&service.account());
     let id = card(service.card("US", &service.account()).text("id"));
     for key in ["", "\"\"", "a b", "k\u{e9}", &"k".repeat(256)] {
-        for (method, path, body) in [("POST", "/card", &*body), ("DELETE", &id, "")] {
+        let quarantine = "/quarantine?partition=0&offset=0";
+        for (method, path, body) in [("POST", "/card", &*body), ("DELETE", &id, ""), ("DELETE", quarantine, "")] {
             let answer = keyed(&service, method, path, key, body);
             assert_eq!((answer.status, answer.text("code")), (400, "invalid_idempotency_key"), "{key}");
             assert_eq!(answer.text("field"), "Idempotency-Key");

@@ -3,8 +3,9 @@
 use account_events::AccountStatus::{Active, Deleted};
 use event_log::{HeaderList, Record, partition_of_key};
 use serde_json::{Value, json};
-use test_harness::wait_until;
+use test_harness::{at_once, wait_until};
 
+use crate::idempotency::{assert_replay, assert_reused, keyed};
 use crate::service::{TestService, by_account, changed, created, new_id};
 
 /// A record of each kind with its code. All have the key of account `id`, so they are in the partition of its events.
@@ -146,6 +147,34 @@ fn the_quarantine_is_listed_in_pages_and_its_records_are_acknowledged() {
     assert_eq!(service.get(&format!("/quarantine?after={partition}:1")).expect(200)["records"][0]["offset"], 2);
     // The checkpoint includes the record, so a restart does not store it again.
     assert_eq!(offsets(&service.restart()), [0, 2, 3]);
+}
+
+#[test]
+fn an_acknowledgement_with_a_key_is_done_once() {
+    let service = TestService::start();
+    let id = new_id();
+    service.tell(&[undecodable(&id, b"{"), undecodable(&id, b"[")]);
+    let page = quarantine(&service, "/quarantine", 2, 0);
+    let [first, second] = [0, 1].map(|record| place(&page["records"][record]));
+    let acknowledge = |path: &str, key: &str| keyed(&service, "DELETE", path, key, "");
+    let partition = partition_of_key(id.as_bytes(), 3);
+    let unknown = format!("/quarantine?partition={partition}&offset=7");
+    // A refusal stores no key.
+    acknowledge(&unknown, "k").expect(404);
+    let answers = at_once(4, &service, |_, http| keyed(http, "DELETE", &first, "k", ""));
+    let (replays, done): (Vec<_>, Vec<_>) =
+        answers.iter().partition(|answer| answer.header("idempotent-replayed") == "true");
+    assert_eq!((replays.len(), done.len()), (3, 1));
+    for replay in [&acknowledge(&first, "k"), &acknowledge(&first, "\"k\"")].iter().chain(&replays) {
+        assert_replay(done[0], replay);
+    }
+    // The key precedes the look-up of the record.
+    assert_reused(&acknowledge(&second, "k"));
+    assert_reused(&acknowledge(&unknown, "k"));
+    acknowledge(&first, "other").expect(404);
+    quarantine(&service, "/quarantine", 1, 0);
+    let service = service.restart();
+    assert_replay(done[0], &keyed(&service, "DELETE", &first, "k", ""));
 }
 
 #[test]

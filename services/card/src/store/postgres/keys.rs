@@ -14,7 +14,7 @@ use super::{COLUMNS, Reader, card_from_row};
 use crate::card_number::CardNumbering;
 use crate::idempotency::{NewKey, StoredAnswer, StoredKeys};
 
-/// The keys with their cards. A deletion has none.
+/// The keys with the cards that their requests created.
 const FROM: &str = "card.idempotency_keys LEFT JOIN card.cards ON id = card_id";
 
 impl Reader {
@@ -24,8 +24,9 @@ impl Reader {
         key: String,
         expired: i64,
     ) -> Result<Option<StoredAnswer>, StoreError> {
-        let sql =
-            format!("SELECT {COLUMNS}, key, fingerprint FROM {FROM} WHERE caller = '' AND key = $1 AND stored_at > $2");
+        let sql = format!(
+            "SELECT {COLUMNS}, key, fingerprint FROM {FROM} WHERE idempotency_keys.caller = '' AND key = $1 AND stored_at > $2"
+        );
         let row = self.database.read(async |client| {
             let statement = client.prepare_cached(&sql).await?;
             client.query_opt(&statement, &[&key, &expired]).await
@@ -59,7 +60,7 @@ impl KeyStatements {
             select: client
                 .prepare(&format!(
                     "SELECT {COLUMNS}, key, fingerprint FROM {FROM}
-                     WHERE caller = '' AND key = ANY($1::text[]) AND fingerprint IS NOT NULL"
+                     WHERE idempotency_keys.caller = '' AND key = ANY($1::text[]) AND fingerprint IS NOT NULL"
                 ))
                 .await?,
             fill: client

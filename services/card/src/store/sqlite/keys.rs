@@ -32,7 +32,7 @@ pub(super) fn stored_keys(
 ) -> rusqlite::Result<StoredKeys> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS}, key, fingerprint FROM idempotency_keys LEFT JOIN cards ON sequence = card_sequence
-         WHERE caller = '' AND key IN (SELECT value FROM json_each(?1)) AND stored_at > ?2"
+         WHERE idempotency_keys.caller = '' AND key IN (SELECT value FROM json_each(?1)) AND stored_at > ?2"
     ))?;
     let row = |row: &Row<'_>| {
         let is_creation = row.get::<_, Option<i64>>(0)?.is_some();
