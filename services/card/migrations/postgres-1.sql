@@ -9,7 +9,16 @@ CREATE TABLE card.cards (
     country    text    NOT NULL,
     account_id uuid    NOT NULL,
     deleted    boolean NOT NULL,
-    created_at bigint  NOT NULL -- microseconds since 1970-01-01 UTC
+    created_at bigint  NOT NULL, -- microseconds since 1970-01-01 UTC
+    caller     text              -- who created the card; NULL while callers are not authenticated
+);
+
+-- The deletions of cards, a row each, kept for ever. The row of a card describes its creation.
+CREATE TABLE card.card_deletions (
+    card_sequence bigint PRIMARY KEY,
+    deleted_at    bigint NOT NULL,
+    reason        text   NOT NULL, -- requested or account_deleted
+    caller        text             -- who requested the deletion; NULL while callers are not authenticated
 );
 
 -- A page of one account's cards costs the same wherever it is.

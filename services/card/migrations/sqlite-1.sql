@@ -6,7 +6,17 @@ CREATE TABLE cards (
     country    TEXT    NOT NULL,
     account_id BLOB    NOT NULL,
     deleted    INTEGER NOT NULL,
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    caller     TEXT                 -- who created the card; NULL while callers are not authenticated
+) STRICT;
+
+-- The deletions of cards, a row each, kept for ever. The row of a card describes its creation. Columns in cards would lengthen the rows
+-- of a closed account, each in a full page, and so split these pages.
+CREATE TABLE card_deletions (
+    card_sequence INTEGER PRIMARY KEY,
+    deleted_at    INTEGER NOT NULL,
+    reason        TEXT    NOT NULL, -- requested or account_deleted
+    caller        TEXT              -- who requested the deletion; NULL while callers are not authenticated
 ) STRICT;
 
 -- The cards of an account, a row each, behind the row of the account itself. A page of them costs the same anywhere. One table

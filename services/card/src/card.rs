@@ -1,9 +1,9 @@
-//! A card, and the rule for creating one.
+//! A card, its history, and the rule for creating one.
 
 use account_events::{AccountId, AccountStatus};
 use country_code::CountryCode;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::accounts::view::AccountState;
@@ -24,6 +24,58 @@ pub struct Card {
     pub deleted: bool,
     /// The time of creation.
     pub creation_timestamp: Timestamp,
+}
+
+/// An entry in the history of a card, as the API shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum CardChange {
+    /// The card was created.
+    Created {
+        /// The time of creation.
+        at: Timestamp,
+        /// Who created the card; `None` while callers are not authenticated.
+        caller: Option<String>,
+    },
+    /// The card was deleted.
+    Deleted {
+        /// The time of deletion.
+        at: Timestamp,
+        /// Who requested the deletion; `None` while callers are not authenticated, and for a deletion with the account.
+        caller: Option<String>,
+        /// Why the card was deleted.
+        reason: DeletionReason,
+    },
+}
+
+/// Why a card was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeletionReason {
+    /// `DELETE /card`.
+    Requested,
+    /// The account of the card was deleted.
+    AccountDeleted,
+}
+
+impl DeletionReason {
+    /// The name in the API and in the database.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            DeletionReason::Requested => "requested",
+            DeletionReason::AccountDeleted => "account_deleted",
+        }
+    }
+
+    /// The reason with this name.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        [DeletionReason::Requested, DeletionReason::AccountDeleted].into_iter().find(|reason| reason.as_str() == text)
+    }
+}
+
+impl Serialize for DeletionReason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// Checks whether an account with this state in the view may have a new card.

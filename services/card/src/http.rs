@@ -7,6 +7,7 @@ mod digest;
 mod error;
 pub(crate) mod events;
 mod get_card;
+mod get_history;
 mod list_cards;
 mod lookup;
 mod quarantine;

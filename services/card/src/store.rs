@@ -24,7 +24,7 @@ use crate::Config;
 use crate::accounts::checkpoint::Database;
 use crate::accounts::quarantine::{Dropped, Place, QuarantinedRecord, StoredRecord};
 use crate::accounts::view::format::CardDatabase;
-use crate::card::Card;
+use crate::card::{Card, CardChange};
 use crate::card_number::CardNumbering;
 use crate::decide::{Command, Outcome};
 use crate::error::CardError;
@@ -195,6 +195,15 @@ impl Store {
             Reader::Postgres(reader) => reader.card_by_sequence(sequence).await?,
         };
         card.filter(|card| card.country == country).ok_or(CardError::NotFound)
+    }
+
+    /// What happened to the card with this id, newest first.
+    pub async fn history(&self, id: Uuid) -> Result<Vec<CardChange>, CardError> {
+        let history = match &*self.reader {
+            Reader::Sqlite(reader) => reader.history(id).await?,
+            Reader::Postgres(reader) => reader.history(id).await?,
+        };
+        history.ok_or(CardError::NotFound)
     }
 
     /// A page of cards, newest first.

@@ -13,6 +13,7 @@ use crate::http::digest::log::read_log;
 use crate::http::digest::{get_digest, get_position, list_states};
 use crate::http::events::stream_events;
 use crate::http::get_card::{get_card, get_card_by_number};
+use crate::http::get_history::get_history;
 use crate::http::list_cards::{list_cards, list_cards_by_account};
 use crate::http::quarantine::{acknowledge, list_quarantined};
 use crate::http::response::CardService;
@@ -22,6 +23,7 @@ pub(crate) fn routes(service: Arc<CardService>) -> Router {
     let scans = scans.route("/admin/log", get(read_log)).layer(Extension(Scans::default()));
     Router::new()
         .route("/card", get(get_card).post(create_card).delete(delete_card))
+        .route("/card/history", get(get_history))
         .route("/account-view", get(get_account_view))
         .route("/cards", get(list_cards))
         .route("/cards/by-number", get(get_card_by_number))

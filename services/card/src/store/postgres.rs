@@ -1,5 +1,6 @@
 //! The card database in PostgreSQL, shared by the instances of the service.
 
+mod history;
 mod keys;
 mod quarantine;
 mod writer;

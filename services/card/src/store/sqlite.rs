@@ -1,5 +1,6 @@
 //! The card database in a SQLite file, used by one instance. One writer numbers cards in the order of commit.
 
+mod history;
 mod keys;
 mod quarantine;
 mod reader;

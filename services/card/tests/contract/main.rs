@@ -17,6 +17,7 @@ mod event_stream;
 mod event_stream_bounds;
 mod events;
 mod get;
+mod history;
 mod idempotency;
 mod lineage;
 mod list;

@@ -213,11 +213,13 @@ impl TestService {
         let url = database_url(self.folder.path(), "card");
         match url.strip_prefix("sqlite:") {
             Some(path) => {
-                let sql = "UPDATE cards SET deleted = 0; UPDATE cards_by_account SET closed = 0 WHERE sequence = 0";
+                let sql = "UPDATE cards SET deleted = 0; DELETE FROM card_deletions;
+                           UPDATE cards_by_account SET closed = 0 WHERE sequence = 0";
                 Connection::open(path).and_then(|database| database.execute_batch(sql)).expect("a database");
             }
             None => with_postgres(&url, async |client| {
-                let sql = "UPDATE card.cards SET deleted = false; UPDATE card.card_accounts SET closed = false";
+                let sql = "UPDATE card.cards SET deleted = false; DELETE FROM card.card_deletions;
+                           UPDATE card.card_accounts SET closed = false";
                 client.batch_execute(sql).await
             }),
         }

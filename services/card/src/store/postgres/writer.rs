@@ -21,6 +21,7 @@ use postgres::{BEGIN, Parameter, Postgres, Session};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
+use super::history::{DELETE, DELETE_CLOSED};
 use super::keys::{KeyStatements, stored_keys};
 use super::quarantine;
 use crate::accounts::quarantine::Dropped;
@@ -162,12 +163,9 @@ impl WriteSession {
                  WHERE card_accounts.account_id = new.account_id",
             )
             .await?,
-            delete: prepare("UPDATE card.cards SET deleted = true WHERE id = ANY($1::uuid[])").await?,
+            delete: prepare(DELETE).await?,
             close: prepare("UPDATE card.card_accounts SET closed = true WHERE account_id = ANY($1::uuid[])").await?,
-            delete_closed: prepare(
-                "UPDATE card.cards SET deleted = true WHERE account_id = ANY($1::uuid[]) AND NOT deleted",
-            )
-            .await?,
+            delete_closed: prepare(DELETE_CLOSED).await?,
             acknowledge: prepare(quarantine::ACKNOWLEDGE).await?,
             quarantine: prepare(&quarantine::insert()).await?,
             total: prepare("UPDATE card.ledger SET cards = cards + $1").await?,
@@ -293,7 +291,8 @@ impl WriteSession {
         let keys: Vec<Option<&[u8]>> = quarantined.iter().map(|record| record.key.as_deref()).collect();
         let values: Vec<Option<&[u8]>> = quarantined.iter().map(|record| record.value.as_deref()).collect();
         let headers: Vec<&str> = quarantined.iter().map(|record| record.headers.as_str()).collect();
-        let seen = vec![now.as_microsecond(); quarantined.len()];
+        let now = now.as_microsecond();
+        let seen = vec![now; quarantined.len()];
 
         let has_cards = !created.is_empty();
         let (removed, _, _, _, _, _, _, left_out, ..) = tokio::try_join!(
@@ -301,9 +300,9 @@ impl WriteSession {
             store_keys,
             query_if(has_cards, &self.client, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
             query_if(has_cards, &self.client, &self.count, [&counted, &counts]),
-            query_if(!deleted.is_empty(), &self.client, &self.delete, [deleted]),
+            query_if(!deleted.is_empty(), &self.client, &self.delete, [deleted, &now]),
             query_if(!closed.is_empty(), &self.client, &self.close, [&closed]),
-            query_if(!closed.is_empty(), &self.client, &self.delete_closed, [&closed]),
+            query_if(!closed.is_empty(), &self.client, &self.delete_closed, [&closed, &now]),
             query_if(
                 !acknowledged.is_empty(),
                 &self.client,

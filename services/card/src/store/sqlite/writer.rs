@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use account_events::AccountId;
 use clock::Clock;
 use group_commit::{Committer, KeyExpiry, StoreError, Syncer};
+use jiff::Timestamp;
 use numbering::TimeOrderedIds;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use sqlite_file::Durability;
@@ -65,7 +66,7 @@ impl Committer for Writer {
         if changes.is_empty() && !is_failing {
             return Ok(outcomes);
         }
-        write(&transaction, &self.numbering, &changes)?;
+        write(&transaction, &self.numbering, &changes, now)?;
         let dropped = quarantine(&transaction, &changes.quarantined, now)?;
         store_keys(&transaction, &self.numbering, &changes.keys, now)?;
         let key_limit = self.keys.limit(now.as_microsecond(), changes.keys.len());
@@ -123,9 +124,15 @@ fn cards_to_delete(
     Ok(cards)
 }
 
-fn write(transaction: &Transaction<'_>, numbering: &CardNumbering, changes: &Changes) -> rusqlite::Result<()> {
+fn write(
+    transaction: &Transaction<'_>,
+    numbering: &CardNumbering,
+    changes: &Changes,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let now = now.as_microsecond();
     for (sequence, card) in &changes.created {
-        transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?)")?.execute(params![
+        transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?, NULL)")?.execute(params![
             *sequence as i64,
             card.id.as_bytes(),
             card.country.as_str(),
@@ -143,16 +150,22 @@ fn write(transaction: &Transaction<'_>, numbering: &CardNumbering, changes: &Cha
     }
     for id in &changes.deleted {
         let sql = "UPDATE cards SET deleted = 1 WHERE sequence = ?1 AND id = ?2";
-        transaction.prepare_cached(sql)?.execute(where_card_is(numbering, id))?;
+        let (sequence, id) = where_card_is(numbering, id);
+        transaction.prepare_cached(sql)?.execute(params![sequence, id])?;
+        let sql = "INSERT INTO card_deletions VALUES (?, ?, 'requested', NULL)";
+        transaction.prepare_cached(sql)?.execute([sequence, now])?;
     }
     for account_id in &changes.closed {
         let mut close = transaction
             .prepare_cached("INSERT INTO cards_by_account VALUES (?, 0, 0, 1) ON CONFLICT DO UPDATE SET closed = 1")?;
         close.execute([account_id.0.as_bytes()])?;
-        let mut delete = transaction.prepare_cached(
-            "UPDATE cards SET deleted = 1 WHERE deleted = 0
-                 AND sequence IN (SELECT sequence FROM cards_by_account WHERE account_id = ? AND sequence > 0)",
-        )?;
+        let live = "deleted = 0
+            AND sequence IN (SELECT sequence FROM cards_by_account WHERE account_id = ?1 AND sequence > 0)";
+        let mut record = transaction.prepare_cached(&format!(
+            "INSERT INTO card_deletions SELECT sequence, ?2, 'account_deleted', NULL FROM cards WHERE {live}"
+        ))?;
+        record.execute(params![account_id.0.as_bytes(), now])?;
+        let mut delete = transaction.prepare_cached(&format!("UPDATE cards SET deleted = 1 WHERE {live}"))?;
         delete.execute([account_id.0.as_bytes()])?;
     }
     acknowledge(transaction, &changes.acknowledged)?;
