@@ -13,10 +13,13 @@ use crate::store::StoredHistory;
 const CREATION: &str =
     "SELECT 1::bigint, created_at, 'created', 'ACTIVE', '', caller FROM account.accounts WHERE id = $1";
 
-/// The changes, with the columns of [`entry_from_row`].
-const CHANGES: &str = "SELECT version, changed_at, type, status, fields, caller FROM account.account_history
-    WHERE account_sequence = (SELECT sequence FROM account.accounts WHERE id = $1) AND version < $2
-    ORDER BY version DESC LIMIT $3";
+/// The changes, with the columns of [`entry_from_row`]. The bounds are ranges because the planner sorts the whole history of an account
+/// if it expects few rows from `account_sequence = …`.
+const CHANGES: &str = "WITH account AS MATERIALIZED (SELECT sequence FROM account.accounts WHERE id = $1)
+    SELECT version, changed_at, type, status, fields, caller FROM account.account_history
+    WHERE account_sequence >= (SELECT sequence FROM account)
+        AND (account_sequence, version) < ((SELECT sequence FROM account), $2)
+    ORDER BY account_sequence DESC, version DESC LIMIT $3";
 
 /// Inserts entries by column ([`EntryColumns`]).
 pub(super) const INSERT_ENTRIES: &str = "INSERT INTO account.account_history SELECT * FROM unnest(
