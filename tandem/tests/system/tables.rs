@@ -76,6 +76,22 @@ impl Databases {
         )
     }
 
+    /// How many accounts lack a history entry of one of their versions, or have one too many. A recovery skips versions.
+    pub(crate) fn accounts_with_another_history(&self) -> i64 {
+        self.number(
+            "SELECT count(*) FROM account.accounts WHERE version - 1 <>
+                 (SELECT count(*) FROM account.account_history WHERE account_sequence = sequence)",
+        )
+    }
+
+    /// How many cards are deleted and have no record of that, or the other way round.
+    pub(crate) fn cards_with_another_history(&self) -> i64 {
+        self.number(
+            "SELECT count(*) FROM card.cards LEFT JOIN card.card_deletions ON card_sequence = sequence
+             WHERE deleted <> (card_sequence IS NOT NULL)",
+        )
+    }
+
     /// Loses the events in the outbox.
     pub(crate) fn lose_outbox(&self) {
         match self {

@@ -19,6 +19,8 @@ impl Found {
     pub(super) fn read(place: &Place) -> Self {
         let databases = place.databases();
         assert_eq!((databases.outbox_events(), databases.live_cards_of_deleted()), (0, 0), "after the end too");
+        let with_another_history = (databases.accounts_with_another_history(), databases.cards_with_another_history());
+        assert_eq!(with_another_history, (0, 0), "each change has one entry");
         Found { tables: databases.tables(), events: place.events() }
     }
 
