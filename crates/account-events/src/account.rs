@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The version of an account: 1 when it is created, and one more with each change. At most [`MAX_VERSION`].
@@ -16,7 +17,8 @@ pub type Version = u32;
 pub const MAX_VERSION: Version = (1 << 30) - 1;
 
 /// The id of an account: a UUID, written in lower case with hyphens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, format = Uuid)]
 pub struct AccountId(pub Uuid);
 
 /// The error of a text that is not an account id.
@@ -55,7 +57,8 @@ impl<'de> Deserialize<'de> for AccountId {
 }
 
 /// The status of an account. Statuses are ordered: of two events with the same version, the greater status wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(rename_all = "UPPERCASE")]
 pub enum AccountStatus {
     /// Cards can be added.
     Active,

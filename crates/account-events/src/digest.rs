@@ -10,6 +10,7 @@ use std::hash::Hasher as _;
 use event_log::RecordRef;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
+use utoipa::ToSchema;
 
 use crate::{AccountEvent, AccountId, AccountStatus, Version};
 
@@ -145,7 +146,7 @@ fn hasher_of(id: AccountId) -> SipHasher13 {
 }
 
 /// Which accounts' states to list: those in `accounts`, or those in the buckets `numbers` of `buckets`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Selection {
     /// The accounts, at most [`MAX_SELECTED_ACCOUNTS`].
@@ -186,12 +187,13 @@ impl Selection {
 pub const MAX_REPUBLISHED: usize = 500;
 
 /// An account whose state is to be published again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Republication {
     /// The account.
     pub id: AccountId,
     /// The highest version that the log or a view has, if its state takes precedence over the row's: the row's version rises above it.
     #[serde(default)]
+    #[schema(value_type = Option<u32>)]
     pub above: Option<Version>,
     /// Whether the log has the account as `DELETED`, which is final: the row becomes `DELETED` too.
     #[serde(default)]
@@ -199,7 +201,7 @@ pub struct Republication {
 }
 
 /// The body of a request to publish accounts again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Republications {
     /// The accounts, at most [`MAX_REPUBLISHED`].
     pub accounts: Vec<Republication>,

@@ -4,6 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// The officially assigned codes, sorted. ISO 3166-1 as of November 2026.
 const ASSIGNED: &str = "\
@@ -36,6 +39,15 @@ impl CountryCode {
         self.0
     }
 }
+
+impl PartialSchema for CountryCode {
+    fn schema() -> RefOr<Schema> {
+        let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(ASSIGNED.split(' ')));
+        schema.description(Some("An officially assigned ISO 3166-1 alpha-2 code, upper case.")).into()
+    }
+}
+
+impl ToSchema for CountryCode {}
 
 impl FromStr for CountryCode {
     type Err = InvalidCountryCode;

@@ -60,12 +60,16 @@ async fn read(body: Body) -> Result<Bytes, ApiError> {
     match timeout(BODY_READ_TIMEOUT, Limited::new(body, MAX_BODY_BYTES).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(ApiError::bad_request("incomplete_body", "the body broke off before its end")),
+        Ok(Err(_)) => Err(incomplete()),
         Err(_) => {
             let text = format!("the body did not arrive within {} seconds", BODY_READ_TIMEOUT.as_secs());
             Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", text))
         }
     }
+}
+
+pub(crate) fn incomplete() -> ApiError {
+    ApiError::bad_request("incomplete_body", "the body broke off before its end")
 }
 
 fn too_large() -> ApiError {

@@ -96,7 +96,7 @@ impl Guard {
 }
 
 impl AllowedHosts {
-    fn check(&self, host: &str) -> Result<(), ApiError> {
+    pub(crate) fn check(&self, host: &str) -> Result<(), ApiError> {
         let name = host.strip_suffix('.').unwrap_or(host);
         let is_address = name.starts_with('[') || name.parse::<IpAddr>().is_ok();
         if is_address

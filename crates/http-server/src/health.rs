@@ -3,18 +3,23 @@
 //! `/health` and `/livez` show that the process answers: an orchestrator restarts the process if they fail. `/readyz` shows
 //! whether the service can do its work: an orchestrator sends requests only to services that are ready.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
-use axum::{Json, Router};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::openapi::{Api, Content, Endpoints, OPENAPI_PATH, Operation};
+
 /// `Retry-After` of a service that is not ready, in seconds: catching up takes seconds.
 pub const NOT_READY_RETRY_AFTER_S: u32 = 1;
+
+/// The group of these endpoints in the document.
+const TAG: &str = "Service";
 
 /// The paths that are answered when no connection is left, and under any `Host`.
 pub(crate) const HEALTH_PATHS: [&str; 3] = ["/health", "/livez", "/readyz"];
@@ -34,27 +39,75 @@ pub struct ReadyReport {
     pub details: Map<String, Value>,
 }
 
-/// Returns the three health routes of `service`.
-pub fn health_routes(service: &'static str, readiness: Arc<dyn Readiness>) -> Router {
+/// Returns the three health endpoints of `service`.
+pub fn health_endpoints(service: &'static str, readiness: Arc<dyn Readiness>) -> Endpoints {
     let [health, livez, readyz] = HEALTH_PATHS;
-    Router::new()
-        .route(health, get(async move || Json(Health { status: "healthy", service: Some(service) })))
-        .route(livez, get(async || Json(Health { status: "alive", service: None })))
-        .route(readyz, get(async move || ready_response(&readiness.report())))
+    Endpoints::default()
+        .get(health, async move || Json(Health { status: "healthy", service: Some(service) }), health_operation)
+        .get(livez, async || Json(Health { status: "alive", service: None }), livez_operation)
+        .get(readyz, async move || ready_response(&readiness.report()), readyz_operation)
 }
 
-/// Returns the route `/`, which shows `service`, its `version` and the paths of its health.
-pub fn index_route(service: &'static str, version: &'static str) -> Router {
-    let links = json!({ "health": "/health", "readyz": "/readyz" });
-    let index = Index { service, version, links };
-    Router::new().route("/", get(async move || Json(index.clone())))
+/// Returns the endpoint `/`, which shows the service, its version and its links.
+pub(crate) fn index_endpoint(api: &Api) -> Endpoints {
+    let links = [("docs", "/docs"), ("openapi", OPENAPI_PATH), ("health", "/health"), ("readyz", "/readyz")];
+    let links = links.iter().chain(api.links).copied().collect();
+    let index = Index { service: api.service, version: api.version, links };
+    Endpoints::default().get("/", async move || Json(index.clone()), index_operation)
+}
+
+fn index_operation() -> Operation {
+    let properties = json!({
+        "service": { "type": "string" }, "version": { "type": "string" },
+        "links": { "type": "object", "additionalProperties": { "type": "string" } },
+    });
+    let schema = json!({ "type": "object", "required": ["service", "version", "links"], "properties": properties });
+    let example = json!({ "service": "account-service", "version": "0.1.0", "links": { "docs": "/docs" } });
+    Operation::new("get_index", TAG, "Returns the service's name, version and links.").answer(
+        200,
+        "The service.",
+        Content::inline(schema, example),
+        &[],
+    )
+}
+
+fn health_operation() -> Operation {
+    let properties = json!({ "status": { "const": "healthy" }, "service": { "type": "string" } });
+    let schema = json!({ "type": "object", "required": ["status", "service"], "properties": properties });
+    let content = Content::inline(schema, json!({ "status": "healthy", "service": "account-service" }));
+    Operation::new("get_health", TAG, "Tells whether the process answers.").answer(200, "It does.", content, &[])
+}
+
+fn livez_operation() -> Operation {
+    let properties = json!({ "status": { "const": "alive" } });
+    let schema = json!({ "type": "object", "required": ["status"], "properties": properties });
+    let content = Content::inline(schema, json!({ "status": "alive" }));
+    Operation::new("get_livez", TAG, "Tells whether the process answers.").answer(200, "It does.", content, &[])
+}
+
+fn readyz_operation() -> Operation {
+    let text = json!({ "type": "string" });
+    let (properties, required) = (json!({ "status": { "const": "ready" } }), ["status"]);
+    let ready = json!({ "type": "object", "required": required, "properties": properties });
+    let reasons = json!({ "type": "array", "items": text, "minItems": 1 });
+    let (status, code) = (json!({ "const": "not_ready" }), json!({ "enum": ["not_ready"] }));
+    let properties = json!({ "status": status, "code": code, "error": text, "reasons": reasons });
+    let required = ["error", "code", "status", "reasons"];
+    let unready = json!({ "type": "object", "required": required, "properties": properties });
+    let error = "not ready: the service is stopping";
+    let reasons = ["the service is stopping"];
+    let example = json!({ "error": error, "code": "not_ready", "status": "not_ready", "reasons": reasons });
+    Operation::new("get_readyz", TAG, "Tells whether the service can do its work.")
+        .description("Further fields are for operators: docs/operations/troubleshoot.md explains them.")
+        .answer(200, "It can.", Content::inline(ready, json!({ "status": "ready" })), &[])
+        .answer(503, "It cannot.", Content::inline(unready, example), &["Retry-After"])
 }
 
 #[derive(Clone, Serialize)]
 struct Index {
     service: &'static str,
     version: &'static str,
-    links: Value,
+    links: BTreeMap<&'static str, &'static str>,
 }
 
 #[derive(Serialize)]

@@ -19,7 +19,7 @@ pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempote
 pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// The longest key. The database keeps each key, and longer ones identify a request no better.
-const MAX_KEY_BYTES: usize = 255;
+pub(crate) const MAX_KEY_BYTES: usize = 255;
 
 /// A request with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +83,7 @@ fn parse(line: &HeaderValue) -> Option<String> {
     String::from_utf8(key.to_vec()).ok().filter(|_| is_valid)
 }
 
-fn invalid(text: &'static str) -> ApiError {
+pub(crate) fn invalid(text: &'static str) -> ApiError {
     ApiError::invalid("Idempotency-Key", "invalid_idempotency_key", text)
 }
 

@@ -33,7 +33,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for QueryParams<T> {
 
 /// Refuses what axum decodes leniently, a `%` without two hex digits and bytes that are not UTF-8: an id that was damaged
 /// on its way must not be looked up.
-fn check_encoding(query: &str) -> Result<(), ApiError> {
+pub(crate) fn check_encoding(query: &str) -> Result<(), ApiError> {
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if let Some(problem) = encoding_problem(name) {
@@ -62,7 +62,7 @@ pub(crate) fn has_valid_escapes(text: &str) -> bool {
 }
 
 /// Returns the error for a `message` of serde's.
-fn refuse(message: &str) -> ApiError {
+pub(crate) fn refuse(message: &str) -> ApiError {
     let duplicate = message.rsplit_once("duplicate field `").and_then(|(_, rest)| rest.strip_suffix('`'));
     match duplicate.map(str::to_owned) {
         Some(name) => {

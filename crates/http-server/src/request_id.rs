@@ -6,7 +6,7 @@ use uuid::Uuid;
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken from a caller. The response and the log lines repeat the id.
-const MAX_REQUEST_ID_BYTES: usize = 128;
+pub(crate) const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// Returns the id that the caller gave in `headers`, or a random UUID if there is none of 1 to 128 characters of
 /// `A-Z a-z 0-9 . _ - : / + =`.

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use harness::{start, start_with};
-use http_server::{ApiError, HttpConfig, Readiness, ReadyReport, etag, health_routes, index_route};
+use http_server::{Api, ApiError, Endpoints, HttpConfig, Readiness, ReadyReport, etag, health_endpoints};
 use serde_json::{Value, json};
 
 fn router() -> Router {
@@ -135,11 +135,22 @@ async fn what_the_caller_has_already_is_not_sent_again() {
     }
 }
 
+const API: Api = Api {
+    service: "account-service",
+    version: "1.2.3",
+    title: "A service",
+    description: "What it does.",
+    errors: Vec::new,
+    links: &[("more", "/more")],
+};
+
 #[tokio::test]
 async fn the_index_names_the_service_and_its_links() {
-    let server = start(index_route("account-service", "1.2.3")).await;
-    let expected =
-        json!({"service": "account-service", "version": "1.2.3", "links": {"health": "/health", "readyz": "/readyz"}});
+    let server = start(Endpoints::default().into_router(API)).await;
+    let links = json!({
+        "docs": "/docs", "openapi": "/openapi.json", "health": "/health", "readyz": "/readyz", "more": "/more"
+    });
+    let expected = json!({"service": "account-service", "version": "1.2.3", "links": links});
     assert_eq!(server.get("/").await.json(), expected);
     let answer = server.ask("POST / HTTP/1.1", "").await;
     answer.is_error(405, "method_not_allowed");
@@ -154,11 +165,15 @@ impl Readiness for Fixed {
     }
 }
 
+fn readiness(report: &ReadyReport) -> Router {
+    health_endpoints("account-service", Arc::new(Fixed(report.clone()))).into_router(API)
+}
+
 #[tokio::test]
 async fn health_is_told_from_readiness() {
     let mut report = ReadyReport::default();
     report.details.insert("lag".to_owned(), json!(0));
-    let server = start(health_routes("account-service", Arc::new(Fixed(report.clone())))).await;
+    let server = start(readiness(&report)).await;
     let answer = server.get("/health").await;
     assert_eq!(answer.body, br#"{"status":"healthy","service":"account-service"}"#);
     assert_eq!(server.get("/livez").await.json(), json!({"status": "alive"}));
@@ -166,7 +181,7 @@ async fn health_is_told_from_readiness() {
     assert_eq!((answer.status, answer.json()), (200, json!({"status": "ready", "lag": 0})));
 
     report.reasons = vec!["the view is catching up".to_owned(), "the database is away".to_owned()];
-    let server = start(health_routes("account-service", Arc::new(Fixed(report)))).await;
+    let server = start(readiness(&report)).await;
     let answer = server.get("/readyz").await;
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
     let expected: Value = json!({

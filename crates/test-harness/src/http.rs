@@ -1,21 +1,29 @@
 //! A client that treats every status as an answer.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Request};
 
+use crate::openapi::OpenApi;
+
 /// How long a connection may be idle before it is used again. A server that closes it at the same moment would look like
 /// one that does not answer; a test may set the server's idle time as low as this.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(5);
+
+/// The document of the service that the tests of this process are about.
+static DOCUMENT: OnceLock<OpenApi> = OnceLock::new();
 
 /// One service, at one address. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Http {
     agent: Agent,
     address: SocketAddr,
+    /// Whether every answer is compared with the service's OpenAPI document.
+    is_checked: bool,
 }
 
 /// What the service answered.
@@ -40,7 +48,18 @@ impl Http {
             .max_idle_age(MAX_IDLE_AGE)
             .allow_non_standard_methods(true)
             .build();
-        Http { agent: config.into(), address }
+        Http { agent: config.into(), address, is_checked: false }
+    }
+
+    /// Compares every answer with the OpenAPI document. All services of a process that are compared have the same document.
+    #[must_use]
+    pub fn checked(self) -> Self {
+        Http { is_checked: true, ..self }
+    }
+
+    /// The OpenAPI document of the service.
+    pub fn openapi(&self) -> OpenApi {
+        OpenApi(Http { is_checked: false, ..self.clone() }.get("/openapi.json").expect(200))
     }
 
     /// Where the service is.
@@ -98,7 +117,12 @@ impl Http {
             }
             text => serde_json::from_str(text).unwrap_or_else(|error| panic!("{method} {path}: {error} in {text:?}")),
         };
-        Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body, raw: text })
+        let answer =
+            Answer { status: response.status().as_u16(), headers: response.headers().clone(), body, raw: text };
+        if self.is_checked {
+            DOCUMENT.get_or_init(|| self.openapi()).check(method, path, &answer);
+        }
+        Ok(answer)
     }
 }
 

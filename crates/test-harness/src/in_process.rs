@@ -33,7 +33,7 @@ impl InProcess {
             .build()
             .expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
-        let http = Http::new(listener.local_addr().expect("a bound listener"));
+        let http = Http::new(listener.local_addr().expect("a bound listener")).checked();
         let shutdown = CancellationToken::new();
         let serving = Some(runtime.spawn(run(listener, shutdown.clone())));
         InProcess { http, shutdown, serving, runtime }

@@ -1,5 +1,6 @@
 //! What the tests of several crates share: an HTTP client that takes every answer as it is ([`Http`]), processes to start,
-//! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]), databases and event logs where the
+//! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]),
+//! whose answers are compared with their OpenAPI document ([`OpenApi`]), databases and event logs where the
 //! environment says ([`database_url`], [`open_event_log`]), many callers at once ([`at_once`]), and waiting for a condition
 //! with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
 
@@ -8,7 +9,9 @@ mod event_log;
 mod event_stream;
 mod http;
 mod in_process;
+mod openapi;
 mod process;
+mod schema;
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -18,7 +21,9 @@ pub use event_log::{KAFKA_BROKERS, forget_event_log, make_topic_that_deletes, op
 pub use event_stream::{EventBlock, EventStream};
 pub use http::{Answer, Http};
 pub use in_process::InProcess;
+pub use openapi::OpenApi;
 pub use process::{Process, binary, output_of};
+pub use schema::schema_violation;
 
 /// How long a test waits for anything before it fails: far longer than anything takes on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(30);

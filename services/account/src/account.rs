@@ -5,12 +5,13 @@ use account_events::{AccountId, AccountStatus, Version};
 use country_code::CountryCode;
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 pub use crate::beholder_name::BeholderName;
 use crate::error::AccountError;
 
 /// An account, as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Account {
     /// The id.
     pub id: AccountId,
@@ -23,6 +24,7 @@ pub struct Account {
     /// The status. Only active accounts get new cards.
     pub status: AccountStatus,
     /// 1 after the creation, and 1 more after each change.
+    #[schema(value_type = u32)]
     pub version: Version,
     /// The version of the latest event. At most `version`: a change of name or country makes no event.
     #[serde(skip)]

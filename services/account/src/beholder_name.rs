@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::Serialize;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory as _};
+use utoipa::ToSchema;
 
 use crate::error::AccountError;
 
@@ -19,7 +20,8 @@ const BLANKS: [char; 8] =
     ['\u{115F}', '\u{1160}', '\u{3164}', '\u{FFA0}', '\u{2800}', '\u{1D159}', '\u{13441}', '\u{13442}'];
 
 /// A name of 1 to 200 characters without white space at its ends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(value_type = String, min_length = 1, max_length = 200)]
 pub struct BeholderName(String);
 
 /// The rule that a name breaks. Its message is put after the word `beholder_name`.

@@ -3,30 +3,35 @@
 use account_events::{AccountStatus, Version};
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::account::Account;
 
 /// An entry, as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct HistoryEntry {
     /// The version of the account after the change.
+    #[schema(value_type = u32)]
     pub version: Version,
     /// What happened.
     #[serde(rename = "type")]
     pub change_type: ChangeType,
     /// The names of the fields that changed, apart from the status, separated by commas. The API shows them as a list.
     #[serde(serialize_with = "as_list")]
+    #[schema(value_type = Vec<String>)]
     pub fields: String,
     /// The status of the account after the change.
     pub status: AccountStatus,
     /// The time of the change.
     pub at: Timestamp,
     /// Who made the change; `None` while callers are not authenticated.
+    #[schema(required)]
     pub caller: Option<String>,
 }
 
 /// What happened to an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum ChangeType {
     /// The account was created.
     Created,

@@ -1,5 +1,6 @@
 //! The HTTP interface: the router, a file for each endpoint, and the responses to errors.
 
+mod asyncapi;
 mod create_account;
 mod delete_account;
 mod digest;

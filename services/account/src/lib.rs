@@ -86,8 +86,8 @@ pub async fn run(
         .context("cannot start the relay")?;
 
     let readiness = Arc::new(AccountReadiness { store: Arc::clone(&store), status, shutdown: shutdown.clone() });
-    let router = http::router::routes(Arc::clone(&store)).merge(http_server::health_routes(NAME, readiness));
-    let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION")));
+    let endpoints = http::router::endpoints().with_state(Arc::clone(&store));
+    let router = endpoints.merge(http_server::health_endpoints(NAME, readiness)).into_router(http::router::API);
     let address = listener.local_addr()?;
     let router = http_server::finish(router, NAME, &config.http, address.ip());
     tracing::info!(service = NAME, %address, "listening");

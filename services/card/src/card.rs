@@ -4,13 +4,14 @@ use account_events::{AccountId, AccountStatus};
 use country_code::CountryCode;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::accounts::view::AccountState;
 use crate::error::CardError;
 
 /// A card, as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Card {
     /// The id.
     pub id: Uuid,
@@ -27,7 +28,7 @@ pub struct Card {
 }
 
 /// An entry in the history of a card, as the API shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum CardChange {
     /// The card was created.
@@ -35,6 +36,7 @@ pub enum CardChange {
         /// The time of creation.
         at: Timestamp,
         /// Who created the card; `None` while callers are not authenticated.
+        #[schema(required)]
         caller: Option<String>,
     },
     /// The card was deleted.
@@ -42,6 +44,7 @@ pub enum CardChange {
         /// The time of deletion.
         at: Timestamp,
         /// Who requested the deletion; `None` while callers are not authenticated, and for a deletion with the account.
+        #[schema(required)]
         caller: Option<String>,
         /// Why the card was deleted.
         reason: DeletionReason,
@@ -49,7 +52,8 @@ pub enum CardChange {
 }
 
 /// Why a card was deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
 pub enum DeletionReason {
     /// `DELETE /card`.
     Requested,

@@ -130,8 +130,8 @@ pub async fn run(
     let events = EventStreams::new(ring, config.events);
     let service =
         Arc::new(CardService { store: store.clone(), view, status, waiters, log, events, shutdown: shutdown.clone() });
-    let router = http::router::routes(Arc::clone(&service)).merge(http_server::health_routes(NAME, service));
-    let router = router.merge(http_server::index_route(NAME, env!("CARGO_PKG_VERSION")));
+    let endpoints = http::router::endpoints().with_state(Arc::clone(&service));
+    let router = endpoints.merge(http_server::health_endpoints(NAME, service)).into_router(http::router::API);
     let address = listener.local_addr()?;
     let router = http_server::finish(router, NAME, &config.http, address.ip());
     tracing::info!(service = NAME, %address, "listening");

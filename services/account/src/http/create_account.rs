@@ -7,19 +7,23 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use country_code::CountryCode;
-use http_server::{Idempotency, JsonBody, with_replay_header};
+use http_server::{Content, Idempotency, JsonBody, Operation, with_replay_header};
 use serde::Deserialize;
+use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::account::BeholderName;
 use crate::error::AccountError;
 use crate::http::request_trace::RequestTrace;
-use crate::http::response::with_etag;
+use crate::http::response::{STORE_WRITE, account_content, with_etag};
 use crate::idempotency::Done;
 use crate::store::Store;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateAccount {
+    #[schema(value_type = BeholderName)]
     beholder_name: Option<String>,
+    #[schema(value_type = CountryCode)]
     country_code: Option<String>,
 }
 
@@ -36,6 +40,17 @@ pub(crate) async fn create_account(
     let Done { account, is_replay } = store.create(beholder_name, country_code, trace, key).await?;
     let location = [(LOCATION, format!("/account?id={}", account.id))];
     Ok(with_replay_header((StatusCode::CREATED, location, with_etag(account)).into_response(), is_replay))
+}
+
+pub(crate) fn create_account_operation() -> Operation {
+    let body = Content::json::<CreateAccount>(json!({ "beholder_name": "John Doe", "country_code": "US" }));
+    Operation::new("create_account", "Accounts", "Creates an account.")
+        .idempotent()
+        .request_headers(&["traceparent"])
+        .body(body)
+        .answer(201, "The account.", account_content(), &["Location", "ETag", "Account-Version"])
+        .errors(&["missing_fields", "invalid_beholder_name", "invalid_country_code"])
+        .errors(&STORE_WRITE)
 }
 
 /// Returns the value of a required field. A field that is null or holds nothing but spaces counts as missing.

@@ -8,23 +8,30 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use group_commit::StoreError;
-use http_server::{ApiError, JsonBody, LineSender, QueryParams, ScanPermit, lines};
+use http_server::{ApiError, Content, JsonBody, LineSender, Operation, QueryParams, ScanPermit, lines};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::error::AccountError;
+use crate::http::response::{ADMIN as TAG, STORE_READ};
 use crate::store::Store;
 use crate::store::states::OutboxPosition;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub(crate) struct DigestQuery {
+    /// The number of buckets.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 65_536, default = 65_536)]
     buckets: Option<String>,
 }
 
 /// A digest and the outbox after the scan: no state in the digest is newer than the position.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct TableDigest {
     #[serde(flatten)]
     outbox: OutboxPosition,
+    /// The number of accounts and the sum of their hashes, for each bucket.
+    #[schema(value_type = Vec<Vec<u64>>)]
     buckets: Digest,
 }
 
@@ -43,6 +50,33 @@ pub(crate) async fn get_digest(
     }
     let outbox = store.outbox_position().await?;
     Ok(Json(TableDigest { outbox, buckets: digest }).into_response())
+}
+
+pub(crate) fn get_digest_operation() -> Operation {
+    let example = json!({ "database_id": "0f6c4d1e", "position": 12, "published": 12, "buckets": [[3, 17_482_907]] });
+    Operation::new("get_digest", TAG, "Returns hashes of all accounts, in buckets.")
+        .query::<DigestQuery>()
+        .answer(200, "The digest, and the outbox after the scan.", Content::json::<TableDigest>(example), &[])
+        .errors(&["invalid_buckets"])
+        .errors(&STORE_READ)
+}
+
+pub(crate) fn get_position_operation() -> Operation {
+    let example = json!({ "database_id": "0f6c4d1e", "position": 12, "published": 12 });
+    Operation::new("get_position", TAG, "Returns the position of the outbox.")
+        .answer(200, "The position.", Content::json::<OutboxPosition>(example), &[])
+        .errors(&STORE_READ)
+}
+
+pub(crate) fn list_states_operation() -> Operation {
+    let lines = "[\"550e8400-e29b-41d4-a716-446655440000\",1,\"ACTIVE\"]\n\
+                 {\"database_id\":\"0f6c4d1e\",\"position\":12,\"published\":12}\n";
+    let body = Content::json::<Selection>(json!({ "accounts": ["550e8400-e29b-41d4-a716-446655440000"] }));
+    Operation::new("list_states", TAG, "Lists the states of accounts or buckets, a JSON value a line.")
+        .description("A response is complete if its last line is an object: the position of the outbox.")
+        .body(body)
+        .answer(200, "The states.", Content::text("application/x-ndjson", lines), &[])
+        .errors(&["invalid_selection"])
 }
 
 pub(crate) async fn get_position(State(store): State<Arc<Store>>) -> Result<Response, AccountError> {

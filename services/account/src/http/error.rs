@@ -1,10 +1,14 @@
 //! The responses to errors: the statuses and codes of docs/api.md. `http_server` answers requests whose JSON, body or query cannot be
 //! parsed.
 
+use account_events::InvalidAccountId;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use country_code::InvalidCountryCode;
+use group_commit::StoreError;
 use http_server::ApiError;
 
+use crate::beholder_name::InvalidBeholderName;
 use crate::error::AccountError;
 
 impl From<AccountError> for ApiError {
@@ -44,6 +48,38 @@ impl From<AccountError> for ApiError {
         };
         ApiError::of_service(status, code, text, field)
     }
+}
+
+/// One error of each code, for the OpenAPI document. A test holds the list complete.
+pub(crate) fn examples() -> Vec<ApiError> {
+    let errors = vec![
+        AccountError::MissingFields { field: "beholder_name" },
+        AccountError::EmptyName,
+        AccountError::InvalidName(InvalidBeholderName::Invisible),
+        AccountError::InvalidCountry(InvalidCountryCode::UnitedKingdom),
+        AccountError::InvalidStatus,
+        AccountError::NothingToUpdate,
+        AccountError::MissingId,
+        AccountError::InvalidId(InvalidAccountId),
+        AccountError::MissingNumber,
+        AccountError::InvalidAfter,
+        AccountError::InvalidBuckets,
+        AccountError::NotFound,
+        AccountError::CannotUpdateDeleted,
+        AccountError::AlreadyDeleted,
+        AccountError::VersionMismatch { version: 2 },
+        AccountError::VersionMatch { version: 2 },
+        AccountError::KeyReused,
+        AccountError::Superseded,
+        AccountError::Store(StoreError::Overloaded),
+        AccountError::Store(StoreError::Unavailable(String::new())),
+        AccountError::Store(StoreError::Stopping),
+    ];
+    let of_handlers = [
+        ApiError::invalid("buckets", "invalid_selection", "buckets must be a number from 1 to 65536"),
+        ApiError::invalid("accounts", "invalid_accounts", "accounts must be at most 500"),
+    ];
+    errors.into_iter().map(ApiError::from).chain(of_handlers).collect()
 }
 
 impl IntoResponse for AccountError {

@@ -8,15 +8,18 @@ use account_events::digest::{MAX_REPUBLISHED, Republications};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http_server::{ApiError, JsonBody};
+use http_server::{ApiError, Content, JsonBody, Operation};
 use serde::Serialize;
+use serde_json::json;
 use tokio::task::JoinSet;
+use utoipa::ToSchema;
 
 use crate::error::AccountError;
 use crate::http::request_trace::RequestTrace;
+use crate::http::response::{ADMIN, STORE_WRITE};
 use crate::store::Store;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Republished {
     /// Accounts that do not exist are not counted.
     republished: usize,
@@ -48,4 +51,19 @@ pub(crate) async fn republish(
     }
     tracing::info!(republished, "published the states of accounts again on request");
     Ok(Json(Republished { republished }).into_response())
+}
+
+pub(crate) fn republish_operation() -> Operation {
+    let body = json!({ "accounts": [{ "id": "550e8400-e29b-41d4-a716-446655440000", "above": 3, "delete": false }] });
+    Operation::new("republish", ADMIN, "Publishes the states of up to 500 accounts again.")
+        .request_headers(&["traceparent"])
+        .body(Content::json::<Republications>(body))
+        .answer(
+            200,
+            "The accounts are published again.",
+            Content::json::<Republished>(json!({ "republished": 1 })),
+            &[],
+        )
+        .errors(&["invalid_accounts", "missing_field"])
+        .errors(&STORE_WRITE)
 }

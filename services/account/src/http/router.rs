@@ -1,33 +1,53 @@
-//! The routes of the account service.
+//! The endpoints of the account service.
 
 use std::sync::Arc;
 
-use axum::routing::{get, post};
-use axum::{Extension, Router};
-use http_server::Scans;
+use http_server::{Api, Endpoints};
 
-use crate::http::create_account::create_account;
-use crate::http::delete_account::delete_account;
-use crate::http::digest::{get_digest, get_position, list_states};
-use crate::http::get_account::{get_account, get_account_by_number};
-use crate::http::get_history::get_history;
-use crate::http::list_accounts::list_accounts;
-use crate::http::republish::republish;
-use crate::http::update_account::update_account;
+use crate::NAME;
+use crate::http::asyncapi::{ASYNCAPI_PATH, asyncapi_operation, get_asyncapi};
+use crate::http::create_account::{create_account, create_account_operation};
+use crate::http::delete_account::{delete_account, delete_account_operation};
+use crate::http::digest::{
+    get_digest, get_digest_operation, get_position, get_position_operation, list_states, list_states_operation,
+};
+use crate::http::error::examples;
+use crate::http::get_account::{
+    get_account, get_account_by_number, get_account_by_number_operation, get_account_operation,
+};
+use crate::http::get_history::{get_history, get_history_operation};
+use crate::http::list_accounts::{list_accounts, list_accounts_operation};
+use crate::http::republish::{republish, republish_operation};
+use crate::http::update_account::{patch_account_operation, put_account_operation, update_account};
 use crate::store::Store;
 
-pub(crate) fn routes(store: Arc<Store>) -> Router {
-    let account =
-        get(get_account).post(create_account).put(update_account).patch(update_account).delete(delete_account);
-    let scans = Router::new().route("/admin/digest", get(get_digest)).route("/admin/states", post(list_states));
-    let scans = scans.layer(Extension(Scans::default()));
-    Router::new()
-        .route("/account", account)
-        .route("/account/history", get(get_history))
-        .route("/accounts", get(list_accounts))
-        .route("/accounts/by-number", get(get_account_by_number))
-        .route("/admin/position", get(get_position))
-        .route("/admin/republish", post(republish))
+/// What the OpenAPI document says about the service.
+pub(crate) const API: Api = Api {
+    service: NAME,
+    version: env!("CARGO_PKG_VERSION"),
+    title: "Tandem account service",
+    description: "Creates, changes and deletes accounts, and publishes an event for each creation and each change of status. \
+                  `GET` also answers `HEAD`. An unknown path is 404 `not_found`.",
+    errors: examples,
+    links: &[("asyncapi", ASYNCAPI_PATH)],
+};
+
+pub(crate) fn endpoints() -> Endpoints<Arc<Store>> {
+    let scans = Endpoints::default()
+        .get("/admin/digest", get_digest, get_digest_operation)
+        .post("/admin/states", list_states, list_states_operation)
+        .with_scans();
+    Endpoints::default()
+        .get("/account", get_account, get_account_operation)
+        .post("/account", create_account, create_account_operation)
+        .put("/account", update_account, put_account_operation)
+        .patch("/account", update_account, patch_account_operation)
+        .delete("/account", delete_account, delete_account_operation)
+        .get("/account/history", get_history, get_history_operation)
+        .get("/accounts", list_accounts, list_accounts_operation)
+        .get("/accounts/by-number", get_account_by_number, get_account_by_number_operation)
+        .get("/admin/position", get_position, get_position_operation)
+        .post("/admin/republish", republish, republish_operation)
+        .get(ASYNCAPI_PATH, get_asyncapi, asyncapi_operation)
         .merge(scans)
-        .with_state(store)
 }

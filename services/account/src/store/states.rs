@@ -8,6 +8,7 @@ use account_events::AccountId;
 use account_events::digest::StateLine;
 use group_commit::StoreError;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{Reader, Store};
 
@@ -15,7 +16,7 @@ use super::{Reader, Store};
 const PAGE: usize = 10_000;
 
 /// Where the outbox is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct OutboxPosition {
     /// The id of the database.
     pub(crate) database_id: String,

@@ -11,6 +11,7 @@ mod create;
 mod damaged_row;
 mod delete;
 mod digest;
+mod documents;
 mod events;
 mod get;
 mod history;

@@ -10,18 +10,22 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use country_code::CountryCode;
-use http_server::{Idempotency, JsonBody, KeyedRequest, with_replay_header};
+use http_server::{Content, Idempotency, JsonBody, KeyedRequest, Operation, with_replay_header};
 use serde::Deserialize;
+use serde_json::json;
+use utoipa::ToSchema;
 
 use crate::card::{Card, may_have_card};
 use crate::error::CardError;
 use crate::http::lookup::Lookup;
-use crate::http::response::CardService;
+use crate::http::response::{ACCOUNT_ID, CardService, STORE_WRITE, card_content};
 use crate::idempotency::Done;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateCard {
+    #[schema(value_type = CountryCode)]
     country: Option<String>,
+    #[schema(value_type = AccountId)]
     account_id: Option<String>,
 }
 
@@ -40,6 +44,18 @@ pub(crate) async fn create_card(
         let location = [(LOCATION, format!("/card?id={}", card.id))];
         with_replay_header((StatusCode::CREATED, location, Json(card)).into_response(), is_replay)
     })))
+}
+
+pub(crate) fn create_card_operation() -> Operation {
+    Operation::new("create_card", "Cards", "Creates a card of an active account.")
+        .idempotent()
+        .request_headers(&["Prefer", "Account-Version"])
+        .headers(&["Preference-Applied"])
+        .body(Content::json::<CreateCard>(json!({ "country": "US", "account_id": ACCOUNT_ID })))
+        .answer(201, "The card.", card_content(), &["Location"])
+        .errors(&["missing_country", "invalid_country", "missing_account_id", "invalid_account_id"])
+        .errors(&["invalid_account_version", "account_not_found", "account_deleted", "account_inactive", "catching_up"])
+        .errors(&STORE_WRITE)
 }
 
 /// Creates the card. The key takes precedence over the view and over waiting. Where the view allows the card at once, the transaction

@@ -13,29 +13,36 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use event_log::Positions;
-use http_server::{ApiError, JsonBody, LineSender, QueryParams, ScanPermit, lines};
+use http_server::{ApiError, Content, JsonBody, LineSender, Operation, QueryParams, ScanPermit, lines};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::task::spawn_blocking;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::accounts::view::{AccountState, AccountView};
 use crate::error::CardError;
-use crate::http::response::CardService;
+use crate::http::response::{ACCOUNT_ID, ADMIN, CardService};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub(crate) struct DigestQuery {
+    /// The number of buckets.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 65_536, default = 65_536)]
     buckets: Option<String>,
 }
 
 /// The next offset of each partition before the view was read: the view has every record before them.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ViewPosition {
+    #[schema(value_type = HashMap<String, u64>)]
     positions: Positions,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct ViewDigest {
     #[serde(flatten)]
     position: ViewPosition,
+    /// The number of accounts and the sum of their hashes, for each bucket.
+    #[schema(value_type = Vec<Vec<u64>>)]
     buckets: Digest,
 }
 
@@ -107,4 +114,28 @@ fn send_states(view: &AccountView, selection: &Selection, position: &ViewPositio
 
 fn line(id: AccountId, state: AccountState) -> StateLine {
     StateLine(id, state.version.unwrap_or(0), state.status)
+}
+
+pub(crate) fn get_position_operation() -> Operation {
+    let example = json!({ "positions": { "0": 18, "1": 4 } });
+    Operation::new("get_position", ADMIN, "Returns the position of the view: the next offset of each partition.")
+        .answer(200, "The position.", Content::json::<ViewPosition>(example), &[])
+        .errors(&["catching_up"])
+}
+
+pub(crate) fn get_digest_operation() -> Operation {
+    let example = json!({ "positions": { "0": 18, "1": 4 }, "buckets": [[3, 17_482_907]] });
+    Operation::new("get_digest", ADMIN, "Returns hashes of all accounts in the view, in buckets.")
+        .query::<DigestQuery>()
+        .answer(200, "The digest, and the position before it.", Content::json::<ViewDigest>(example), &[])
+        .errors(&["invalid_buckets", "catching_up"])
+}
+
+pub(crate) fn list_states_operation() -> Operation {
+    let lines = format!("[\"{ACCOUNT_ID}\",1,\"ACTIVE\"]\n{{\"positions\":{{\"0\":18,\"1\":4}}}}\n");
+    Operation::new("list_states", ADMIN, "Lists the states of accounts or buckets, a JSON value a line.")
+        .description("A response is complete if its last line is an object: the position of the view.")
+        .body(Content::json::<Selection>(json!({ "accounts": [ACCOUNT_ID] })))
+        .answer(200, "The states.", Content::text("application/x-ndjson", lines), &[])
+        .errors(&["invalid_selection", "catching_up"])
 }

@@ -1,8 +1,11 @@
 //! The responses to errors: the statuses and codes of docs/api.md. `http_server` answers requests whose JSON, body or query cannot be
 //! parsed.
 
+use account_events::InvalidAccountId;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use country_code::InvalidCountryCode;
+use group_commit::StoreError;
 use http_server::ApiError;
 
 use crate::error::CardError;
@@ -57,6 +60,44 @@ impl From<CardError> for ApiError {
 
 fn invalid_place(name: &str) -> &'static str {
     if name == "partition" { "invalid_partition" } else { "invalid_offset" }
+}
+
+/// One error of each code, for the OpenAPI document. A test holds the list complete.
+pub(crate) fn examples() -> Vec<ApiError> {
+    let errors = vec![
+        CardError::MissingCountry,
+        CardError::InvalidCountry(InvalidCountryCode::UnitedKingdom),
+        CardError::MissingAccountId,
+        CardError::InvalidAccountId(InvalidAccountId),
+        CardError::MissingId,
+        CardError::InvalidId,
+        CardError::MissingNumber,
+        CardError::InvalidAfter,
+        CardError::AccountNotFound,
+        CardError::AccountDeleted,
+        CardError::AccountInactive,
+        CardError::CatchingUp,
+        CardError::InvalidAccountVersion,
+        CardError::TooManyWaiting,
+        CardError::InvalidBuckets,
+        CardError::InvalidFrom,
+        CardError::InvalidStart,
+        CardError::InvalidLastEventId,
+        CardError::TooManyStreams,
+        CardError::LogUnavailable,
+        CardError::InvalidPlace("partition"),
+        CardError::InvalidPlace("offset"),
+        CardError::NotQuarantined,
+        CardError::NotFound,
+        CardError::AlreadyDeleted,
+        CardError::Exists,
+        CardError::KeyReused,
+        CardError::Store(StoreError::Overloaded),
+        CardError::Store(StoreError::Unavailable(String::new())),
+        CardError::Store(StoreError::Stopping),
+    ];
+    let selection = ApiError::invalid("buckets", "invalid_selection", "buckets must be a number from 1 to 65536");
+    errors.into_iter().map(ApiError::from).chain([selection]).collect()
 }
 
 impl IntoResponse for CardError {

@@ -12,10 +12,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
-use http_server::{QueryParams, body_of};
+use http_server::{Content, Operation, QueryParams, body_of};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::channel;
+use utoipa::IntoParams;
 
 use self::cursor::Cursor;
 use self::stream::{Start, Stream};
@@ -69,9 +70,13 @@ impl EventStreams {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub(crate) struct EventsQuery {
+    /// Only the events of this account.
+    #[param(value_type = AccountId, required = false)]
     account_id: Option<String>,
+    /// `start`: begins at the oldest record of the log, not at the present.
+    #[param(value_type = String, required = false, pattern = "^start$", example = "start")]
     from: Option<String>,
 }
 
@@ -99,6 +104,18 @@ pub(crate) async fn stream_events(
     });
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-store")];
     Ok((headers, body_of(receiver)).into_response())
+}
+
+pub(crate) fn stream_events_operation() -> Operation {
+    let example = "id: 0f6c4d1e;0:18,1:4,2:9\ndata: {\"type\":\"account.created\",\
+                   \"account_id\":\"550e8400-e29b-41d4-a716-446655440000\",\"status\":\"ACTIVE\",\"version\":1,\
+                   \"partition\":0,\"offset\":17,\"time\":\"2026-11-30T10:30:00.123Z\",\"age_seconds\":0.004}\n\n";
+    Operation::new("stream_events", "Accounts", "Streams the account events as the view of this instance applies them.")
+        .description("The stream does not end by itself. docs/api.md, \"The event stream\", has its format.")
+        .query::<EventsQuery>()
+        .request_headers(&["Last-Event-ID"])
+        .answer(200, "Server-sent events.", Content::text("text/event-stream", example), &[])
+        .errors(&["invalid_account_id", "invalid_from", "invalid_last_event_id", "catching_up", "overloaded"])
 }
 
 /// The position in `Last-Event-ID`. A browser sends none as long as it has none.

@@ -9,20 +9,40 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http_server::{ApiError, Idempotency, QueryParams, parse_limit, with_replay_header};
+use http_server::{ApiError, Content, Idempotency, Operation, QueryParams, parse_limit, with_replay_header};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::json;
+use utoipa::IntoParams;
 
 use crate::accounts::quarantine::{MAX_STORED_BYTES, Place, StoredRecord};
 use crate::error::CardError;
-use crate::http::list_cards::ListQuery;
-use crate::http::response::CardService;
+use crate::http::response::{CardService, STORE_READ, STORE_WRITE};
 
-#[derive(Deserialize)]
+const MESSAGE: &str = "Record acknowledged";
+
+/// The group of the operations in the OpenAPI document.
+const TAG: &str = "Quarantine";
+
+#[derive(Deserialize, IntoParams)]
 pub(crate) struct PlaceQuery {
+    /// The partition of the record.
+    #[param(value_type = u32, example = 0)]
     partition: Option<String>,
+    /// The offset of the record.
+    #[param(value_type = u64, example = 17)]
     offset: Option<String>,
+}
+
+/// The place of a record stands in `after`.
+#[derive(Deserialize, IntoParams)]
+pub(crate) struct QuarantineQuery {
+    /// The size of the page.
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
+    limit: Option<String>,
+    /// The `next` of the page before.
+    #[param(value_type = String, required = false, example = "0:17")]
+    after: Option<String>,
 }
 
 /// A page. `dropped` is the number of records that found no room since the start of this instance.
@@ -66,7 +86,7 @@ fn text(bytes: &[u8]) -> Option<&str> {
 
 pub(crate) async fn list_quarantined(
     State(service): State<Arc<CardService>>,
-    QueryParams(query): QueryParams<ListQuery>,
+    QueryParams(query): QueryParams<QuarantineQuery>,
 ) -> Result<Json<Quarantined>, ApiError> {
     let limit = parse_limit(query.limit.as_deref())?;
     let after = query.after.map(|after| parse_place(&after).ok_or(CardError::InvalidAfter)).transpose()?;
@@ -88,8 +108,44 @@ pub(crate) async fn acknowledge(
     let partition = query.partition.as_deref().and_then(number).ok_or(CardError::InvalidPlace("partition"))?;
     let offset = query.offset.as_deref().and_then(offset).ok_or(CardError::InvalidPlace("offset"))?;
     let done = service.store.acknowledge((partition, offset), idempotency.of_fields(&[])).await?;
-    let message = Json(json!({ "message": "Record acknowledged" }));
+    let message = Json(json!({ "message": MESSAGE }));
     Ok(with_replay_header(message.into_response(), done.is_replay))
+}
+
+pub(crate) fn list_quarantined_operation() -> Operation {
+    let (number, text) = (json!({ "type": "integer", "minimum": 0 }), json!({ "type": "string" }));
+    let nullable = json!({ "type": ["string", "null"], "description": "At most 4 KiB." });
+    let properties = json!({
+        "partition": number, "offset": number, "timestamp": { "type": "string", "format": "date-time" }, "reason": text,
+        "detail": text, "key": nullable, "key_base64": text, "value": nullable, "value_base64": text,
+    });
+    let required = ["partition", "offset", "timestamp", "reason", "detail"];
+    let record = json!({ "type": "object", "required": required, "properties": properties });
+    let properties = json!({
+        "records": { "type": "array", "items": record }, "total": number, "dropped": number,
+        "next": { "type": ["string", "null"], "description": "`after` for the next page; null at the end." },
+    });
+    let required = ["records", "total", "dropped", "next"];
+    let schema = json!({ "type": "object", "required": required, "properties": properties });
+    let record = json!({
+        "partition": 0, "offset": 17, "timestamp": "2026-11-30T10:30:00.123Z", "reason": "not_json",
+        "detail": "the value is not JSON", "key": null, "value": "hello",
+    });
+    let example = json!({ "records": [record], "total": 1, "dropped": 0, "next": null });
+    Operation::new("list_quarantined", TAG, "Lists the records that cannot be decoded, by partition and offset.")
+        .query::<QuarantineQuery>()
+        .answer(200, "A page.", Content::inline(schema, example), &[])
+        .errors(&["invalid_limit", "invalid_after"])
+        .errors(&STORE_READ)
+}
+
+pub(crate) fn acknowledge_operation() -> Operation {
+    Operation::new("acknowledge", TAG, "Removes a record from the quarantine.")
+        .idempotent()
+        .query::<PlaceQuery>()
+        .answer(200, "The record is removed.", Content::message(MESSAGE), &[])
+        .errors(&["invalid_partition", "invalid_offset", "record_not_found"])
+        .errors(&STORE_WRITE)
 }
 
 fn parse_place(text: &str) -> Option<Place> {

@@ -1,36 +1,56 @@
-//! The routes of the card service.
+//! The endpoints of the card service.
 
 use std::sync::Arc;
 
-use axum::routing::{get, post};
-use axum::{Extension, Router};
-use http_server::Scans;
+use http_server::{Api, Endpoints};
 
-use crate::http::account_view::get_account_view;
-use crate::http::create_card::create_card;
-use crate::http::delete_card::delete_card;
-use crate::http::digest::log::read_log;
-use crate::http::digest::{get_digest, get_position, list_states};
-use crate::http::events::stream_events;
-use crate::http::get_card::{get_card, get_card_by_number};
-use crate::http::get_history::get_history;
-use crate::http::list_cards::{list_cards, list_cards_by_account};
-use crate::http::quarantine::{acknowledge, list_quarantined};
+use crate::NAME;
+use crate::http::account_view::{get_account_view, get_account_view_operation};
+use crate::http::create_card::{create_card, create_card_operation};
+use crate::http::delete_card::{delete_card, delete_card_operation};
+use crate::http::digest::log::{read_log, read_log_operation};
+use crate::http::digest::{
+    get_digest, get_digest_operation, get_position, get_position_operation, list_states, list_states_operation,
+};
+use crate::http::error::examples;
+use crate::http::events::{stream_events, stream_events_operation};
+use crate::http::get_card::{get_card, get_card_by_number, get_card_by_number_operation, get_card_operation};
+use crate::http::get_history::{get_history, get_history_operation};
+use crate::http::list_cards::{
+    list_cards, list_cards_by_account, list_cards_by_account_operation, list_cards_operation,
+};
+use crate::http::quarantine::{acknowledge, acknowledge_operation, list_quarantined, list_quarantined_operation};
 use crate::http::response::CardService;
 
-pub(crate) fn routes(service: Arc<CardService>) -> Router {
-    let scans = Router::new().route("/admin/digest", get(get_digest)).route("/admin/states", post(list_states));
-    let scans = scans.route("/admin/log", get(read_log)).layer(Extension(Scans::default()));
-    Router::new()
-        .route("/card", get(get_card).post(create_card).delete(delete_card))
-        .route("/card/history", get(get_history))
-        .route("/account-view", get(get_account_view))
-        .route("/cards", get(list_cards))
-        .route("/cards/by-number", get(get_card_by_number))
-        .route("/cards/by-account", get(list_cards_by_account))
-        .route("/events", get(stream_events))
-        .route("/quarantine", get(list_quarantined).delete(acknowledge))
-        .route("/admin/position", get(get_position))
+/// What the OpenAPI document says about the service.
+pub(crate) const API: Api = Api {
+    service: NAME,
+    version: env!("CARGO_PKG_VERSION"),
+    title: "Tandem card service",
+    description: "Creates and deletes cards of accounts, which it knows from the events of the account service. \
+                  `GET` also answers `HEAD`. An unknown path is 404 `not_found`.",
+    errors: examples,
+    links: &[],
+};
+
+pub(crate) fn endpoints() -> Endpoints<Arc<CardService>> {
+    let scans = Endpoints::default()
+        .get("/admin/digest", get_digest, get_digest_operation)
+        .get("/admin/log", read_log, read_log_operation)
+        .post("/admin/states", list_states, list_states_operation)
+        .with_scans();
+    Endpoints::default()
+        .get("/card", get_card, get_card_operation)
+        .post("/card", create_card, create_card_operation)
+        .delete("/card", delete_card, delete_card_operation)
+        .get("/card/history", get_history, get_history_operation)
+        .get("/account-view", get_account_view, get_account_view_operation)
+        .get("/cards", list_cards, list_cards_operation)
+        .get("/cards/by-number", get_card_by_number, get_card_by_number_operation)
+        .get("/cards/by-account", list_cards_by_account, list_cards_by_account_operation)
+        .get("/events", stream_events, stream_events_operation)
+        .get("/quarantine", list_quarantined, list_quarantined_operation)
+        .delete("/quarantine", acknowledge, acknowledge_operation)
+        .get("/admin/position", get_position, get_position_operation)
         .merge(scans)
-        .with_state(service)
 }

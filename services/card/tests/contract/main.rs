@@ -13,6 +13,7 @@ mod concurrency;
 mod create;
 mod delete;
 mod digest;
+mod documents;
 mod event_stream;
 mod event_stream_bounds;
 mod events;

@@ -65,8 +65,8 @@ fn an_unknown_path_is_404() {
 }
 
 #[test]
-fn the_index_names_the_service_and_links_to_its_health() {
-    let links = json!({"health": "/health", "readyz": "/readyz"});
+fn the_index_names_the_service_and_links_to_its_documents_and_health() {
+    let links = json!({"docs": "/docs", "openapi": "/openapi.json", "health": "/health", "readyz": "/readyz"});
     let expected = json!({"service": "card-service", "version": env!("CARGO_PKG_VERSION"), "links": links});
     assert_eq!(TestService::start().get("/").expect(200), expected);
 }

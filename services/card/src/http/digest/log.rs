@@ -9,13 +9,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use event_log::{EventLog, LogError, Positions, Reader};
-use http_server::{ApiError, LineSender, QueryParams, ScanPermit, lines};
+use http_server::{ApiError, Content, LineSender, Operation, QueryParams, ScanPermit, lines};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
+use utoipa::IntoParams;
 
 use crate::accounts::status::remaining;
 use crate::error::CardError;
-use crate::http::response::CardService;
+use crate::http::response::{ACCOUNT_ID, ADMIN, CardService};
 
 /// The most records of a response, and some more: a few seconds' worth. The caller continues at its last line.
 const MAX_RECORDS: usize = 1_000_000;
@@ -29,8 +30,10 @@ const OFFSETS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one poll waits for records.
 const POLL: Duration = Duration::from_millis(100);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 pub(crate) struct LogQuery {
+    /// The first offset of each partition; the oldest one if it is not given.
+    #[param(value_type = String, required = false, example = "0:17,1:4")]
     from: Option<String>,
 }
 
@@ -61,6 +64,19 @@ pub(crate) async fn read_log(
         }
     });
     Ok(response)
+}
+
+pub(crate) fn read_log_operation() -> Operation {
+    let lines = format!(
+        "[0,\"{ACCOUNT_ID}\",[\"{ACCOUNT_ID}\",1,\"ACTIVE\"]]\n{{\"positions\":{{\"0\":18}},\"ends\":{{\"0\":18}}}}\n"
+    );
+    Operation::new("read_log", ADMIN, "Lists records of the event log, a JSON value a line.")
+        .description(
+            "A response is complete if its last line is an object: the next offsets, and the end offsets at its start.",
+        )
+        .query::<LogQuery>()
+        .answer(200, "The records.", Content::text("application/x-ndjson", lines), &[])
+        .errors(&["invalid_from", "log_unavailable"])
 }
 
 fn open(log: &dyn EventLog, from: &Positions) -> Result<(Box<dyn Reader>, Positions), LogError> {
