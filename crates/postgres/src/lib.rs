@@ -9,6 +9,7 @@
 //! transaction ([`BEGIN`], [`SYNCED`]).
 
 mod fault;
+mod key_claims;
 mod session;
 mod start;
 mod url;
@@ -24,9 +25,10 @@ use group_commit::{Health, StoreError, postgres_message};
 use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Statement};
 
 use self::fault::is_about_tls;
+pub use self::key_claims::KeyClaims;
 pub use self::session::Session;
 pub use self::url::DatabaseUrl;
 
@@ -86,6 +88,19 @@ pub struct OpenError(pub String);
 
 /// A statement parameter.
 pub type Parameter<'a> = &'a (dyn ToSql + Sync);
+
+/// The rows of `statement` if it is `wanted`; otherwise none, without a request.
+pub async fn query_if<const N: usize>(
+    wanted: bool,
+    client: &Client,
+    statement: &Statement,
+    parameters: [Parameter<'_>; N],
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    match wanted {
+        true => client.query(statement, &parameters).await,
+        false => Ok(Vec::new()),
+    }
+}
 
 /// The tables of a service.
 #[derive(Debug, Clone, Copy)]

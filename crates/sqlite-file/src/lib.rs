@@ -5,6 +5,7 @@
 
 mod database_file;
 mod durability;
+mod expired_keys;
 mod fail_stop;
 mod modes;
 mod read_pool;
@@ -23,6 +24,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 pub use self::database_file::{DatabaseFile, UseProbe, connect_beside};
 pub use self::durability::Durability;
+pub use self::expired_keys::remove_expired_keys;
 pub use self::fail_stop::{FailStop, StorageFailed};
 pub use self::modes::{create_folder, for_owner, warn_of_exposed};
 pub use self::read_pool::ReadPool;

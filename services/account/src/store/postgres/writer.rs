@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use clock::Clock;
 use group_commit::{Committer, KeyExpiry, StoreError};
 use numbering::TimeOrderedIds;
-use postgres::{BEGIN, Parameter, Postgres, SYNCED, Session};
+use postgres::{BEGIN, Parameter, Postgres, SYNCED, Session, query_if};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
@@ -79,8 +79,9 @@ impl Committer for Writer {
         if limit == 0 {
             return session.check(async |database| WriteSession::open(database, history).await);
         }
-        let remove =
-            async |session: &WriteSession| Ok(session.keys.remove(&session.client, keys.expired(now), limit).await?);
+        let remove = async |session: &WriteSession| {
+            Ok(session.keys.claims.remove(&session.client, keys.expired(now), limit).await?)
+        };
         let removed = session.run(async |database| WriteSession::open(database, history).await, remove)?;
         keys.record(now, limit, removed);
         Ok(())
@@ -199,7 +200,7 @@ impl WriteSession {
         let ((), _, stored, drawn, locked) = tokio::try_join!(
             biased;
             self.client.batch_execute(BEGIN),
-            self.keys.claim(&self.client, &keys, now, expired),
+            self.keys.claims.claim(&self.client, &keys, now, expired),
             self.keys.stored(&self.client, &keys),
             self.client.query(&self.draw, &draw),
             self.client.query(&self.lock, &lock),
@@ -314,19 +315,6 @@ impl WriteSession {
             self.client.batch_execute("COMMIT"),
         )?;
         Ok((removed, rows.into_iter().next()))
-    }
-}
-
-/// The rows of `statement` if it is `wanted`; otherwise none, without a request.
-pub(super) async fn query_if<const N: usize>(
-    wanted: bool,
-    client: &Client,
-    statement: &Statement,
-    parameters: [Parameter<'_>; N],
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    match wanted {
-        true => client.query(statement, &parameters).await,
-        false => Ok(Vec::new()),
     }
 }
 

@@ -76,16 +76,6 @@ pub(super) fn store_keys(
     Ok(())
 }
 
-/// Removes those of the oldest `limit` keys that were stored at `expired` or earlier, and returns their number.
-pub(super) fn remove_expired(connection: &Connection, expired: i64, limit: usize) -> rusqlite::Result<usize> {
-    if limit == 0 {
-        return Ok(0);
-    }
-    let sql = "DELETE FROM idempotency_keys WHERE stored_at <= ?1
-                   AND number IN (SELECT number FROM idempotency_keys ORDER BY number LIMIT ?2)";
-    connection.prepare_cached(sql)?.execute(params![expired, limit as i64])
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -7,10 +7,10 @@ use group_commit::{Committer, KeyExpiry, StoreError, Syncer};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use sqlite_file::Durability;
+use sqlite_file::{Durability, remove_expired_keys};
 
 use super::history::insert_entries;
-use super::keys::{remove_expired, store_keys, stored_keys};
+use super::keys::{store_keys, stored_keys};
 use super::outbox::{PublishedPosition, events_to_json, remove_published};
 use super::{LAST_ACCOUNT, LAST_EVENT, account_by_id};
 use crate::account_number::AccountNumbering;
@@ -104,7 +104,7 @@ impl Committer for Writer {
         let counters = write(&transaction, &changes, self.counters, now)?;
         store_keys(&transaction, &self.numbering, &changes.keys, now)?;
         let key_limit = self.keys.limit(now.as_microsecond(), changes.keys.len());
-        let removed_keys = remove_expired(&transaction, expired, key_limit)?;
+        let removed_keys = remove_expired_keys(&transaction, expired, key_limit)?;
         self.since_removal += 1;
         let removes = published > self.removed && self.since_removal >= REMOVAL_INTERVAL;
         if removes {
@@ -138,7 +138,7 @@ impl Committer for Writer {
         let key_limit = self.keys.idle_limit(now);
         if key_limit > 0 {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let removed = remove_expired(&transaction, self.keys.expired(now), key_limit)?;
+            let removed = remove_expired_keys(&transaction, self.keys.expired(now), key_limit)?;
             if removed > 0 {
                 self.durability.commit_unseen(transaction)?;
             }

@@ -1,15 +1,10 @@
 //! Idempotency keys in PostgreSQL.
-//!
-//! A transaction claims its keys before it locks anything else, sorted in all instances, so that no two wait for each other. A claim
-//! inserts a row without a fingerprint, or locks the row that is there. The transaction fills in the rows of the commands that succeed,
-//! and removes the other claims before it commits.
 
 use group_commit::StoreError;
-use postgres::Parameter;
+use postgres::{KeyClaims, query_if};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
-use super::writer::query_if;
 use super::{COLUMNS, Reader, card_from_row};
 use crate::card_number::CardNumbering;
 use crate::idempotency::{NewKey, StoredAnswer, StoredKeys};
@@ -38,25 +33,15 @@ impl Reader {
 
 /// The statements about keys.
 pub(super) struct KeyStatements {
-    claim: Statement,
+    pub(super) claims: KeyClaims,
     select: Statement,
     fill: Statement,
-    release: Statement,
-    remove: Statement,
 }
 
 impl KeyStatements {
     pub(super) async fn prepare(client: &Client) -> Result<Self, tokio_postgres::Error> {
         Ok(KeyStatements {
-            // An expired key becomes a claim.
-            claim: client
-                .prepare(
-                    "INSERT INTO card.idempotency_keys (caller, key, stored_at)
-                     SELECT '', key, $2::bigint FROM unnest($1::text[]) WITH ORDINALITY AS new (key, place) ORDER BY place
-                     ON CONFLICT (caller, key) DO UPDATE SET fingerprint = NULL, stored_at = excluded.stored_at
-                     WHERE idempotency_keys.stored_at <= $3::bigint",
-                )
-                .await?,
+            claims: KeyClaims::prepare(client, "card").await?,
             select: client
                 .prepare(&format!(
                     "SELECT {COLUMNS}, key, fingerprint FROM {FROM}
@@ -70,32 +55,7 @@ impl KeyStatements {
                      WHERE caller = '' AND idempotency_keys.key = new.key",
                 )
                 .await?,
-            release: client
-                .prepare(
-                    "DELETE FROM card.idempotency_keys
-                     WHERE caller = '' AND key = ANY($1::text[]) AND fingerprint IS NULL",
-                )
-                .await?,
-            // Rows that another transaction has locked are left for later.
-            remove: client
-                .prepare(
-                    "DELETE FROM card.idempotency_keys WHERE ctid = ANY(ARRAY(
-                         SELECT ctid FROM card.idempotency_keys WHERE stored_at <= $1
-                         ORDER BY stored_at LIMIT $2 FOR UPDATE SKIP LOCKED))",
-                )
-                .await?,
         })
-    }
-
-    /// Claims `keys`, which are sorted. Those stored at `expired` or earlier count as absent.
-    pub(super) async fn claim(
-        &self,
-        client: &Client,
-        keys: &Vec<String>,
-        now: i64,
-        expired: i64,
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        query_if(!keys.is_empty(), client, &self.claim, [keys, &now, &expired]).await
     }
 
     /// What is stored under `keys`, after they were claimed.
@@ -118,24 +78,10 @@ impl KeyStatements {
         let (_, _, removed) = tokio::try_join!(
             biased;
             query_if(!new.is_empty(), client, &self.fill, [&names, &fingerprints, &cards]),
-            query_if(new.len() < keys.len(), client, &self.release, [keys]),
-            self.remove(client, expired, limit),
+            self.claims.release(client, keys, new.len()),
+            self.claims.remove(client, expired, limit),
         )?;
         Ok(removed)
-    }
-
-    /// Removes up to `limit` keys that were stored at `expired` or earlier, and returns their number.
-    pub(super) async fn remove(
-        &self,
-        client: &Client,
-        expired: i64,
-        limit: usize,
-    ) -> Result<usize, tokio_postgres::Error> {
-        if limit == 0 {
-            return Ok(0);
-        }
-        let parameters: [Parameter<'_>; 2] = [&expired, &(limit as i64)];
-        Ok(client.execute(&self.remove, &parameters).await? as usize)
     }
 }
 

@@ -17,8 +17,8 @@ use clock::Clock;
 use group_commit::{Committer, KeyExpiry, StoreError};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
-use postgres::{BEGIN, Parameter, Postgres, Session};
-use tokio_postgres::{Client, Row, Statement};
+use postgres::{BEGIN, Parameter, Postgres, Session, query_if};
+use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use super::history::{DELETE, DELETE_CLOSED};
@@ -76,7 +76,8 @@ impl Committer for Writer {
         if limit == 0 {
             return self.session.check(WriteSession::open);
         }
-        let remove = async |session: &WriteSession| Ok(session.keys.remove(&session.client, expired, limit).await?);
+        let remove =
+            async |session: &WriteSession| Ok(session.keys.claims.remove(&session.client, expired, limit).await?);
         let removed = self.session.run(WriteSession::open, remove)?;
         self.keys.record(now, limit, removed);
         Ok(())
@@ -207,7 +208,7 @@ impl WriteSession {
         let ((), _, stored, drawn, _, accounts, cards) = tokio::try_join!(
             biased;
             self.client.batch_execute(begin),
-            self.keys.claim(&self.client, &keys, now, expired),
+            self.keys.claims.claim(&self.client, &keys, now, expired),
             self.keys.stored(&self.client, &keys),
             query_if(creations > 0, &self.client, &self.draw, [&creations]),
             query_if(!accounts.is_empty(), &self.client, &self.add_accounts, [&accounts]),
@@ -320,19 +321,6 @@ impl WriteSession {
         )?;
         let left_out = left_out.first().map_or(0, |row| row.get::<_, i64>(0) as u64);
         Ok((removed, left_out))
-    }
-}
-
-/// The rows of `statement` if it is `wanted`; otherwise none, without a request.
-pub(super) async fn query_if<const N: usize>(
-    wanted: bool,
-    client: &Client,
-    statement: &Statement,
-    parameters: [Parameter<'_>; N],
-) -> Result<Vec<Row>, tokio_postgres::Error> {
-    match wanted {
-        true => client.query(statement, &parameters).await,
-        false => Ok(Vec::new()),
     }
 }
 

@@ -10,10 +10,10 @@ use group_commit::{Committer, KeyExpiry, StoreError, Syncer};
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use sqlite_file::Durability;
+use sqlite_file::{Durability, remove_expired_keys};
 use uuid::Uuid;
 
-use super::keys::{remove_expired, store_keys, stored_keys};
+use super::keys::{store_keys, stored_keys};
 use super::quarantine::{acknowledge, quarantine};
 use super::{card_by_id, where_card_is};
 use crate::accounts::quarantine::Dropped;
@@ -70,7 +70,7 @@ impl Committer for Writer {
         let dropped = quarantine(&transaction, &changes.quarantined, now)?;
         store_keys(&transaction, &self.numbering, &changes.keys, now)?;
         let key_limit = self.keys.limit(now.as_microsecond(), changes.keys.len());
-        let removed_keys = remove_expired(&transaction, expired, key_limit)?;
+        let removed_keys = remove_expired_keys(&transaction, expired, key_limit)?;
         self.durability.commit(transaction)?;
         self.dropped.add(dropped);
         self.keys.record(now.as_microsecond(), key_limit, removed_keys);
@@ -90,7 +90,7 @@ impl Committer for Writer {
         let limit = self.keys.idle_limit(now);
         if limit > 0 {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let removed = remove_expired(&transaction, self.keys.expired(now), limit)?;
+            let removed = remove_expired_keys(&transaction, self.keys.expired(now), limit)?;
             if removed > 0 {
                 self.durability.commit_unseen(transaction)?;
             }
