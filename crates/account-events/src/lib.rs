@@ -16,7 +16,7 @@ mod trace_parent;
 pub use account::{AccountId, AccountStatus, EventType, InvalidAccountId, MAX_VERSION, Version};
 pub use decode::Unintelligible;
 pub use encode::Envelope;
-pub use owner::{Owner, PUBLISHER};
+pub use owner::{LastEvent, Owner, PUBLISHER};
 pub use trace_parent::TraceParent;
 
 /// The version of [`AccountEvent::decode`]'s result. A checkpoint that an earlier version made is not used.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{AccountId, Version};
+
 /// The name under which account services publish. There is one for a topic, whatever the database, so that every database finds the
 /// record of the one before.
 pub const PUBLISHER: &str = "account-service";
@@ -23,6 +25,22 @@ pub struct Owner {
     pub log_id: String,
     /// Whether the log may lack accounts, because the state of every account is being published again.
     pub is_resync_open: bool,
+    /// The last event that the position counts. `None` in a record of an earlier version, and where a resync has moved the position past
+    /// events that had left the outbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_event: Option<LastEvent>,
+}
+
+/// Identifies an event of an account database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastEvent {
+    /// The account.
+    pub account_id: AccountId,
+    /// The account's version after the event.
+    pub version: Version,
+    /// When the event was committed, in microseconds since 1970-01-01 UTC. Two copies of a database may bring an account to the same
+    /// version.
+    pub occurred_at: i64,
 }
 
 impl Owner {

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use account_events::digest::Republication;
-use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, TraceParent, Version};
+use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, LastEvent, TraceParent, Version};
 use country_code::CountryCode;
 use event_log::Record;
 use http_server::KeyedRequest;
@@ -20,6 +20,7 @@ use crate::account_number::AccountNumbering;
 use crate::error::AccountError;
 use crate::history::{ChangeType, HistoryEntry};
 use crate::idempotency::{Done, NewKey, StoredAnswer, StoredKeys};
+use crate::outbox::NextEvents;
 
 /// A request that changes the database.
 #[derive(Clone)]
@@ -132,6 +133,12 @@ impl OutboxEvent {
         OutboxEvent { event, version, occurred_at, trace }
     }
 
+    /// What identifies the event in the owner record.
+    pub(crate) fn identity(&self) -> LastEvent {
+        let (account_id, occurred_at) = (self.event.account_id, self.occurred_at.as_microsecond());
+        LastEvent { account_id, version: self.version, occurred_at }
+    }
+
     /// The event as a record.
     pub(crate) fn record(&self) -> Record {
         let mut record = Record::default();
@@ -149,11 +156,17 @@ impl OutboxEvent {
 pub(crate) struct RecordBuffer(Vec<Record>);
 
 impl RecordBuffer {
-    /// Encodes `events`. The events of a transaction share one time, which is formatted once.
-    pub(crate) fn encode<'a>(&mut self, events: impl IntoIterator<Item = &'a OutboxEvent>) -> &[Record] {
+    /// Encodes `events`, the last of which has the sequence `position`; `None` if there are none. The events of a transaction share one
+    /// time, which is formatted once.
+    pub(crate) fn encode<'a>(
+        &mut self,
+        events: impl IntoIterator<Item = &'a OutboxEvent>,
+        position: u64,
+    ) -> Option<NextEvents<'_>> {
         let mut written: Option<(Timestamp, String)> = None;
-        let (mut count, mut trace) = (0, String::new());
+        let (mut count, mut trace, mut last) = (0, String::new(), None);
         for event in events {
+            last = Some(event);
             let at = event.occurred_at;
             let (_, time) = match &mut written {
                 Some(written) if written.0 == at => written,
@@ -168,7 +181,7 @@ impl RecordBuffer {
             event.envelope(time, &trace).encode_into(&mut self.0[count]);
             count += 1;
         }
-        &self.0[..count]
+        Some(NextEvents { records: &self.0[..count], position, last_event: last?.identity() })
     }
 }
 

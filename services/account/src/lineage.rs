@@ -7,7 +7,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 
-use account_events::Owner;
+use account_events::{LastEvent, Owner, Version};
 use event_log::Committed;
 use parking_lot::RwLock;
 use uuid::Uuid;
@@ -56,6 +56,11 @@ pub(crate) struct Lineage {
     pub(crate) anchor: u64,
     /// The last event that left the outbox, because the log had it.
     pub(crate) removed: u64,
+    /// The event in the outbox whose sequence is the log's position.
+    pub(crate) event_at_position: Option<LastEvent>,
+    /// If the event at the log's position has left the outbox: the version of the latest event of the account that the log's last event
+    /// names. `None` if the account has no row, as an account that `tandem recover` blocked.
+    pub(crate) row_version: Option<Version>,
     /// How the instances noticed that the database was replaced by an older copy.
     pub(crate) set_back: Option<String>,
 }
@@ -82,6 +87,8 @@ pub(crate) enum Reason {
     Copy,
     /// The log is ahead of this database.
     Restored { position: u64, anchor: u64 },
+    /// The log has another event at its position: the database lost events, and numbered new ones like those.
+    Diverged { position: u64 },
     /// The database was replaced under running instances.
     SetBack { notice: String },
 }
@@ -106,6 +113,11 @@ impl Display for Reason {
                 "the event log is ahead of this account database (event {position} after {anchor}), which is an older copy: run tandem \
                  recover"
             ),
+            Reason::Diverged { position } => write!(
+                f,
+                "event {position} of the event log is not event {position} of this account database, which has lost events: run tandem \
+                 recover"
+            ),
             Reason::SetBack { notice } => write!(f, "{notice}: run tandem recover"),
         }
     }
@@ -125,14 +137,32 @@ impl Lineage {
                     if self.has_accounts { Reason::Foreign { owner: id() } } else { Reason::Empty { owner: id() } };
                 return Standing::Superseded(reason);
             }
-            if position > self.anchor {
+            let has_last_event = self.has_last_event(owner, position);
+            // The anchor is 0 while a recovery is not complete.
+            let is_vouched_for = has_last_event == Some(true) && self.anchor > 0;
+            if position > self.anchor && !is_vouched_for {
                 return Standing::Superseded(Reason::Restored { position, anchor: self.anchor });
             }
             if !self.knows_session {
                 return Standing::Superseded(Reason::Copy);
             }
+            if has_last_event == Some(false) {
+                return Standing::Superseded(Reason::Diverged { position });
+            }
         }
         if position < self.removed { Standing::LogLacksEvents } else { Standing::Current }
+    }
+
+    /// Whether this database has the last event of the log. `None` if the owner record does not name the event, or the database cannot
+    /// tell.
+    pub(crate) fn has_last_event(&self, owner: &Owner, position: u64) -> Option<bool> {
+        let last = owner.last_event?;
+        let Some(event) = self.event_at_position else {
+            let has_row = self.row_version? >= last.version;
+            // A recovery vouches for its position, also if the log had lost the records of the account.
+            return (has_row || position != self.anchor).then_some(has_row);
+        };
+        Some(event == last)
     }
 }
 
@@ -172,6 +202,8 @@ pub(crate) fn random_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use account_events::AccountId;
+
     use super::*;
 
     /// A database that published event 90 and has 100 events.
@@ -183,8 +215,14 @@ mod tests {
             has_accounts: true,
             anchor: 100,
             removed: 90,
+            event_at_position: None,
+            row_version: None,
             set_back: None,
         }
+    }
+
+    fn event(version: Version, occurred_at: i64) -> Option<LastEvent> {
+        Some(LastEvent { account_id: AccountId(Uuid::from_u128(7)), version, occurred_at })
     }
 
     fn owner(database_id: &str) -> Owner {
@@ -195,6 +233,7 @@ mod tests {
             number_key: String::new(),
             log_id: String::new(),
             is_resync_open: false,
+            last_event: None,
         }
     }
 
@@ -222,5 +261,44 @@ mod tests {
         assert_eq!(superseded(compare(empty, Some(&other), Some(5))), Reason::Empty { owner: "b".to_owned() });
         let set_back = Lineage { set_back: Some("it went back".to_owned()), ..database() };
         assert!(superseded(compare(set_back, Some(&ours), Some(90))).to_string().starts_with("it went back"));
+    }
+
+    #[test]
+    fn the_last_event_decides_where_both_sides_name_it() {
+        let ahead = |position| Standing::Superseded(Reason::Restored { position, anchor: 100 });
+        let diverged = |position| Standing::Superseded(Reason::Diverged { position });
+        for (position, named, in_outbox, row_version, expected) in [
+            // In the outbox: the same event, another version, and the same version at another time.
+            (95, event(3, 1), event(3, 1), None, Standing::Current),
+            (95, event(3, 1), event(2, 1), None, diverged(95)),
+            (95, event(3, 1), event(3, 2), None, diverged(95)),
+            // A publisher that was paused went on after the anchor was set.
+            (105, event(3, 1), event(3, 1), None, Standing::Current),
+            (105, event(3, 1), None, Some(3), Standing::Current),
+            (105, event(3, 1), event(3, 2), None, ahead(105)),
+            // It has left the outbox, and the account may have changed since.
+            (90, event(3, 1), None, Some(3), Standing::Current),
+            (90, event(3, 1), None, Some(4), Standing::Current),
+            (90, event(3, 1), None, Some(2), diverged(90)),
+            (80, event(3, 1), None, Some(3), Standing::LogLacksEvents),
+            // After a recovery.
+            (100, event(3, 1), None, Some(2), Standing::Current),
+            // One side does not say: the numbers decide.
+            (95, event(3, 1), None, None, Standing::Current),
+            (95, None, event(3, 1), Some(3), Standing::Current),
+            (101, event(3, 1), None, None, ahead(101)),
+            (101, None, event(3, 1), None, ahead(101)),
+        ] {
+            let database = Lineage { event_at_position: in_outbox, row_version, ..database() };
+            let named = Owner { last_event: named, ..owner("a") };
+            let case = format!("{position} {named:?} {in_outbox:?} {row_version:?}");
+            assert_eq!(database.compare(Some(&named), Some(position)), expected, "{case}");
+        }
+        let (named, other_session) = (Owner { last_event: event(3, 1), ..owner("a") }, false);
+        let copy = Lineage { event_at_position: event(3, 2), knows_session: other_session, ..database() };
+        assert_eq!(copy.compare(Some(&named), Some(95)), Standing::Superseded(Reason::Copy));
+        let recovering = Lineage { anchor: 0, row_version: Some(3), ..database() };
+        let unfinished = Standing::Superseded(Reason::Restored { position: 90, anchor: 0 });
+        assert_eq!(recovering.compare(Some(&named), Some(90)), unfinished);
     }
 }

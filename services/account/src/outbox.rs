@@ -11,6 +11,7 @@ pub mod resync;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
 
+use account_events::{LastEvent, Owner};
 use event_log::{LogError, Record};
 use group_commit::StoreError;
 
@@ -24,13 +25,14 @@ pub(crate) trait Outbox: Send {
     /// Acquires or renews the lease. Returns whether this instance holds it. The relay calls this before each batch.
     fn acquire_lease(&mut self) -> Result<bool, StoreError>;
 
-    /// What the database knows of its own events, and of the session that the log names.
-    fn lineage(&mut self, session: Option<&str>) -> Result<Lineage, StoreError>;
+    /// What the database knows of its own events, and of the session and the last event that the log names with this position.
+    fn lineage(&mut self, owner: Option<&Owner>, position: u64) -> Result<Lineage, StoreError>;
 
     /// Adds a session. It is durable when this returns, and the publisher of the session is opened after that.
     fn add_session(&mut self, session: &str) -> Result<(), StoreError>;
 
-    /// Records that the log names the session that was added last: the database and the log belong together.
+    /// Records that the log names the session that was added last: the database and the log belong together. Until the session ends, a
+    /// lost connection to the database is an error: the database may come back as another copy, which must be compared first.
     fn session_confirmed(&mut self) -> Result<(), StoreError>;
 
     /// Records that the publisher of the session is closed: from now on nobody vouches for the database.
@@ -45,10 +47,10 @@ pub(crate) trait Outbox: Send {
     /// Why the database takes no writes, as an instance has stored it.
     fn superseded(&mut self) -> Result<Option<String>, StoreError>;
 
-    /// About `limit` events after `after` and up to and including `up_to`, as records in order, and the position of the last one.
-    /// Both bounds are positions that [`read`](Outbox::read) has returned, or ends of transactions. With [`NO_END`] the latest commits
-    /// of other instances may be left for the next call.
-    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError>;
+    /// About `limit` events after `after` and up to and including `up_to`; `None` if there are none. Both bounds are positions that
+    /// [`read`](Outbox::read) has returned, or ends of transactions. With [`NO_END`] the latest commits of other instances may be left
+    /// for the next call.
+    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<Option<NextEvents<'_>>, StoreError>;
 
     /// The position up to which all events are published, whether removed yet or not. A log whose position is lower has lost events.
     fn removed(&mut self) -> Result<u64, StoreError>;
@@ -95,6 +97,15 @@ pub(crate) enum RelayError {
     Log(#[from] LogError),
     #[error("the outbox cannot be read: {0}")]
     Outbox(#[from] StoreError),
+}
+
+/// Events from the outbox.
+pub(crate) struct NextEvents<'a> {
+    /// The events as records, in order.
+    pub(crate) records: &'a [Record],
+    /// The sequence of the last event.
+    pub(crate) position: u64,
+    pub(crate) last_event: LastEvent,
 }
 
 /// A snapshot of some accounts' states as records.

@@ -155,12 +155,13 @@ impl Relay {
         let position = session.publisher.position().unwrap_or(0);
         self.outbox.remove_published(position)?;
         let outcome = self.publish_behind(position, &mut session, pause);
-        self.outbox.session_ended();
         if outcome.is_err() && session.publisher.commit().is_ok() {
             // The publisher is still usable: the log has now committed the appended batches.
             self.record_committed(session.publisher.as_ref());
-            self.outbox.remove_published(session.publisher.position().unwrap_or(0))?;
+            // An error leaves the removal to the next session.
+            let _ = self.outbox.remove_published(session.publisher.position().unwrap_or(0));
         }
+        self.outbox.session_ended();
         outcome
     }
 
@@ -182,6 +183,9 @@ impl Relay {
         let (lacks_events, may_lack_events) = (standing == Standing::LogLacksEvents, publisher.may_lose_records());
         let was_open = previous.as_ref().is_some_and(|owner| owner.is_resync_open);
         // The topic of an earlier owner, unless it was recreated, restored to an older copy, or replaced.
+        let position = publisher.position().unwrap_or(0);
+        let has_last_event = |owner: &&Owner| lineage.has_last_event(owner, position) == Some(true);
+        let last_event = previous.as_ref().filter(has_last_event).and_then(|owner| owner.last_event);
         let log_id = previous.filter(|_| !lacks_events).map_or_else(random_id, |owner| owner.log_id);
         if lacks_events || may_lack_events {
             let lacks = if lacks_events { "lacks" } else { "may lack" };
@@ -198,8 +202,8 @@ impl Relay {
             number_key: lineage.number_key,
             log_id,
             is_resync_open,
+            last_event,
         };
-        let position = publisher.position().unwrap_or(0);
         let mut session = Session { publisher, owner };
         session.publisher.set_note(session.owner.to_note());
         session.publisher.publish(&[], position)?;
@@ -213,7 +217,7 @@ impl Relay {
         owner: Option<&Owner>,
         position: Option<u64>,
     ) -> Result<Option<(Lineage, Standing)>, RelayError> {
-        let lineage = self.outbox.lineage(owner.map(|owner| owner.session.as_str()))?;
+        let lineage = self.outbox.lineage(owner, position.unwrap_or(0))?;
         let standing = lineage.compare(owner, position);
         let Standing::Superseded(reason) = standing else {
             if self.superseded.set(None) {
@@ -227,12 +231,15 @@ impl Relay {
         let is_known = self.superseded_by.as_ref().is_some_and(|known| discriminant(known) == discriminant(&reason));
         if !is_known {
             // An older copy shares its events up to the anchor with the database that published them.
-            let stranded = self.outbox.waiting(match reason {
-                Reason::Restored { anchor, .. } => anchor,
-                _ => lineage.removed,
-            });
+            let (shared, at_most) = match reason {
+                Reason::Restored { anchor, .. } => (anchor, ""),
+                // Nobody knows how many events are shared.
+                Reason::Diverged { .. } => (0, "at most "),
+                _ => (lineage.removed, ""),
+            };
+            let stranded = self.outbox.waiting(shared);
             let text = match &stranded {
-                Ok(count) => format!("{reason}; acknowledged events that are in this database only: {count}"),
+                Ok(count) => format!("{reason}; acknowledged events that are in this database only: {at_most}{count}"),
                 Err(_) => reason.to_string(),
             };
             // No failure keeps the database open for writes.
@@ -347,7 +354,11 @@ impl Relay {
                 let Some((_, reached)) = self.publish_next(session, position, page.head)? else { break };
                 position = reached;
             }
-            position = position.max(page.head);
+            if page.head > position {
+                // The events in between have left the outbox.
+                position = page.head;
+                session.set_owner(Owner { last_event: None, ..session.owner.clone() });
+            }
             session.publisher.append(&page.records, position)?;
             self.record_committed(session.publisher.as_ref());
             accounts += page.records.len();
@@ -384,15 +395,10 @@ impl Relay {
         up_to: u64,
     ) -> Result<Option<(usize, u64)>, RelayError> {
         let account_sequence_high = self.outbox.account_sequence_high();
-        let (records, reached) = self.outbox.read(position, up_to, MAX_BATCH)?;
-        if records.is_empty() {
-            return Ok(None);
-        }
-        if account_sequence_high != session.owner.account_sequence_high {
-            session.set_owner(Owner { account_sequence_high, ..session.owner.clone() });
-        }
-        session.publisher.append(records, reached)?;
-        let count = records.len();
+        let Some(next) = self.outbox.read(position, up_to, MAX_BATCH)? else { return Ok(None) };
+        let (count, reached, last_event) = (next.records.len(), next.position, Some(next.last_event));
+        session.set_owner(Owner { account_sequence_high, last_event, ..session.owner.clone() });
+        session.publisher.append(next.records, reached)?;
         self.appended += count;
         // Events that the log has committed leave the outbox now, the others after their commit.
         self.outbox.remove_published(session.publisher.position().unwrap_or(0))?;

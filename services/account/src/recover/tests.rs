@@ -78,6 +78,7 @@ fn restored(folder: &Path) -> EmbeddedLog {
         number_key: String::new(),
         log_id: String::new(),
         is_resync_open: false,
+        last_event: None,
     };
     drop(connection);
     file.close().unwrap();

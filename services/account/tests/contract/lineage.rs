@@ -4,11 +4,13 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
+use account_events::{Owner, PUBLISHER};
 use clock::Clock;
 use postgres::DatabaseUrl;
 use serde_json::json;
-use test_harness::{Http, copy_database, database_url};
+use test_harness::{Http, copy_database, database_url, with_postgres};
 
 use crate::lost_log::last_of_each;
 use crate::service::{START_MICROS, TestService, account, superseded};
@@ -36,6 +38,16 @@ impl Backup {
         copy_database(&text(database), &self.url());
     }
 
+    /// Restores the copy as one that was saved in the session that the log names, as a standby is.
+    fn restore_in_session(&self, service: &TestService) {
+        let committed = service.event_log().committed(PUBLISHER, Duration::from_secs(10)).expect("a log that is there");
+        let owner = committed.and_then(|committed| Owner::from_note(&committed.note)).expect("an owner");
+        let sql = |table| format!("INSERT INTO {table} (session) VALUES ('{}') ON CONFLICT DO NOTHING", owner.session);
+        let copy = self.url().parse().expect("a URL");
+        execute(&copy, &sql("publisher_sessions"), &sql("account.publisher_sessions"));
+        self.restore(&service.database());
+    }
+
     pub(crate) fn restore(&self, database: &DatabaseUrl) {
         copy_database(&self.url(), &text(database));
     }
@@ -47,6 +59,22 @@ pub(crate) fn text(url: &DatabaseUrl) -> String {
         DatabaseUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
         DatabaseUrl::Postgres(url) => url.clone(),
     }
+}
+
+/// Runs `sqlite` or `postgres` in the database, which may be in use.
+fn execute(database: &DatabaseUrl, sqlite: &str, postgres: &str) {
+    match database {
+        DatabaseUrl::Sqlite(path) => {
+            let connection = rusqlite::Connection::open(path).expect("a database");
+            connection.execute_batch(sqlite).expect("a change");
+        }
+        DatabaseUrl::Postgres(url) => with_postgres(url, async |client| client.batch_execute(postgres).await),
+    }
+}
+
+fn set_anchor(database: &DatabaseUrl, anchor: &str) {
+    let sql = |table| format!("UPDATE {table} SET outbox_anchor = {anchor}");
+    execute(database, &sql("ledger"), &sql("account.relay_lease"));
 }
 
 #[track_caller]
@@ -105,6 +133,102 @@ fn a_restored_database_that_went_on_without_the_log_is_found_out_however_many_ev
     assert!(reason.ends_with("acknowledged events that are in this database only: 6"), "{reason}");
     assert_takes_no_writes(&service, &id);
     assert_eq!(service.stop_and_read_log().len(), 2);
+}
+
+/// A database that lost the last events of the log and has as many others, and an account that both sides brought to the same version.
+pub(crate) fn diverged(backup: &Backup) -> (TestService, String) {
+    let service = TestService::start();
+    let id = service.new_id();
+    let change = |service: &TestService| {
+        service.new_id();
+        service.patch(&id, &json!({"status": "BLOCKED"})).expect(200);
+    };
+    let service = service.restart_between(|database| backup.save(database));
+    change(&service);
+    service.log_of(3);
+    let service = service.restart_beside(|service| {
+        backup.restore_in_session(service);
+        service.set_log_away(true);
+    });
+    change(&service);
+    set_anchor(&service.database(), "NULL");
+    service.set_log_away(false);
+    (service, id)
+}
+
+#[test]
+fn a_database_with_as_many_events_as_the_log_is_found_out_by_its_last_event() {
+    let backup = Backup::new();
+    let (service, id) = diverged(&backup);
+    let reason = service.superseded();
+    assert!(reason.contains("event 3 of the event log is not event 3 of this account database"), "{reason}");
+    assert!(reason.contains("acknowledged events that are in this database only: at most "), "{reason}");
+    assert_takes_no_writes(&service, &id);
+    assert_eq!(service.stop_and_read_log().len(), 3);
+}
+
+/// A service, and an account of its own that was committed before two of an instance that has ended. `None` on SQLite, where no other
+/// instance uses the file.
+fn with_commits_of_another(backup: &Backup) -> Option<(TestService, String)> {
+    let service = TestService::start();
+    if !service.is_on_postgres() {
+        return None;
+    }
+    let id = service.new_id();
+    service.log_of(1);
+    backup.save(&service.database());
+    let mut other = service.start_another();
+    for _ in 0..2 {
+        other.http().post("/account", &json!({"beholder_name": "Jane Doe", "country_code": "DE"})).expect(201);
+    }
+    service.log_of(3);
+    other.stop().expect("a clean end");
+    Some((service, id))
+}
+
+/// A fail-over to a standby that lacks the last commits of another instance: nothing but the log shows that.
+#[test]
+fn commits_of_another_instance_that_a_failover_loses_are_missed_however_many_follow() {
+    let backup = Backup::new();
+    let Some((service, id)) = with_commits_of_another(&backup) else { return };
+    service.set_log_away(true);
+    backup.restore_in_session(&service);
+    // They get the sequences of the lost ones.
+    for _ in 0..2 {
+        service.new_id();
+    }
+    service.set_log_away(false);
+    let reason = service.superseded();
+    assert!(reason.contains("event 3 of the event log is not event 3 of this account database"), "{reason}");
+    assert_takes_no_writes(&service, &id);
+    service.log_of(3);
+}
+
+#[test]
+fn a_failover_between_two_statements_is_noticed_by_the_publisher_that_is_open() {
+    let Some((service, id)) = with_commits_of_another(&Backup::new()) else { return };
+    let failover = "BEGIN; DELETE FROM account.accounts WHERE sequence > 1; DELETE FROM account.outbox;
+        UPDATE account.ledger SET active = 1, last_outbox_sequence = 1, previous_outbox_sequence = 1;
+        UPDATE account.relay_lease SET removed_outbox_sequence = least(removed_outbox_sequence, 1); COMMIT;
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    execute(&service.database(), "", failover);
+    service.superseded();
+    assert_takes_no_writes(&service, &id);
+    service.log_of(3);
+}
+
+/// A publisher that was paused goes on after the next instance has set the anchor.
+#[test]
+fn events_behind_the_anchor_that_this_database_has_are_no_reason() {
+    let service = TestService::start();
+    let id = service.new_id();
+    service.patch(&id, &json!({"status": "BLOCKED"})).expect(200);
+    service.log_of(2);
+    let service = service.restart_between(|database| set_anchor(database, "1"));
+    service.delete(&account(&id)).expect(200);
+    service.log_of(3);
+    assert_eq!(service.get("/readyz").status, 200);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::history::assert_history;
-use crate::lineage::{Backup, text};
+use crate::lineage::{Backup, diverged, text};
 use crate::lost_log::last_of_each;
 use crate::service::{TestService, account};
 
@@ -107,6 +107,22 @@ fn what_a_copy_has_acknowledged_without_the_log_is_published_and_nothing_stale()
     assert!(last[&id].1.contains("ACTIVE"), "{}", last[&id].1);
     service.delete(&account(&id)).expect(200);
     assert_eq!(last_of_each(&service.stop_and_read_log())[&id].0, 5);
+}
+
+#[test]
+fn a_database_that_diverged_from_the_log_publishes_its_own_events_and_goes_on() {
+    let backup = Backup::new();
+    let (service, id) = diverged(&backup);
+    service.superseded();
+    let service = service.restart_beside(|service| {
+        let report = run(service, false, Lost::Block).expect("it is recovered");
+        assert_eq!((report.adopted, report.published, report.only_in_log, report.blocked), (0, 1, 1, 1));
+    });
+    // The last event is of an account without a row, also after restarts.
+    service.log_of(5);
+    let service = service.restart().restart();
+    service.delete(&account(&id)).expect(200);
+    assert_eq!(last_of_each(&service.log_of(6))[&id].0, 3);
 }
 
 #[test]

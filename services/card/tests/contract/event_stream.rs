@@ -184,6 +184,7 @@ fn note(log_id: &str) -> String {
         number_key: String::new(),
         log_id: log_id.to_owned(),
         is_resync_open: false,
+        last_event: None,
     };
     owner.to_note()
 }

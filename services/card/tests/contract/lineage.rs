@@ -60,6 +60,7 @@ fn an_instance_that_starts_while_a_resync_is_open_is_ready_when_it_is_complete()
         number_key: String::new(),
         log_id: "l".to_owned(),
         is_resync_open,
+        last_event: None,
     };
     let (first, second) = (new_id(), new_id());
     let mut publisher = None;

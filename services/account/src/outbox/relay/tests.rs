@@ -5,7 +5,7 @@ use event_log::{Committed, GroupReader, Positions, Reader, Record};
 use group_commit::StoreError;
 
 use super::*;
-use crate::outbox::{AccountPage, OutboxSignal};
+use crate::outbox::{AccountPage, NextEvents, OutboxSignal};
 
 /// An empty outbox that counts how often the lease is asked for.
 struct CountingOutbox(Arc<AtomicU64>);
@@ -16,7 +16,7 @@ impl Outbox for CountingOutbox {
         Ok(true)
     }
 
-    fn lineage(&mut self, _: Option<&str>) -> Result<Lineage, StoreError> {
+    fn lineage(&mut self, _: Option<&Owner>, _: u64) -> Result<Lineage, StoreError> {
         Err(StoreError::Stopping)
     }
 
@@ -40,8 +40,8 @@ impl Outbox for CountingOutbox {
         Ok(None)
     }
 
-    fn read(&mut self, after: u64, _: u64, _: usize) -> Result<(&[Record], u64), StoreError> {
-        Ok((&[], after))
+    fn read(&mut self, _: u64, _: u64, _: usize) -> Result<Option<NextEvents<'_>>, StoreError> {
+        Ok(None)
     }
 
     fn removed(&mut self) -> Result<u64, StoreError> {

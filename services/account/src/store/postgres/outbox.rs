@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use event_log::Record;
+use account_events::{AccountId, LastEvent, Owner};
 use group_commit::StoreError;
 use postgres::{Postgres, SYNCED, Session};
 use tokio::runtime::Handle;
@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::commit_history::CommitHistory;
 use super::handover::Handover;
-use super::{COLUMNS, account_from_row, event_from_row};
+use super::{COLUMNS, account_from_row, event_from_row, version};
 use crate::account_number::AccountNumbering;
 use crate::decide::{OutboxEvent, RecordBuffer, new_page_id};
 use crate::lineage::Lineage;
-use crate::outbox::{AccountPage, NO_END, Outbox, ResyncRequest, ResyncRequests};
+use crate::outbox::{AccountPage, NO_END, NextEvents, Outbox, ResyncRequest, ResyncRequests};
 
 /// How long a lease lasts without renewal, and so when another instance takes over. A failover may take five seconds, of which
 /// opening a publisher takes one to two on a busy machine. A lease that expires too early does no harm.
@@ -109,11 +109,20 @@ impl PostgresOutbox {
         &mut self,
         work: impl AsyncFnOnce(&OutboxSession) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
-        let PostgresOutbox { session, handover, history, .. } = self;
-        session.run(
-            async |database| OutboxSession::open(database, handover, history).await,
-            async |session| Ok(work(session).await?),
-        )
+        self.run(async |session, _| Ok(work(session).await?))
+    }
+
+    fn run<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&OutboxSession, &CommitHistory) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let PostgresOutbox { session, handover, history, is_confirmed, .. } = self;
+        let open = async |database: &Postgres| match is_confirmed {
+            // The server behind a new connection may lack commits that the publisher has published.
+            true => Err(StoreError::Unavailable("the connection ended while events were published".to_owned())),
+            false => OutboxSession::open(database, handover, history).await,
+        };
+        session.run(open, async |session| work(session, history).await)
     }
 }
 
@@ -140,18 +149,24 @@ impl Outbox for PostgresOutbox {
         Ok(granted.is_some())
     }
 
-    fn lineage(&mut self, session: Option<&str>) -> Result<Lineage, StoreError> {
+    fn lineage(&mut self, owner: Option<&Owner>, position: u64) -> Result<Lineage, StoreError> {
+        let (session, last) = (owner.map(|owner| &owner.session), owner.and_then(|owner| owner.last_event));
+        let parameters = (session, position as i64, last.map(|event| event.account_id.0));
         let sql = "SELECT database_id, encode(number_key, 'hex'),
                        EXISTS (SELECT FROM account.publisher_sessions WHERE session = $1),
                        EXISTS (SELECT FROM account.accounts), coalesce(outbox_anchor, last_outbox_sequence),
-                       removed_outbox_sequence, set_back
-                   FROM account.ledger, account.relay_lease";
-        let row = self.with_session(async |connection| connection.client.query_one(sql, &[&session]).await)?;
-        let PostgresOutbox { session, handover, history, .. } = self;
-        session.run(
-            async |database| OutboxSession::open(database, handover, history).await,
-            async |session| history.check(&session.client).await,
-        )?;
+                       removed_outbox_sequence, set_back, event.account_id, event.version, event.occurred_at,
+                       (SELECT event_version FROM account.accounts WHERE id = $3 AND removed_outbox_sequence >= $2)
+                   FROM account.ledger CROSS JOIN account.relay_lease LEFT JOIN account.outbox AS event ON event.sequence = $2";
+        let row = self.run(async |session, history| {
+            history.check(&session.client).await?;
+            let (session_id, position, account) = &parameters;
+            Ok(session.client.query_one(sql, &[session_id, position, account]).await?)
+        })?;
+        let event_at_position = match row.get::<_, Option<Uuid>>(7).map(AccountId) {
+            Some(account_id) => Some(LastEvent { account_id, version: version(row.get(8))?, occurred_at: row.get(9) }),
+            None => None,
+        };
         Ok(Lineage {
             database_id: row.get(0),
             number_key: row.get(1),
@@ -159,6 +174,8 @@ impl Outbox for PostgresOutbox {
             has_accounts: row.get(3),
             anchor: row.get::<_, i64>(4) as u64,
             removed: self.removal.published.max(row.get::<_, i64>(5) as u64),
+            event_at_position,
+            row_version: row.get::<_, Option<i64>>(10).map(version).transpose()?,
             set_back: row.get(6),
         })
     }
@@ -202,14 +219,14 @@ impl Outbox for PostgresOutbox {
         })
     }
 
-    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError> {
+    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<Option<NextEvents<'_>>, StoreError> {
         let batches = self.handover.recent.take(after, up_to, limit);
         if let Some(last) = batches.last() {
             self.read_to = last.last_sequence;
-            return Ok((self.records.encode(batches.iter().flat_map(|batch| &batch.events)), last.last_sequence));
+            return Ok(self.records.encode(batches.iter().flat_map(|batch| &batch.events), last.last_sequence));
         }
         if up_to == NO_END && !self.may_find_more(after) {
-            return Ok((&[], after));
+            return Ok(None);
         }
         let (asked, parameters) = (Instant::now(), [after as i64, up_to as i64, limit as i64]);
         self.read_at = None;
@@ -222,7 +239,7 @@ impl Outbox for PostgresOutbox {
         self.read_to = last;
         self.read_at = (up_to == NO_END && rows.len() < limit).then_some(asked);
         let events = rows.iter().map(event_from_row).collect::<Result<Vec<_>, _>>()?;
-        Ok((self.records.encode(&events), last))
+        Ok(self.records.encode(&events, last))
     }
 
     fn removed(&mut self) -> Result<u64, StoreError> {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use account_events::{AccountId, AccountStatus, TraceParent, Version};
-use event_log::Record;
+use account_events::{AccountId, AccountStatus, LastEvent, Owner, TraceParent, Version};
 use group_commit::StoreError;
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 use sqlite_file::{Durability, SharedConnection};
 use uuid::Uuid;
@@ -19,7 +18,7 @@ use crate::account_number::AccountNumbering;
 use crate::decide::{OutboxEvent, RecordBuffer, new_page_id};
 use crate::lineage::Lineage;
 use crate::outbox::recent_events::RecentEvents;
-use crate::outbox::{AccountPage, Outbox, ResyncRequest, ResyncRequests};
+use crate::outbox::{AccountPage, NextEvents, Outbox, ResyncRequest, ResyncRequests};
 
 /// The sessions that are kept. A log that names an older one is taken for another copy's.
 const MAX_SESSIONS: i64 = 1_000;
@@ -101,24 +100,35 @@ impl Outbox for SqliteOutbox {
         Ok(true)
     }
 
-    fn lineage(&mut self, session: Option<&str>) -> Result<Lineage, StoreError> {
+    fn lineage(&mut self, owner: Option<&Owner>, position: u64) -> Result<Lineage, StoreError> {
+        let (session, last) = (owner.map(|owner| &owner.session), owner.and_then(|owner| owner.last_event));
+        let id = last.map(|event| event.account_id.0);
+        let sequence = id.map(|id| self.numbering.0.sequence_of_id(id) as i64);
         let sql = format!(
             "SELECT database_id, lower(hex(number_key)), EXISTS (SELECT 1 FROM publisher_sessions WHERE session = ?1),
-                 EXISTS (SELECT 1 FROM accounts), coalesce(outbox_anchor, ({LAST_EVENT})), removed_outbox_sequence
+                 EXISTS (SELECT 1 FROM accounts), coalesce(outbox_anchor, ({LAST_EVENT})), removed_outbox_sequence,
+                 (SELECT event_version FROM accounts WHERE sequence = ?3 AND id = ?4 AND removed_outbox_sequence >= ?2)
              FROM ledger"
         );
         let lineage = self.connection.run(|connection| {
-            connection.query_row(&sql, [session], |row| {
-                Ok(Lineage {
-                    database_id: row.get(0)?,
-                    number_key: row.get(1)?,
-                    knows_session: row.get(2)?,
-                    has_accounts: row.get(3)?,
-                    anchor: row.get::<_, i64>(4)? as u64,
-                    removed: row.get::<_, i64>(5)? as u64,
-                    set_back: None,
-                })
-            })
+            let event_at_position = event_at(connection, position)?;
+            connection.query_row(
+                &sql,
+                params![session, position as i64, sequence, id.as_ref().map(Uuid::as_bytes)],
+                |row| {
+                    Ok(Lineage {
+                        database_id: row.get(0)?,
+                        number_key: row.get(1)?,
+                        knows_session: row.get(2)?,
+                        has_accounts: row.get(3)?,
+                        anchor: row.get::<_, i64>(4)? as u64,
+                        removed: row.get::<_, i64>(5)? as u64,
+                        event_at_position,
+                        row_version: row.get(6)?,
+                        set_back: None,
+                    })
+                },
+            )
         })?;
         Ok(Lineage { removed: lineage.removed.max(self.published.get()), ..lineage })
     }
@@ -152,19 +162,19 @@ impl Outbox for SqliteOutbox {
         self.connection.run(|connection| connection.query_row("SELECT superseded FROM ledger", [], |row| row.get(0)))
     }
 
-    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<(&[Record], u64), StoreError> {
+    fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<Option<NextEvents<'_>>, StoreError> {
         let batches = self.recent.take(after, up_to, limit);
-        let (records, last) = match batches.last() {
-            Some(last) => (self.records.encode(batches.iter().flat_map(|batch| &batch.events)), last.last_sequence),
+        let next = match batches.last() {
+            Some(last) => self.records.encode(batches.iter().flat_map(|batch| &batch.events), last.last_sequence),
             None => {
                 let (events, last) = self.read_rows(after, up_to, limit)?;
-                (self.records.encode(&events), last)
+                self.records.encode(&events, last)
             }
         };
-        if !records.is_empty() {
+        if next.is_some() {
             self.durability.wait_blocking()?;
         }
-        Ok((records, last))
+        Ok(next)
     }
 
     fn removed(&mut self) -> Result<u64, StoreError> {
@@ -266,6 +276,16 @@ fn events_from_json(json: &str, occurred_at: Timestamp) -> Option<Vec<OutboxEven
         Some(OutboxEvent::new(AccountId(stored.account_id), stored.version, status, occurred_at, trace))
     };
     stored.into_iter().map(event).collect()
+}
+
+/// The event in the outbox with this sequence, if it is the last one of its transaction, as every event at a position is.
+fn event_at(connection: &Connection, sequence: u64) -> rusqlite::Result<Option<LastEvent>> {
+    let mut statement = connection.prepare_cached("SELECT occurred_at, events FROM outbox WHERE last_sequence = ?")?;
+    let events = statement.query_row([sequence as i64], |row| {
+        let json = row.get_ref(1)?.as_str()?;
+        events_from_json(json, timestamp(row, 0)?).ok_or_else(|| invalid(1, json))
+    });
+    Ok(events.optional()?.and_then(|events| events.last().map(OutboxEvent::identity)))
 }
 
 /// Removes events in the open transaction of `connection`.
