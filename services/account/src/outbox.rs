@@ -44,7 +44,7 @@ pub(crate) trait Outbox: Send {
     /// Stores why the database takes no writes, for other instances and for the next start.
     fn set_superseded(&mut self, reason: Option<&str>) -> Result<(), StoreError>;
 
-    /// Why the database takes no writes, as an instance has stored it.
+    /// Why the database takes no writes, as an instance had stored it when the lease was last refused.
     fn superseded(&mut self) -> Result<Option<String>, StoreError>;
 
     /// About `limit` events after `after` and up to and including `up_to`; `None` if there are none. Both bounds are positions that

@@ -51,6 +51,8 @@ pub(super) struct PostgresOutbox {
     resync: Option<ResyncRequest>,
     /// The highest sequence of an account when the lease was granted last.
     account_sequence_high: u64,
+    /// Why the database takes no writes, as of the last refusal of the lease.
+    superseded: Option<String>,
     /// Whether the log names the session that this instance added last.
     is_confirmed: bool,
     removal: Removal,
@@ -93,6 +95,7 @@ impl PostgresOutbox {
             read_at: None,
             resync: None,
             account_sequence_high: 0,
+            superseded: None,
             is_confirmed: false,
             removal: Removal::default(),
             records: RecordBuffer::default(),
@@ -133,9 +136,11 @@ impl Outbox for PostgresOutbox {
             return Ok(true);
         }
         let (holder, seconds, confirmed) = (self.holder, LEASE.as_secs_f64(), self.is_confirmed);
-        let granted = self.with_session(async |session| {
-            session.client.query_opt(&session.lease, &[&holder, &seconds, &confirmed]).await
+        let row = self.with_session(async |session| {
+            session.client.query_one(&session.lease, &[&holder, &seconds, &confirmed]).await
         })?;
+        self.superseded = row.get(3);
+        let granted = row.get::<_, Option<i64>>(0).is_some().then_some(row);
         // The lease counts from before the request, so it never seems longer here than on the server.
         let was_granted = self.handover.set_leased(granted.is_some().then_some(asked));
         if was_granted && granted.is_none() {
@@ -214,9 +219,7 @@ impl Outbox for PostgresOutbox {
     }
 
     fn superseded(&mut self) -> Result<Option<String>, StoreError> {
-        self.with_session(async |session| {
-            Ok(session.client.query_one("SELECT superseded FROM account.relay_lease", &[]).await?.get(0))
-        })
+        Ok(self.superseded.clone())
     }
 
     fn read(&mut self, after: u64, up_to: u64, limit: usize) -> Result<Option<NextEvents<'_>>, StoreError> {
@@ -355,10 +358,15 @@ impl OutboxSession {
         client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off").await?;
         let lease = client
             .prepare(
-                "UPDATE account.relay_lease SET holder = $1, expires_at = clock_timestamp() + make_interval(secs => $2),
-                     outbox_anchor = CASE WHEN $3 THEN NULL ELSE outbox_anchor END
-                 WHERE holder = $1 OR expires_at < clock_timestamp()
-                 RETURNING resync_requested, resync_done, (SELECT last_value FROM account.account_sequence)",
+                "WITH granted AS (
+                     UPDATE account.relay_lease SET holder = $1, expires_at = clock_timestamp() + make_interval(secs => $2),
+                         outbox_anchor = CASE WHEN $3 THEN NULL ELSE outbox_anchor END
+                     WHERE holder = $1 OR expires_at < clock_timestamp()
+                     RETURNING resync_requested, resync_done
+                 )
+                 SELECT granted.resync_requested, granted.resync_done, (SELECT last_value FROM account.account_sequence),
+                     superseded
+                 FROM account.relay_lease LEFT JOIN granted ON true",
             )
             .await?;
         let read = client
