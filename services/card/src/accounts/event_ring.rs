@@ -59,6 +59,8 @@ pub(crate) struct EventRing {
 
 #[derive(Debug, Default)]
 struct State {
+    /// How often the log was replaced: the feed read from earlier positions again.
+    replacements: u64,
     /// The number of the ring. Each gap in what the feed read begins a new one.
     generation: u64,
     /// `None` while nobody listens.
@@ -78,11 +80,13 @@ struct Ring {
     end: Positions,
 }
 
-/// The place of a stream in the ring: the generation, and the number of the next batch.
+/// The place of a stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
-    generation: u64,
-    next: u64,
+    /// The replacements of the log that the stream knows of, whether it is in the ring or not.
+    replacements: u64,
+    /// The generation of the ring, and the number of the next batch; `None` outside of the ring.
+    in_ring: Option<(u64, u64)>,
 }
 
 /// What comes next for a stream.
@@ -95,8 +99,8 @@ pub(crate) enum Next {
     TooOld,
     /// The ring has dropped what the stream has not read yet.
     FellBehind,
-    /// The feed reads records again that the stream has passed, from these positions on: the log was replaced.
-    Replaced(Positions),
+    /// The log was replaced: its records are others than those that the stream has read.
+    Replaced,
 }
 
 impl EventRing {
@@ -116,7 +120,8 @@ impl EventRing {
         if state.ring.is_none() {
             state.begin(status.positions());
         }
-        Listener { ring: Arc::clone(self), pushes: self.pushes.subscribe() }
+        let place = Place { replacements: state.replacements, in_ring: None };
+        Listener { ring: Arc::clone(self), pushes: self.pushes.subscribe(), place }
     }
 
     /// Adds the events between the positions `start` and `end`, if somebody listens. `events` is `None` if they were not recorded.
@@ -129,30 +134,31 @@ impl EventRing {
         self.pushes.send_replace(());
     }
 
-    /// What comes next for a stream that has read up to `cursor`, and updates its place in the ring; `None` before it has one.
-    pub(crate) fn next(&self, place: &mut Option<Place>, cursor: &Positions) -> Next {
+    /// What comes next for a stream that has read up to `cursor`. Updates its place.
+    pub(crate) fn next(&self, place: &mut Place, cursor: &Positions) -> Next {
         let state = self.state.lock();
         let Some(ring) = &state.ring else { return Next::Nothing };
-        if place.is_some_and(|place| place.generation != state.generation) {
-            *place = None;
-            if !covers(&ring.start, cursor) {
-                return Next::Replaced(ring.start.clone());
-            }
+        if place.replacements != state.replacements {
+            *place = Place { replacements: state.replacements, in_ring: None };
+            return Next::Replaced;
         }
-        let next = match place {
-            Some(place) if place.next < ring.first => return Next::FellBehind,
-            Some(place) => place.next,
+        let in_ring = place.in_ring.filter(|(generation, _)| *generation == state.generation);
+        let next = match in_ring {
+            Some((_, next)) if next < ring.first => return Next::FellBehind,
+            Some((_, next)) => next,
             None if !covers(cursor, &ring.start) => return Next::TooOld,
             None => ring.first + ring.batches.partition_point(|batch| covers(cursor, &batch.end)) as u64,
         };
         let taken: Vec<_> = ring.batches.iter().skip((next - ring.first) as usize).take(MAX_TAKEN).cloned().collect();
-        *place = Some(Place { generation: state.generation, next: next + taken.len() as u64 });
+        place.in_ring = Some((state.generation, next + taken.len() as u64));
         if taken.is_empty() { Next::Nothing } else { Next::Batches(taken) }
     }
 
-    /// Whether a stream that has read up to `cursor` goes on in the ring.
-    pub(crate) fn has(&self, cursor: &Positions) -> bool {
-        self.state.lock().ring.as_ref().is_some_and(|ring| covers(cursor, &ring.start))
+    /// Whether a stream that has read up to `cursor` goes on with [`next`](Self::next).
+    pub(crate) fn has(&self, place: Place, cursor: &Positions) -> bool {
+        let state = self.state.lock();
+        let is_in_ring = state.ring.as_ref().is_some_and(|ring| covers(cursor, &ring.start));
+        is_in_ring || place.replacements != state.replacements
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -168,9 +174,13 @@ impl State {
 
     fn push(&mut self, batch: Option<Arc<AppliedBatch>>, start: &Positions, end: &Positions) {
         let Some(ring) = &self.ring else { return };
+        let (is_continued, goes_back) = (covers(&ring.end, start), !covers(start, &ring.end) || !covers(end, start));
+        self.replacements += u64::from(goes_back);
         let Some(batch) = batch else { return self.begin(end.clone()) };
-        if !covers(&ring.end, start) || !covers(start, &ring.end) {
-            self.begin(start.clone());
+        if goes_back || !is_continued {
+            // A partition that goes back within the batch begins at its first record.
+            let is_passed = |(partition, offset): &(&u32, &u64)| end.get(partition) >= Some(offset);
+            self.begin(start.iter().filter(is_passed).map(|(partition, offset)| (*partition, *offset)).collect());
         }
         let Some(ring) = &mut self.ring else { return };
         ring.events += batch.events.len();
@@ -193,6 +203,8 @@ pub(crate) struct Listener {
     pub(crate) ring: Arc<EventRing>,
     /// Changes with each push.
     pub(crate) pushes: watch::Receiver<()>,
+    /// Where a stream begins.
+    pub(crate) place: Place,
 }
 
 impl Drop for Listener {

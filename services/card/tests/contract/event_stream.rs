@@ -190,9 +190,9 @@ fn note(log_id: &str) -> String {
 }
 
 /// A service on a log with this id and these records, and the publisher of the log.
-fn start_on_log(log_id: &str, records: &[Record]) -> (TestService, Box<dyn Publisher>) {
+fn start_on_log(log_id: &str, records: &[Record], settings: Settings) -> (TestService, Box<dyn Publisher>) {
     let mut owner = None;
-    let service = TestService::start_behind(Settings::default(), |accounts, _| {
+    let service = TestService::start_behind(settings, |accounts, _| {
         let mut publisher = accounts.log().publisher(PUBLISHER).expect("a publisher");
         publisher.set_note(note(log_id));
         publisher.publish(records, records.len() as u64).expect("a log that is there");
@@ -205,7 +205,7 @@ fn start_on_log(log_id: &str, records: &[Record]) -> (TestService, Box<dyn Publi
 #[test]
 fn a_log_that_is_replaced_is_a_gap_in_open_streams_and_is_read_from_its_start() {
     let id = new_id();
-    let (service, mut publisher) = start_on_log("this", &versions(&id, 1, 4));
+    let (service, mut publisher) = start_on_log("this", &versions(&id, 1, 4), Settings::default());
     let mut stream = EventStream::open(&service, "/events", None);
     assert!(stream.comment().id.starts_with("this;"));
     publisher.set_note(note("new"));
@@ -218,9 +218,31 @@ fn a_log_that_is_replaced_is_a_gap_in_open_streams_and_is_read_from_its_start() 
 }
 
 #[test]
+fn a_log_that_is_replaced_is_a_gap_in_a_stream_that_reads_the_log_itself() {
+    let mut settings = Settings::default();
+    settings.events.heartbeat = std::time::Duration::from_millis(20);
+    let id = new_id();
+    let (service, mut publisher) = start_on_log("this", &versions(&id, 1, 4), settings);
+    let last = format!("this;{}:2", partition_of_key(id.as_bytes(), 3));
+    service.switches.hold_feed(true);
+    let mut stream = EventStream::open(&service, "/events", Some(&last));
+    stream.comment();
+    // The second comment comes once the stream has a reader.
+    stream.comment();
+    service.switches.stick_open_readers();
+    service.switches.hold_feed(false);
+    publisher.set_note(note("new"));
+    publisher.publish(&versions(&id, 5, 2), 6).expect("a log that is there");
+    let gap = stream.event();
+    assert_eq!((gap.name.as_str(), gap.data), ("gap", Some(json!({"reason": "other_log"}))));
+    assert!(gap.id.starts_with("new;"), "{}", gap.id);
+    assert_eq!(stream.events(6), expected(&id, 1, 6));
+}
+
+#[test]
 fn a_position_of_another_log_or_beyond_the_end_is_a_gap_and_the_log_is_read_from_its_start() {
     let id = new_id();
-    let (service, _publisher) = start_on_log("this", &versions(&id, 1, 4));
+    let (service, _publisher) = start_on_log("this", &versions(&id, 1, 4), Settings::default());
     let partition = partition_of_key(id.as_bytes(), 3);
     for last in [format!("other;{partition}:3"), format!("this;{partition}:1000")] {
         let mut stream = EventStream::open(&service, "/events", Some(&last));

@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(100);
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 impl Stream {
-    /// Sends events from the log until the ring has the next ones.
+    /// Sends events from the log until the ring has the next ones, or the log was replaced.
     pub(super) async fn read_log(&mut self) -> Result<(), Ended> {
         let service = Arc::clone(&self.service);
         let permit = loop {
@@ -36,7 +36,7 @@ impl Stream {
             self.gap(Gap::RecordsDeleted, start).await?;
         }
         let mut progressed = Instant::now();
-        while !self.ring().has(&self.cursor.positions) {
+        while !self.is_in_ring() {
             let (polled, events, positions) = blocking(move || poll(reader)).await?;
             reader = polled;
             let at = self.ring().now();

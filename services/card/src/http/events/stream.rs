@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::cursor::Cursor;
 use super::from_log::{OFFSETS_TIMEOUT, blocking};
-use crate::accounts::event_ring::{EventRing, Listener, Next, Place, PlacedEvent, covers};
+use crate::accounts::event_ring::{EventRing, Listener, Next, PlacedEvent, covers};
 use crate::http::response::CardService;
 
 /// The size at which a block is sent.
@@ -51,7 +51,6 @@ pub(super) struct Stream {
     account_id: Option<AccountId>,
     sender: Sender<Bytes>,
     pub(super) cursor: Cursor,
-    place: Option<Place>,
     /// What was not sent yet.
     text: String,
     /// When the next comment is due.
@@ -77,7 +76,7 @@ impl Stream {
         let listener = service.events.ring.listen(&service.status);
         let cursor = Cursor { log_id: log_id(&service), positions: service.status.positions() };
         let comment_due = Instant::now();
-        Stream { service, listener, account_id, sender, cursor, place: None, text: String::new(), comment_due }
+        Stream { service, listener, account_id, sender, cursor, text: String::new(), comment_due }
     }
 
     /// Sends events until the caller is gone or slow, or the service stops.
@@ -100,7 +99,7 @@ impl Stream {
         loop {
             self.comment_if_due().await?;
             self.listener.pushes.borrow_and_update();
-            match self.listener.ring.next(&mut self.place, &self.cursor.positions) {
+            match self.listener.ring.next(&mut self.listener.place, &self.cursor.positions) {
                 Next::Batches(batches) => {
                     for batch in batches {
                         for event in &batch.events {
@@ -121,7 +120,7 @@ impl Stream {
                     tracing::debug!("an event stream ends: its reader is too slow");
                     return Err(Ended);
                 }
-                Next::Replaced(start) => self.gap(Gap::OtherLog, start).await?,
+                Next::Replaced => self.gap(Gap::OtherLog, Positions::new()).await?,
             }
         }
     }
@@ -218,6 +217,11 @@ impl Stream {
 
     pub(super) fn ring(&self) -> &EventRing {
         &self.listener.ring
+    }
+
+    /// Whether the stream need not read the log itself.
+    pub(super) fn is_in_ring(&self) -> bool {
+        self.ring().has(self.listener.place, &self.cursor.positions)
     }
 }
 
