@@ -13,6 +13,9 @@ use crate::requests::{create_account, free_port, john_doe};
 /// Threads that write at the same time.
 const WRITERS: usize = 4;
 
+/// How often each process restarts.
+const RESTARTS: usize = 3;
+
 /// How often the command runs; `.ci/long` asks for 100.
 fn runs() -> usize {
     std::env::var("TANDEM_TEST_VERIFY_RUNS").map_or(20, |runs| runs.parse().expect("a number"))
@@ -74,7 +77,6 @@ fn nothing_differs_under_load() {
 
 #[test]
 fn nothing_differs_while_services_restart() {
-    const RESTARTS: usize = 3;
     let place = Place::durable();
     let mut random = Random::new(seed());
     let ports = [free_port(&mut random), free_port(&mut random)].map(|port| port.to_string());
@@ -82,9 +84,44 @@ fn nothing_differs_while_services_restart() {
     let mut tandem = place.start_all_in_one_with(&settings);
     let accounts = tandem.ready_service(account_service::NAME);
     create_account(&accounts);
-    let urls = [0, 1].map(|service| format!("http://127.0.0.1:{}", ports[service]));
+    verify_under_load(&place, &accounts, &ports, || {
+        for _ in 0..RESTARTS {
+            assert!(tandem.terminate().success(), "{:#?}", tandem.lines());
+            tandem = place.start_all_in_one_with(&settings);
+            tandem.ready_service(card_service::NAME);
+        }
+    });
+    assert!(tandem.terminate().success(), "{:#?}", tandem.lines());
+}
+
+#[test]
+fn nothing_differs_while_separate_services_restart_in_turn() {
+    let Some(place) = Place::apache_kafka() else { return };
+    let mut random = Random::new(seed());
+    let ports = [free_port(&mut random), free_port(&mut random)].map(|port| port.to_string());
+    let names = [account_service::NAME, card_service::NAME];
+    let start = |service: usize| place.start_with(names[service], &[("PORT", &ports[service])]);
+    let mut processes = [0, 1].map(start);
+    let accounts = processes[0].ready_service(names[0]);
+    processes[1].ready_service(names[1]);
+    verify_under_load(&place, &accounts, &ports, || {
+        for service in [0, 1].repeat(RESTARTS) {
+            let process = &mut processes[service];
+            assert!(process.terminate().success(), "{:#?}", process.lines());
+            *process = start(service);
+            process.ready_service(names[service]);
+        }
+    });
+    for process in &mut processes {
+        assert!(process.terminate().success(), "{:#?}", process.lines());
+    }
+}
+
+/// Runs the command again and again on the services at `ports`, while accounts are written and `restart` restarts services.
+fn verify_under_load(place: &Place, accounts: &Http, ports: &[String; 2], restart: impl FnOnce()) {
+    let urls = ports.each_ref().map(|port| format!("http://127.0.0.1:{port}"));
     let (stop, folder, log) = (AtomicBool::new(false), place.folder(), place.log_settings());
-    under_load(&accounts, || {
+    under_load(accounts, || {
         std::thread::scope(|scope| {
             let verifying = scope.spawn(|| {
                 let mut verified = Vec::new();
@@ -93,14 +130,10 @@ fn nothing_differs_while_services_restart() {
                 }
                 verified
             });
-            for _ in 0..RESTARTS {
-                assert!(tandem.terminate().success(), "{:#?}", tandem.lines());
-                tandem = place.start_all_in_one_with(&settings);
-                tandem.ready_service(card_service::NAME);
-            }
+            let restarted = std::panic::catch_unwind(std::panic::AssertUnwindSafe(restart));
             stop.store(true, Ordering::Relaxed);
             verifying.join().expect("no panic").iter().for_each(|verified| verified.expect_equal());
+            restarted.expect("services that restart");
         });
     });
-    assert!(tandem.terminate().success(), "{:#?}", tandem.lines());
 }
