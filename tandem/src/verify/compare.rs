@@ -300,9 +300,50 @@ impl States {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+    use std::net::TcpListener;
+
     use account_events::AccountStatus::{Active, Blocked};
+    use account_events::digest::LogLine;
+    use uuid::Uuid;
 
     use super::*;
+
+    /// A service without accounts, which answers until the process ends.
+    fn empty_service() -> Service {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for connection in listener.incoming() {
+                let mut connection = BufReader::new(connection.unwrap());
+                let head = connection.by_ref().lines().map(|line| line.unwrap().to_ascii_lowercase());
+                let head: Vec<_> = head.take_while(|line| !line.is_empty()).collect();
+                let length = head.iter().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                std::io::copy(&mut connection.by_ref().take(length.unwrap_or(0)), &mut std::io::sink()).unwrap();
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n{}\n";
+                connection.get_mut().write_all(answer).unwrap();
+            }
+        });
+        Service::new(&url, None, Duration::from_secs(10))
+    }
+
+    #[test]
+    fn more_accounts_than_are_compared_one_by_one_are_not_all_of_them() {
+        let service = empty_service();
+        let source = Source::Service(service.clone());
+        let cards = vec![service.clone()];
+        let parties = Parties { accounts: service, cards, source, patience: Duration::from_secs(10) };
+        let mut log = LogStates::default();
+        let mut add = |numbers: std::ops::Range<usize>| {
+            for id in numbers.map(|number| AccountId(Uuid::from_u128(number as u128))) {
+                log.apply(LogLine(0, Some(id), Some(StateLine(id, 1, Active))));
+            }
+            let (candidates, is_complete) = parties.candidates((0..MAX_BUCKETS).collect(), &log).unwrap();
+            (candidates.len(), is_complete)
+        };
+        assert_eq!(add(0..MAX_CANDIDATES), (MAX_CANDIDATES, true));
+        assert_eq!(add(MAX_CANDIDATES..MAX_CANDIDATES + 1), (MAX_CANDIDATES, false));
+    }
 
     #[test]
     fn only_what_cannot_be_in_flight_is_a_difference() {

@@ -146,3 +146,36 @@ fn peak_memory() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn accounts_that_were_not_compared_are_never_equal() {
+        let comparison = |is_complete| Comparison {
+            accounts: 0,
+            log_accounts: 200_000,
+            undecodable: 0,
+            view_accounts: vec![0],
+            differing: BTreeMap::new(),
+            is_complete,
+            changing: 0,
+        };
+        let report = |is_complete| Report {
+            account_url: String::new(),
+            card_urls: vec![String::new()],
+            log: String::new(),
+            comparison: comparison(is_complete),
+            repaired: None,
+            elapsed: Duration::ZERO,
+        };
+        let incomplete = report(false);
+        assert!(report(true).is_equal() && !incomplete.is_equal());
+        let (text, json) = (incomplete.text(), incomplete.json());
+        assert!(text.contains("run tandem resync") && text.contains("Different: 0 accounts and more."), "{text}");
+        assert_eq!([&json["equal"], &json["complete"]], [&json!(false); 2]);
+    }
+}
