@@ -54,3 +54,19 @@ impl Owner {
         serde_json::to_string(self).unwrap_or_default() // text and numbers always serialise
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_an_earlier_version_names_no_event() {
+        let earlier = r#"{"database_id":"a","session":"s","account_sequence_high":7,"number_key":"0f","log_id":"l","is_resync_open":false}"#;
+        let owner = Owner::from_note(earlier).unwrap();
+        assert_eq!((owner.last_event, owner.to_note().as_str()), (None, earlier));
+        let account_id = "550e8400-e29b-41d4-a716-446655440000".parse().unwrap();
+        let last_event = Some(LastEvent { account_id, version: 3, occurred_at: 1_764_066_600_000_000 });
+        let owner = Owner { last_event, ..owner };
+        assert_eq!(Owner::from_note(&owner.to_note()), Some(owner));
+    }
+}
