@@ -149,11 +149,11 @@ fn hasher_of(id: AccountId) -> SipHasher13 {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Selection {
-    /// The accounts, at most [`MAX_SELECTED_ACCOUNTS`].
+    /// The accounts, at most 1,000.
     pub accounts: Vec<AccountId>,
-    /// The number of buckets of the digest, 1 to [`MAX_BUCKETS`].
+    /// The number of buckets of the digest, 1 to 65,536.
     pub buckets: u32,
-    /// The buckets, at most [`MAX_SELECTED_BUCKETS`].
+    /// The buckets, at most 8,000.
     pub numbers: Vec<u32>,
 }
 
@@ -203,7 +203,7 @@ pub struct Republication {
 /// The body of a request to publish accounts again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Republications {
-    /// The accounts, at most [`MAX_REPUBLISHED`].
+    /// The accounts, at most 500.
     pub accounts: Vec<Republication>,
 }
 

@@ -30,12 +30,17 @@ pub fn schema_violation(document: &Value, schema: &Value, value: &Value) -> Opti
             "required" => rule.as_array()?.iter().all(|name| value.get(name.as_str().unwrap_or_default()).is_some()),
             "enum" => rule.as_array()?.contains(value),
             "const" => rule == value,
-            "minimum" => value.as_f64() >= rule.as_f64(),
-            "maximum" => value.as_f64() <= rule.as_f64(),
-            "minLength" => value.as_str().map(|text| text.chars().count() as u64) >= rule.as_u64(),
-            "maxLength" => value.as_str().map(|text| text.chars().count() as u64) <= rule.as_u64(),
-            "minItems" => value.as_array().map(|items| items.len() as u64) >= rule.as_u64(),
+            // A value of another type is a matter of `type`.
+            "minimum" => value.as_f64().is_none_or(|number| Some(number) >= rule.as_f64()),
+            "maximum" => value.as_f64().is_none_or(|number| Some(number) <= rule.as_f64()),
+            "minLength" => value.as_str().is_none_or(|text| Some(text.chars().count() as u64) >= rule.as_u64()),
+            "maxLength" => value.as_str().is_none_or(|text| Some(text.chars().count() as u64) <= rule.as_u64()),
+            "minItems" => value.as_array().is_none_or(|items| Some(items.len() as u64) >= rule.as_u64()),
             "pattern" => matches(rule.as_str()?, value),
+            "propertyNames" => {
+                let mut names = value.as_object()?.keys();
+                return names.find_map(|name| schema_violation(document, rule, &name.as_str().into()));
+            }
             "format" => match rule.as_str()? {
                 "uuid" => matches("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", value),
                 "date-time" => matches(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$", value),
@@ -70,5 +75,5 @@ fn is_of_type(name: &Value, value: &Value) -> bool {
 
 fn matches(pattern: &str, value: &Value) -> bool {
     let pattern = Regex::new(pattern).expect("a regular expression");
-    value.as_str().is_some_and(|text| pattern.is_match(text))
+    value.as_str().is_none_or(|text| pattern.is_match(text))
 }

@@ -41,8 +41,13 @@ pub(super) fn document(api: &Api, endpoints: &[Endpoint]) -> Value {
         writer.errors.entry(error.code).or_insert(error);
     }
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+    let mut tags = Vec::new();
     for Endpoint { method, path, operation } in endpoints {
-        let operation = writer.operation(method, path, operation());
+        let operation = operation();
+        if !tags.contains(&operation.tag) {
+            tags.push(operation.tag);
+        }
+        let operation = writer.operation(method, path, operation);
         paths.entry(path).or_default().insert((*method).to_owned(), operation);
     }
     writer.schemas.insert(
@@ -65,6 +70,7 @@ pub(super) fn document(api: &Api, endpoints: &[Endpoint]) -> Value {
             "description": api.description,
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
+        "tags": tags.into_iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
         "paths": paths,
         "components": {
             "schemas": writer.schemas,

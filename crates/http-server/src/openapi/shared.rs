@@ -14,49 +14,28 @@ use crate::paging::parse_limit;
 use crate::query::{check_encoding, refuse};
 use crate::request_id::MAX_REQUEST_ID_BYTES;
 
-/// An id of a trace, for examples.
-const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-/// The headers that requests may have.
+/// The headers that requests may have. They have no examples: Swagger UI would send the example with each request.
 pub(super) fn request_headers() -> Map<String, Value> {
     let id = json!({ "type": "string", "pattern": "^[A-Za-z0-9._:/+=-]+$", "maxLength": MAX_REQUEST_ID_BYTES });
     let key = json!({ "type": "string", "pattern": "^[!-~]+$", "maxLength": MAX_KEY_BYTES });
     let text = json!({ "type": "string" });
     let version = json!({ "type": "integer", "minimum": 1, "maximum": 1_073_741_823 });
     [
-        (
-            "X-Request-Id",
-            id,
-            "Names the request in the response and in the logs. Another value is replaced.",
-            "order-42",
-        ),
-        (
-            "Idempotency-Key",
-            key,
-            "A request that is repeated with its key is done once.",
-            "8e03978e-40d5-43dd-bc93-6894a57f9324",
-        ),
-        ("If-Match", text.clone(), "The change is made only if the current `ETag` is one of these.", "\"1\""),
-        (
-            "If-None-Match",
-            text.clone(),
-            "The request is answered only if the current `ETag` is none of these.",
-            "\"0\"",
-        ),
+        ("X-Request-Id", id, "Names the request in the response and in the logs. Another value is replaced."),
+        ("Idempotency-Key", key, "A request that is repeated with its key is done once."),
+        ("If-Match", text.clone(), "The change is made only if the current `ETag` is one of these, such as `\"1\"`."),
+        ("If-None-Match", text.clone(), "The request is answered only if the current `ETag` is none of these."),
         (
             "Prefer",
             text.clone(),
-            "`wait=S`: waits 1 to 30 seconds until the view knows the account (RFC 7240).",
-            "wait=5",
+            "`wait=5` waits up to 5 seconds, at most 30, until the view knows the account (RFC 7240).",
         ),
-        ("Account-Version", version, "The view must know the account in this version or a later one.", "1"),
-        ("Last-Event-ID", text.clone(), "The stream goes on after the event with this `id`.", ""),
-        ("traceparent", text, "The W3C trace context that the events of the change carry.", TRACEPARENT),
+        ("Account-Version", version, "The view must know the account in this version or a later one."),
+        ("Last-Event-ID", text.clone(), "The stream goes on after the event with this `id`."),
+        ("traceparent", text, "The W3C trace context that the events of the change carry."),
     ]
-    .map(|(name, schema, description, example)| {
-        let example = if schema["type"] == "integer" { json!(1) } else { json!(example) };
-        let header =
-            json!({ "name": name, "in": "header", "description": description, "schema": schema, "example": example });
+    .map(|(name, schema, description)| {
+        let header = json!({ "name": name, "in": "header", "description": description, "schema": schema });
         (name.to_owned(), header)
     })
     .into_iter()

@@ -30,8 +30,8 @@ pub(crate) struct DigestQuery {
 struct TableDigest {
     #[serde(flatten)]
     outbox: OutboxPosition,
-    /// The number of accounts and the sum of their hashes, for each bucket.
-    #[schema(value_type = Vec<Vec<u64>>)]
+    /// The number of accounts and the sum of their hashes, for each bucket. A sum has up to 64 bits.
+    #[schema(value_type = Vec<Vec<usize>>)]
     buckets: Digest,
 }
 

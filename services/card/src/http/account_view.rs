@@ -20,7 +20,7 @@ use crate::http::response::{ACCOUNT_ID, CardService};
 struct ViewedAccount {
     account_id: AccountId,
     status: AccountStatus,
-    /// `None` if the account's events have none.
+    /// The version of the latest event; null if the account's events have none.
     #[schema(required, value_type = Option<u32>)]
     version: Option<Version>,
     /// How long ago the view was known to be complete, in its worst partition.
