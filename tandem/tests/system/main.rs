@@ -39,4 +39,5 @@ mod settings;
 mod soak;
 mod storage;
 mod stuck_stderr;
+mod upgrade;
 mod verify;
