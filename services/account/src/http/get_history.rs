@@ -21,7 +21,7 @@ pub(crate) struct PageQuery {
     #[param(value_type = u32, required = false, minimum = 1, maximum = 200, default = 50)]
     limit: Option<String>,
     /// The `next` of the page before.
-    #[param(value_type = Version, required = false)]
+    #[param(value_type = u32, required = false)]
     after: Option<String>,
 }
 
