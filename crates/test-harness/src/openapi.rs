@@ -54,8 +54,9 @@ impl OpenApi {
         assert!(codes.is_subset(&documented), "{:?}", codes.difference(&documented));
     }
 
-    /// Panics if an example of the document breaks its schema.
+    /// Panics if an example of the document breaks its schema, or if a reference leads nowhere.
     pub fn check_examples(&self) {
+        check_references(&self.0, &self.0);
         for (operation, status, response) in self.responses() {
             let mut contents: Vec<_> =
                 response["content"].as_object().into_iter().flat_map(|content| content.values()).collect();
@@ -112,4 +113,14 @@ impl OpenApi {
             assert_eq!(broken, None, "{place}: {}", answer.raw);
         }
     }
+}
+
+fn check_references(document: &Value, node: &Value) {
+    resolve(document, node);
+    let parts: &mut dyn Iterator<Item = &Value> = match node {
+        Value::Object(fields) => &mut fields.values(),
+        Value::Array(items) => &mut items.iter(),
+        _ => return,
+    };
+    parts.for_each(|part| check_references(document, part));
 }
