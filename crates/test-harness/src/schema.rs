@@ -28,6 +28,10 @@ pub fn schema_violation(document: &Value, schema: &Value, value: &Value) -> Opti
                 name => is_of_type(name, value),
             },
             "required" => rule.as_array()?.iter().all(|name| value.get(name.as_str().unwrap_or_default()).is_some()),
+            "oneOf" => {
+                let fitting = rule.as_array()?.iter().filter(|part| schema_violation(document, part, value).is_none());
+                fitting.count() == 1
+            }
             "enum" => rule.as_array()?.contains(value),
             "const" => rule == value,
             // A value of another type is a matter of `type`.
