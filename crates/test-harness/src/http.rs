@@ -1,7 +1,7 @@
 //! A client that treats every status as an answer.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,16 +14,13 @@ use crate::openapi::OpenApi;
 /// one that does not answer; a test may set the server's idle time as low as this.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(5);
 
-/// The document of the service that the tests of this process are about.
-static DOCUMENT: OnceLock<OpenApi> = OnceLock::new();
-
 /// One service, at one address. Clones share its connections.
 #[derive(Debug, Clone)]
 pub struct Http {
     agent: Agent,
     address: SocketAddr,
-    /// Whether every answer is compared with the service's OpenAPI document.
-    is_checked: bool,
+    /// The service's OpenAPI document, once an answer was compared with it; `None` if answers are not compared.
+    document: Option<Arc<OnceLock<OpenApi>>>,
 }
 
 /// What the service answered.
@@ -48,18 +45,18 @@ impl Http {
             .max_idle_age(MAX_IDLE_AGE)
             .allow_non_standard_methods(true)
             .build();
-        Http { agent: config.into(), address, is_checked: false }
+        Http { agent: config.into(), address, document: None }
     }
 
-    /// Compares every answer with the OpenAPI document. All services of a process that are compared have the same document.
+    /// Compares every answer with the service's OpenAPI document.
     #[must_use]
     pub fn checked(self) -> Self {
-        Http { is_checked: true, ..self }
+        Http { document: Some(Arc::default()), ..self }
     }
 
     /// The OpenAPI document of the service.
     pub fn openapi(&self) -> OpenApi {
-        OpenApi(Http { is_checked: false, ..self.clone() }.get("/openapi.json").expect(200))
+        OpenApi(Http { document: None, ..self.clone() }.get("/openapi.json").expect(200))
     }
 
     /// Where the service is.
@@ -119,8 +116,8 @@ impl Http {
         };
         let answer =
             Answer { status: response.status().as_u16(), headers: response.headers().clone(), body, raw: text };
-        if self.is_checked {
-            DOCUMENT.get_or_init(|| self.openapi()).check(method, path, &answer);
+        if let Some(document) = &self.document {
+            document.get_or_init(|| self.openapi()).check(method, path, &answer);
         }
         Ok(answer)
     }
