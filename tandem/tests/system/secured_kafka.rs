@@ -154,11 +154,13 @@ fn a_publisher_that_another_takes_over_from_is_no_error() {
     // The service takes over in its turn.
     published(2);
     // What the log's client says; the relay says in its own words that it has to open another publisher.
-    let logged = accounts.logged();
     let is_told = |line: &&Value| {
         let is_clients = line["target"].as_str().is_some_and(|target| target.starts_with("event_log"));
         is_clients && line.to_string().contains("fenced by a newer instance")
     };
+    // The line may be read a moment after the event is published.
+    wait_until("the client has logged it", || accounts.logged().iter().any(|line| is_told(&line)).then_some(()));
+    let logged = accounts.logged();
     let told: Vec<_> = logged.iter().filter(is_told).collect();
     assert!(!told.is_empty() && told.iter().all(|line| line["level"] == "DEBUG"), "{told:#?}");
     assert!(logged.iter().all(|line| line["level"] != "ERROR"), "{logged:#?}");

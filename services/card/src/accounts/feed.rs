@@ -234,11 +234,12 @@ impl AccountFeed {
         if batch.records == 0 {
             log_left_out(self.lines.flush());
         }
-        self.status.read(batch.records, batch.poison, batch.positions.clone());
+        // Before the status: a stream that begins at the new positions must not find older ones in the ring.
+        let start = std::mem::replace(&mut self.positions, batch.positions.clone());
+        self.ring.push(batch.placed, &start, &self.positions);
+        self.status.read(batch.records, batch.poison, batch.positions);
         self.waiters.wake(batch.events.iter().map(|event| event.account_id));
         self.status.update(|progress| progress.trouble = batch.trouble);
-        let start = std::mem::replace(&mut self.positions, batch.positions);
-        self.ring.push(batch.placed, &start, &self.positions);
         self.store_quarantined(batch.quarantined);
         self.remove_decoded(batch.decoded);
         self.close_accounts()?;
