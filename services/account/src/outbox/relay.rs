@@ -153,8 +153,8 @@ impl Relay {
         self.appended = 0;
         let Some(mut session) = self.open_session()? else { return Ok(Ended::Superseded) };
         let position = session.publisher.position().unwrap_or(0);
-        self.outbox.remove_published(position)?;
-        let outcome = self.publish_behind(position, &mut session, pause);
+        let outcome = self.outbox.remove_published(position).map_err(RelayError::from);
+        let outcome = outcome.and_then(|()| self.publish_behind(position, &mut session, pause));
         if outcome.is_err() && session.publisher.commit().is_ok() {
             // The publisher is still usable: the log has now committed the appended batches.
             self.record_committed(session.publisher.as_ref());

@@ -200,7 +200,10 @@ impl Outbox for PostgresOutbox {
              )
              UPDATE account.relay_lease SET outbox_anchor = NULL RETURNING {SYNCED}"
         );
-        self.with_session(async |session| session.client.query_one(&sql, &[]).await).map(drop)
+        let confirmed = self.with_session(async |session| session.client.query_one(&sql, &[]).await).map(drop);
+        // After a failure the next session opens a connection.
+        self.is_confirmed = confirmed.is_ok();
+        confirmed
     }
 
     fn session_ended(&mut self) {
