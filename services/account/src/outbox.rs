@@ -35,7 +35,8 @@ pub(crate) trait Outbox: Send {
     /// lost connection to the database is an error: the database may come back as another copy, which must be compared first.
     fn session_confirmed(&mut self) -> Result<(), StoreError>;
 
-    /// Records that the publisher of the session is closed: from now on nobody vouches for the database.
+    /// Removes published events whose removal was deferred, and records that the publisher of the session is closed: from now on nobody
+    /// vouches for the database.
     fn session_ended(&mut self) {}
 
     /// About the highest sequence of an account: accounts of the last second may be missing.
@@ -64,7 +65,7 @@ pub(crate) trait Outbox: Send {
     /// Removes the events up to and including `position` soon: the event log has them.
     fn remove_published(&mut self, position: u64) -> Result<(), StoreError>;
 
-    /// Removes published events and releases the lease: this instance ends.
+    /// Releases the lease: this instance ends.
     fn release(&mut self) -> Result<(), StoreError> {
         Ok(())
     }

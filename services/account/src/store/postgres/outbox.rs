@@ -207,6 +207,11 @@ impl Outbox for PostgresOutbox {
     }
 
     fn session_ended(&mut self) {
+        // Before the session counts as ended: behind a new connection other events may have these numbers.
+        self.removal.at = None;
+        // After a failure the next session removes the events.
+        let _ = self.tidy();
+        self.removal = Removal::default();
         self.is_confirmed = false;
     }
 
@@ -316,10 +321,6 @@ impl Outbox for PostgresOutbox {
     }
 
     fn release(&mut self) -> Result<(), StoreError> {
-        if self.handover.leased().is_some() {
-            self.removal.at = None;
-            self.tidy()?;
-        }
         let holder = self.holder;
         self.handover.set_leased(None);
         self.with_session(async |session| session.client.execute(&session.release, &[&holder]).await).map(drop)
