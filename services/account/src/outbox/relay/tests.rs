@@ -5,6 +5,7 @@ use event_log::{Committed, GroupReader, Positions, Reader, Record};
 use group_commit::StoreError;
 
 use super::*;
+use crate::lineage::Lineage;
 use crate::outbox::{AccountPage, NextEvents, OutboxSignal};
 
 /// An empty outbox that counts how often the lease is asked for.
