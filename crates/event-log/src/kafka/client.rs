@@ -126,6 +126,7 @@ impl ClientContext for Events {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if is_fencing(&error.to_string()) || is_fencing(reason) {
+            tracing::debug!(client = self.role, "{reason}");
             return;
         }
         if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL)) {
