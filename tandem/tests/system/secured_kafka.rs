@@ -3,8 +3,8 @@
 //! feature `kafka-tls`, and so must this.
 
 use std::env;
-use std::path::Path;
 
+use account_events::PUBLISHER;
 use event_log::{EventLog as _, KafkaLog, KafkaSettings};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -133,13 +133,7 @@ fn expect_failure(service: &Http, status: u16, part: &str, reason: &str) {
 #[test]
 fn a_publisher_that_another_takes_over_from_is_no_error() {
     let Some(secured) = Secured::find() else { return };
-    let start = || secured.start(account_service::NAME, &[("LOG_LEVEL", "debug")]);
-    let mut accounts = start();
-    accounts.ready_service(account_service::NAME);
-    assert!(accounts.terminate().success());
-    let name = format!("{}-{}", account_service::NAME, database_id(secured.folder.path()));
-
-    let mut accounts = start();
+    let mut accounts = secured.start(account_service::NAME, &[("LOG_LEVEL", "debug")]);
     let http = accounts.ready_service(account_service::NAME);
     let published = |count: u64| {
         wait_until("the event is published", || {
@@ -149,7 +143,7 @@ fn a_publisher_that_another_takes_over_from_is_no_error() {
     create_account(&http);
     published(1);
     let log = secured.log();
-    drop(log.publisher(&name).expect("a publisher"));
+    drop(log.publisher(PUBLISHER).expect("a publisher"));
     create_account(&http);
     // The service takes over in its turn.
     published(2);
@@ -164,10 +158,4 @@ fn a_publisher_that_another_takes_over_from_is_no_error() {
     let told: Vec<_> = logged.iter().filter(is_told).collect();
     assert!(!told.is_empty() && told.iter().all(|line| line["level"] == "DEBUG"), "{told:#?}");
     assert!(logged.iter().all(|line| line["level"] != "ERROR"), "{logged:#?}");
-}
-
-/// What the account service's publisher is named after.
-fn database_id(folder: &Path) -> String {
-    let database = rusqlite::Connection::open(folder.join("data/account.db")).expect("a database");
-    database.query_row("SELECT database_id FROM ledger", [], |row| row.get(0)).expect("its id")
 }
