@@ -3,7 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, RETRY_AFTER};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
@@ -62,6 +64,7 @@ pub(crate) fn cors_layer(origin: CorsOrigin) -> CorsLayer {
         .allow_origin(origin)
         .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([
+            AUTHORIZATION,
             IF_MATCH,
             IF_NONE_MATCH,
             CONTENT_TYPE,
@@ -79,6 +82,7 @@ pub(crate) fn cors_layer(origin: CorsOrigin) -> CorsLayer {
             ACCOUNT_VERSION,
             PREFERENCE_APPLIED,
             IDEMPOTENT_REPLAYED,
+            WWW_AUTHENTICATE,
         ])
         .max_age(MAX_AGE)
 }

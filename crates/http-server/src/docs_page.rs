@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access::Access;
 use axum::extract::Path;
 use axum::http::header::{
     CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
@@ -29,6 +30,7 @@ SwaggerUIBundle({
   displayRequestDuration: true,
   tryItOutEnabled: true,
   validatorUrl: null,
+  persistAuthorization: false,
 });
 ";
 
@@ -49,7 +51,12 @@ pub(crate) fn docs_endpoints(title: &'static str) -> Endpoints {
          <script src=\"docs/{START_FILE}\"></script>\n</body>\n</html>\n"
     );
     let page = async move || (HEADERS, [(CONTENT_TYPE, "text/html; charset=utf-8")], page.clone());
-    Endpoints::default().get("/docs", page, page_operation).get("/docs/{file}", file, file_operation)
+    Endpoints::default().get("/docs", Access::Open, page, page_operation).get(
+        "/docs/{file}",
+        Access::Open,
+        file,
+        file_operation,
+    )
 }
 
 fn page_operation() -> Operation {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use axum::Json;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -31,12 +31,15 @@ pub struct ApiError {
     /// How long the caller should wait before a retry, in seconds.
     #[serde(skip)]
     pub retry_after_s: Option<u32>,
+    /// How the caller authenticates: `WWW-Authenticate` (RFC 6750, 3).
+    #[serde(skip)]
+    pub challenge: Option<Cow<'static, str>>,
 }
 
 impl ApiError {
     /// Returns an error with `status`, `code` and `text`, without a field.
     pub fn new(status: StatusCode, code: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, text: text.into(), field: None, retry_after_s: None }
+        Self { status, code, text: text.into(), field: None, retry_after_s: None, challenge: None }
     }
 
     /// 400: the request cannot be understood.
@@ -105,6 +108,9 @@ impl IntoResponse for ApiError {
         let mut response = (self.status, Json(&self)).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        if let Some(challenge) = self.challenge.as_deref().and_then(|text| HeaderValue::from_str(text).ok()) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
         response
     }

@@ -3,48 +3,53 @@
 //! The steps are one async function, not a stack of tower layers: each layer on a router boxes a future for each request.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
-use axum::Router;
+use access::{Access, Authenticator, Caller};
 use axum::body::Body;
 use axum::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, TRANSFER_ENCODING};
 use axum::http::{HeaderValue, Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use hyper::body::Incoming;
-use tower::Service as _;
+use tower::{Layer as _, Service as _, service_fn};
 use tracing::{debug, error, warn};
 
+use crate::authentication::authenticate;
 use crate::body::is_json;
 use crate::conditional::if_none_match;
 use crate::cors::cors_layer;
 use crate::error::{APPLICATION_JSON, ApiError};
 use crate::guard::Guard;
 use crate::request_id::{X_REQUEST_ID, request_id};
+use crate::routes::Routes;
 use crate::settings::HttpConfig;
 use crate::unread::Unread;
 
 /// A router together with the steps that every request and every response pass. [`serve`](crate::serve()) runs it.
 #[derive(Debug)]
 pub struct App {
-    router: Router,
+    routes: Routes,
     service: &'static str,
     guard: Guard,
+    authenticator: Option<Arc<Authenticator>>,
 }
 
-/// Completes `router`, which must have all its routes.
+/// Completes `routes`.
 ///
-/// `service` is the name of the service in the logs. `address` is the address that the service listens on: on loopback,
-/// a `Host` must be local or one of the configuration's.
-pub fn finish(router: Router, service: &'static str, config: &HttpConfig, address: IpAddr) -> App {
-    let HttpConfig { cors, allowed_hosts, .. } = config.clone();
-    let hosts = address.to_canonical().is_loopback().then_some(allowed_hosts);
-    let router = match cors.clone() {
-        Some(origin) => router.layer(cors_layer(origin)),
-        None => router,
-    };
-    App { router, service, guard: Guard { hosts, cors } }
+/// `service` is the name of the service in the logs. `address` is the address that the service listens on: on loopback without
+/// authentication, a `Host` must be local or one of the configuration's.
+pub fn finish(routes: impl Into<Routes>, service: &'static str, config: &HttpConfig, address: IpAddr) -> App {
+    let HttpConfig { cors, allowed_hosts, authenticator, .. } = config.clone();
+    let hosts = (authenticator.is_none() && address.to_canonical().is_loopback()).then_some(allowed_hosts);
+    let mut routes = routes.into();
+    if let Some(origin) = cors.clone() {
+        routes.router = routes.router.layer(cors_layer(origin));
+    }
+    App { routes, service, guard: Guard { hosts, cors }, authenticator }
 }
 
 impl App {
@@ -54,19 +59,19 @@ impl App {
         let request_id = request_id(request.headers());
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let if_none_match = if_none_match(request.headers());
-        let checked = self.guard.check(&request, is_spare);
-        let (request, unread) = Unread::watch(request);
-        let mut response = match checked {
-            // The router shares no state with this function, and its future is not polled again after a panic.
-            Ok(()) => match AssertUnwindSafe(self.router.clone().call(request)).catch_unwind().await {
-                Ok(Ok(response)) => with_json_error(response),
-                Err(panic) => {
-                    let text = panic_text(&*panic);
-                    error!(service = self.service, ?request_id, panic = text, "a handler panicked");
-                    ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+        let admitted = match self.guard.check(&request, is_spare) {
+            Ok(()) => self.caller(&request).await,
+            Err(error) => Err(error),
+        };
+        let (mut request, unread) = Unread::watch(request);
+        let mut response = match admitted {
+            Ok(caller) => {
+                if let Some(caller) = caller {
+                    request.extensions_mut().insert(caller);
                 }
-            },
-            Err(error) => error.into_response(),
+                self.route(request, &request_id).await
+            }
+            Err(error) => self.refuse(error, request).await,
         };
         let is_found = matches!(method, Method::GET | Method::HEAD) && response.status() == StatusCode::OK;
         if is_found && if_none_match.is_some_and(|tags| tags.match_weakly(response.headers().get(ETAG))) {
@@ -81,6 +86,35 @@ impl App {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+
+    /// Returns the caller of `request` where callers are authenticated.
+    async fn caller<B>(&self, request: &Request<B>) -> Result<Option<Caller>, ApiError> {
+        let Some(authenticator) = &self.authenticator else { return Ok(None) };
+        // No route answers a path or a method that is unknown, so nothing is there to protect.
+        let access = self.routes.access(request.method(), request.uri().path()).unwrap_or(Access::Open);
+        authenticate(authenticator, access, request.headers()).await
+    }
+
+    async fn route(&self, request: Request<Body>, request_id: &HeaderValue) -> Response {
+        // The router shares no state with this function, and its future is not polled again after a panic.
+        match AssertUnwindSafe(self.routes.router.clone().call(request)).catch_unwind().await {
+            Ok(Ok(response)) => with_json_error(response),
+            Err(panic) => {
+                let text = panic_text(&*panic);
+                error!(service = self.service, ?request_id, panic = text, "a handler panicked");
+                ApiError::of_status(StatusCode::INTERNAL_SERVER_ERROR).into_response()
+            }
+        }
+    }
+
+    /// Answers `request` with `error`, and with the CORS headers, so that a page of an allowed origin can read it.
+    async fn refuse(&self, error: ApiError, request: Request<Body>) -> Response {
+        let Some(origin) = self.guard.cors.clone() else { return error.into_response() };
+        let answer = service_fn(async |_| Ok::<_, Infallible>(error.clone().into_response()));
+        match cors_layer(origin).layer(answer).call(request).await {
+            Ok(response) => response,
+        }
     }
 
     fn log(&self, request_id: &HeaderValue, method: &Method, uri: &Uri, status: StatusCode) {

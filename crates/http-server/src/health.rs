@@ -6,10 +6,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Json;
+use access::{Access, Authenticator, Caller, Scope};
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -39,13 +40,43 @@ pub struct ReadyReport {
     pub details: Map<String, Value>,
 }
 
-/// Returns the three health endpoints of `service`.
-pub fn health_endpoints(service: &'static str, readiness: Arc<dyn Readiness>) -> Endpoints {
+impl ReadyReport {
+    /// Adds a warning, if there is one: the service is ready all the same.
+    pub fn warn(&mut self, warning: Option<String>) {
+        let Some(warning) = warning else { return };
+        if let Value::Array(warnings) = self.details.entry("warnings").or_insert_with(|| json!([])) {
+            warnings.push(warning.into());
+        }
+    }
+}
+
+/// Returns the three health endpoints of `service`. With `authenticator`, only callers with the scope `admin` see the details of
+/// `/readyz`.
+pub fn health_endpoints(
+    service: &'static str,
+    readiness: Arc<dyn Readiness>,
+    authenticator: Option<Arc<Authenticator>>,
+) -> Endpoints {
     let [health, livez, readyz] = HEALTH_PATHS;
+    let ready = async move |caller: Option<Extension<Caller>>| {
+        let mut report = readiness.report();
+        if let Some(authenticator) = &authenticator {
+            report.warn(authenticator.warning());
+            if !caller.is_some_and(|caller| caller.scopes.allow(Scope::Admin)) {
+                report.details.clear();
+            }
+        }
+        ready_response(&report)
+    };
     Endpoints::default()
-        .get(health, async move || Json(Health { status: "healthy", service: Some(service) }), health_operation)
-        .get(livez, async || Json(Health { status: "alive", service: None }), livez_operation)
-        .get(readyz, async move || ready_response(&readiness.report()), readyz_operation)
+        .get(
+            health,
+            Access::Open,
+            async move || Json(Health { status: "healthy", service: Some(service) }),
+            health_operation,
+        )
+        .get(livez, Access::Open, async || Json(Health { status: "alive", service: None }), livez_operation)
+        .get(readyz, Access::Open, ready, readyz_operation)
 }
 
 /// Returns the endpoint `/`, which shows the service, its version and its links.
@@ -53,7 +84,7 @@ pub(crate) fn index_endpoint(api: &Api) -> Endpoints {
     let links = [("docs", "/docs"), ("openapi", OPENAPI_PATH), ("health", "/health"), ("readyz", "/readyz")];
     let links = links.iter().chain(api.links).copied().collect();
     let index = Index { service: api.service, version: api.version, links };
-    Endpoints::default().get("/", async move || Json(index.clone()), index_operation)
+    Endpoints::default().get("/", Access::Open, async move || Json(index.clone()), index_operation)
 }
 
 fn index_operation() -> Operation {

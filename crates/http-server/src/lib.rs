@@ -1,11 +1,12 @@
 //! HTTP plumbing without a domain: the layer between a TCP listener and a service's handlers.
 //!
 //! - [`serve`] runs an [`App`] on a listener until shutdown, within bounds.
-//! - [`finish()`] makes an [`App`] of a router: JSON errors, request ids, CORS, checks of hosts and origins.
+//! - [`finish()`] makes an [`App`] of a router: JSON errors, request ids, CORS, checks of hosts and origins, authentication.
 //! - [`JsonBody`] and [`QueryParams`] parse requests; [`ApiError`] and [`Page`] are responses.
 //!
 //! Invariants: every response is JSON, an error is `{"error", "code"}`, and every wait and every size has a named bound.
 
+mod authentication;
 mod body;
 mod body_error;
 mod conditional;
@@ -25,12 +26,14 @@ mod peer;
 mod prefer;
 mod query;
 mod request_id;
+mod routes;
 mod scans;
 mod server;
 mod settings;
 mod slots;
 mod unread;
 
+pub use authentication::CallerName;
 pub use body::{BODY_READ_TIMEOUT, JsonBody, MAX_BODY_BYTES};
 pub use conditional::{EntityTags, etag, if_match, if_none_match};
 pub use cors::CorsOrigin;
@@ -45,6 +48,7 @@ pub use paging::{DEFAULT_LIMIT, MAX_LIMIT, MIN_LIMIT, Page, parse_limit};
 pub use peer::Peer;
 pub use prefer::{ACCOUNT_VERSION, PREFER, PREFERENCE_APPLIED, prefer_wait};
 pub use query::QueryParams;
+pub use routes::Routes;
 pub use scans::{ScanPermit, Scans};
 pub use server::{
     DRAIN_TIMEOUT, HEADER_READ_TIMEOUT, IDLE_TIMEOUT, MAX_BUFFER_BYTES, MAX_CONNECTIONS, SPARE_CONNECTIONS,

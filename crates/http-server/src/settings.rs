@@ -1,7 +1,9 @@
 //! The HTTP settings of every binary, which flattens [`HttpArgs`] into its own arguments.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use access::Authenticator;
 use clap::Args;
 
 use crate::cors::CorsOrigin;
@@ -20,6 +22,8 @@ pub struct HttpConfig {
     pub cors: Option<CorsOrigin>,
     /// The names that a `Host` may have on loopback besides IP addresses and `localhost`.
     pub allowed_hosts: AllowedHosts,
+    /// Knows the callers; `None` if anyone may call.
+    pub authenticator: Option<Arc<Authenticator>>,
     /// The server's bounds.
     pub limits: ServeSettings,
     /// How long an idempotency key is kept.
@@ -34,6 +38,7 @@ impl Default for HttpConfig {
         HttpConfig {
             cors: None,
             allowed_hosts: AllowedHosts::default(),
+            authenticator: None,
             limits: ServeSettings::default(),
             keep_idempotency_keys: Duration::from_hours(KEEP_KEYS_HOURS),
         }
@@ -70,6 +75,7 @@ impl HttpArgs {
         HttpConfig {
             cors: self.cors_allow_origin.clone(),
             allowed_hosts: self.allowed_hosts.clone().unwrap_or_default(),
+            authenticator: None,
             limits: ServeSettings {
                 max_connections,
                 idle_timeout: Duration::from_secs(self.http_idle_timeout_seconds),

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use harness::{start, start_with};
-use http_server::{Api, ApiError, Endpoints, HttpConfig, Readiness, ReadyReport, etag, health_endpoints};
+use http_server::{Api, ApiError, Endpoints, HttpConfig, Readiness, ReadyReport, Routes, etag, health_endpoints};
 use serde_json::{Value, json};
 
 fn router() -> Router {
@@ -88,7 +88,9 @@ async fn cors_answers_the_origins_it_is_given() {
     assert_eq!(answer.header("access-control-allow-methods"), Some("GET,POST,PUT,PATCH,DELETE"));
     assert_eq!(
         answer.header("access-control-allow-headers"),
-        Some("if-match,if-none-match,content-type,x-request-id,traceparent,account-version,prefer,idempotency-key")
+        Some(
+            "authorization,if-match,if-none-match,content-type,x-request-id,traceparent,account-version,prefer,idempotency-key"
+        )
     );
     let answer = server.ask(&format!("{preflight} http://c.example"), "").await;
     assert_eq!(answer.header("access-control-allow-origin"), None);
@@ -98,7 +100,9 @@ async fn cors_answers_the_origins_it_is_given() {
     assert_eq!(answer.header("access-control-allow-origin"), Some("http://a.example"));
     assert_eq!(
         answer.header("access-control-expose-headers"),
-        Some("etag,location,x-request-id,retry-after,account-version,preference-applied,idempotent-replayed")
+        Some(
+            "etag,location,x-request-id,retry-after,account-version,preference-applied,idempotent-replayed,www-authenticate"
+        )
     );
 
     let server = start_with(router(), cors("*")).await;
@@ -146,7 +150,7 @@ const API: Api = Api {
 
 #[tokio::test]
 async fn the_index_names_the_service_and_its_links() {
-    let server = start(Endpoints::default().into_router(API)).await;
+    let server = start(Endpoints::default().into_routes(API)).await;
     let links = json!({
         "docs": "/docs", "openapi": "/openapi.json", "health": "/health", "readyz": "/readyz", "more": "/more"
     });
@@ -165,8 +169,8 @@ impl Readiness for Fixed {
     }
 }
 
-fn readiness(report: &ReadyReport) -> Router {
-    health_endpoints("account-service", Arc::new(Fixed(report.clone()))).into_router(API)
+fn readiness(report: &ReadyReport) -> Routes {
+    health_endpoints("account-service", Arc::new(Fixed(report.clone())), None).into_routes(API)
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod harness;
 
+use access::Scope;
 use axum::Json;
 use axum::http::StatusCode;
 use harness::start;
@@ -30,9 +31,9 @@ fn put_thing_operation() -> Operation {
 }
 
 async fn document() -> Value {
-    let endpoints =
-        Endpoints::default().put("/thing", async || Json(json!({ "message": "Changed" })), put_thing_operation);
-    start(endpoints.into_router(API)).await.get("/openapi.json").await.json()
+    let put_thing = async || Json(json!({ "message": "Changed" }));
+    let endpoints = Endpoints::default().put("/thing", Scope::AccountsWrite, put_thing, put_thing_operation);
+    start(endpoints.into_routes(API)).await.get("/openapi.json").await.json()
 }
 
 #[tokio::test]
@@ -66,7 +67,7 @@ async fn the_document_has_the_endpoints_of_every_service() {
 
 #[tokio::test]
 async fn the_page_loads_only_files_of_the_service() {
-    let server = start(Endpoints::default().into_router(API)).await;
+    let server = start(Endpoints::default().into_routes(API)).await;
     let page = server.get("/docs").await;
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     let policy = page.header("content-security-policy").unwrap();

@@ -87,9 +87,10 @@ pub async fn run(
 
     let readiness = Arc::new(AccountReadiness { store: Arc::clone(&store), status, shutdown: shutdown.clone() });
     let endpoints = http::router::endpoints().with_state(Arc::clone(&store));
-    let router = endpoints.merge(http_server::health_endpoints(NAME, readiness)).into_router(http::router::API);
+    let health = http_server::health_endpoints(NAME, readiness, config.http.authenticator.clone());
+    let routes = endpoints.merge(health).into_routes(http::router::API);
     let address = listener.local_addr()?;
-    let router = http_server::finish(router, NAME, &config.http, address.ip());
+    let router = http_server::finish(routes, NAME, &config.http, address.ip());
     tracing::info!(service = NAME, %address, "listening");
     let fail_stop = store.fail_stop();
     tokio::select! {
@@ -154,9 +155,7 @@ impl Readiness for AccountReadiness {
     fn report(&self) -> ReadyReport {
         let mut report = ReadyReport::default();
         report.reasons.extend(self.store.failures().map(|cause| process::public_cause(&cause)));
-        if let Some(warning) = self.store.warning() {
-            report.details.insert("warnings".to_owned(), json!([process::public_cause(&warning)]));
-        }
+        report.warn(self.store.warning().map(|warning| process::public_cause(&warning)));
         report.reasons.extend(self.store.superseded().reason().map(|reason| format!("superseded: {reason}")));
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());

@@ -26,7 +26,6 @@ use clock::Clock;
 use event_log::{EventLog, Positions};
 use http_server::{HttpConfig, Readiness, ReadyReport};
 use postgres::DatabaseUrl;
-use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -131,9 +130,10 @@ pub async fn run(
     let service =
         Arc::new(CardService { store: store.clone(), view, status, waiters, log, events, shutdown: shutdown.clone() });
     let endpoints = http::router::endpoints().with_state(Arc::clone(&service));
-    let router = endpoints.merge(http_server::health_endpoints(NAME, service)).into_router(http::router::API);
+    let health = http_server::health_endpoints(NAME, service, config.http.authenticator.clone());
+    let routes = endpoints.merge(health).into_routes(http::router::API);
     let address = listener.local_addr()?;
-    let router = http_server::finish(router, NAME, &config.http, address.ip());
+    let router = http_server::finish(routes, NAME, &config.http, address.ip());
     tracing::info!(service = NAME, %address, "listening");
     let fail_stop = store.fail_stop();
     tokio::select! {
@@ -184,9 +184,7 @@ impl Readiness for CardService {
         let mut report = ReadyReport::default();
         report.reasons.extend(self.status.unready());
         report.reasons.extend(self.store.failures().map(|cause| process::public_cause(&cause)));
-        if let Some(warning) = self.store.warning() {
-            report.details.insert("warnings".to_owned(), json!([process::public_cause(&warning)]));
-        }
+        report.warn(self.store.warning().map(|warning| process::public_cause(&warning)));
         if self.shutdown.is_cancelled() {
             report.reasons.push("the service is stopping".to_owned());
         }

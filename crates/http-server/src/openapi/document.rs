@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use access::Access;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
@@ -17,6 +18,9 @@ const ALWAYS: [&str; 6] =
 
 /// The errors of every operation but health checks.
 const NOT_HEALTH: [&str; 2] = ["unknown_host", "overloaded"];
+
+/// The errors of an operation that not everybody may call.
+const AUTHENTICATION: [&str; 2] = ["unauthenticated", "insufficient_scope"];
 
 /// The errors of an operation with a query.
 const QUERY: [&str; 2] = ["invalid_query", "duplicate_parameter"];
@@ -42,12 +46,12 @@ pub(super) fn document(api: &Api, endpoints: &[Endpoint]) -> Value {
     }
     let mut paths: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
     let mut tags = Vec::new();
-    for Endpoint { method, path, operation } in endpoints {
+    for Endpoint { method, path, access, operation } in endpoints {
         let operation = operation();
         if !tags.contains(&operation.tag) {
             tags.push(operation.tag);
         }
-        let operation = writer.operation(method, path, operation);
+        let operation = writer.operation(method, path, *access, operation);
         paths.entry(path).or_default().insert((*method).to_owned(), operation);
     }
     writer.schemas.insert(
@@ -77,6 +81,10 @@ pub(super) fn document(api: &Api, endpoints: &[Endpoint]) -> Value {
             "parameters": request_headers(),
             "headers": response_headers(),
             "responses": writer.responses,
+            "securitySchemes": { "bearer": {
+                "type": "http", "scheme": "bearer",
+                "description": "A key or a token, where the service authenticates its callers. An operation names the scope that it needs.",
+            } },
         },
     })
 }
@@ -89,8 +97,8 @@ struct Writer {
 }
 
 impl Writer {
-    fn operation(&mut self, method: &str, path: &str, operation: Operation) -> Value {
-        let codes = codes(method, path, &operation);
+    fn operation(&mut self, method: &str, path: &str, access: Access, operation: Operation) -> Value {
+        let codes = codes(method, path, access, &operation);
         let Operation { id, tag, summary, description, mut parameters, body, answers, headers, is_idempotent, .. } =
             operation;
         let mut responses = Map::new();
@@ -120,6 +128,9 @@ impl Writer {
         let mut json = json!({
             "operationId": id, "tags": [tag], "summary": summary, "parameters": parameters, "responses": responses,
         });
+        if let Access::Needs(scope) = access {
+            json["security"] = json!([{ "bearer": [scope.name()] }]);
+        }
         if !description.is_empty() {
             json["description"] = description.into();
         }
@@ -143,6 +154,7 @@ impl Writer {
             errors.iter().any(|error| error.status == StatusCode::SERVICE_UNAVAILABLE).then_some("Retry-After"),
         );
         headers.extend(errors.iter().any(|error| error.status == StatusCode::METHOD_NOT_ALLOWED).then_some("Allow"));
+        headers.extend(errors.iter().any(|error| error.challenge.is_some()).then_some("WWW-Authenticate"));
         let examples: Map<_, _> =
             errors.iter().map(|error| (error.code.to_owned(), json!({ "value": error }))).collect();
         let of_codes = json!({ "properties": { "code": { "enum": codes } } });
@@ -160,11 +172,14 @@ impl Writer {
 }
 
 /// The codes of all errors that the operation may answer.
-fn codes(method: &str, path: &str, operation: &Operation) -> BTreeSet<&'static str> {
+fn codes(method: &str, path: &str, access: Access, operation: &Operation) -> BTreeSet<&'static str> {
     let mut codes = BTreeSet::from(ALWAYS);
     codes.extend(&operation.codes);
     if !HEALTH_PATHS.contains(&path) {
         codes.extend(NOT_HEALTH);
+    }
+    if access != Access::Open {
+        codes.extend(AUTHENTICATION);
     }
     if method != "get" {
         codes.insert("cross_site");

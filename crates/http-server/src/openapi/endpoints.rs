@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
+use access::Access;
 use axum::handler::Handler;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::{MethodFilter, get, on};
@@ -14,6 +15,7 @@ use super::{Content, Operation};
 use crate::docs_page::docs_endpoints;
 use crate::error::{APPLICATION_JSON, ApiError};
 use crate::health::index_endpoint;
+use crate::routes::Routes;
 use crate::scans::Scans;
 
 /// The path of the document.
@@ -36,15 +38,17 @@ pub struct Api {
     pub links: &'static [(&'static str, &'static str)],
 }
 
-/// A method of a path, and the function that describes it.
+/// A method of a path, what it needs of its caller, and the function that describes it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Endpoint {
     pub(super) method: &'static str,
     pub(super) path: &'static str,
+    pub(super) access: Access,
     pub(super) operation: fn() -> Operation,
 }
 
-/// The routes of a service. A route is added together with the function that returns its description.
+/// The routes of a service. A route is added together with what it needs of its caller, and with the function that returns its
+/// description.
 pub struct Endpoints<S = ()> {
     router: Router<S>,
     described: Vec<Endpoint>,
@@ -64,15 +68,17 @@ impl<S> fmt::Debug for Endpoints<S> {
 
 macro_rules! method {
     ($name:ident, $method:ident) => {
-        /// Adds the handler of this method of `path`, which `operation` describes.
+        /// Adds the handler of this method of `path`, for callers with `access`. `operation` describes it.
         #[must_use]
         pub fn $name<H: Handler<T, S>, T: 'static>(
             self,
             path: &'static str,
+            access: impl Into<Access>,
             handler: H,
             operation: fn() -> Operation,
         ) -> Self {
-            self.add(MethodFilter::$method, stringify!($name), path, handler, operation)
+            let endpoint = Endpoint { method: stringify!($name), path, access: access.into(), operation };
+            self.add(MethodFilter::$method, endpoint, handler)
         }
     };
 }
@@ -84,16 +90,9 @@ impl<S: Clone + Send + Sync + 'static> Endpoints<S> {
     method!(patch, PATCH);
     method!(delete, DELETE);
 
-    fn add<H: Handler<T, S>, T: 'static>(
-        mut self,
-        filter: MethodFilter,
-        method: &'static str,
-        path: &'static str,
-        handler: H,
-        operation: fn() -> Operation,
-    ) -> Self {
-        self.described.push(Endpoint { method, path, operation });
-        Endpoints { router: self.router.route(path, on(filter, handler)), ..self }
+    fn add<H: Handler<T, S>, T: 'static>(mut self, filter: MethodFilter, endpoint: Endpoint, handler: H) -> Self {
+        self.described.push(endpoint);
+        Endpoints { router: self.router.route(endpoint.path, on(filter, handler)), ..self }
     }
 
     /// Limits the scans of the handlers that take a [`ScanPermit`](crate::ScanPermit).
@@ -117,15 +116,17 @@ impl<S: Clone + Send + Sync + 'static> Endpoints<S> {
 }
 
 impl Endpoints {
-    /// Adds `/`, `/openapi.json` and `/docs`, and returns the router.
-    pub fn into_router(self, api: Api) -> Router {
+    /// Adds `/`, `/openapi.json` and `/docs`, and returns the routes.
+    pub fn into_routes(self, api: Api) -> Routes {
         let mut endpoints = self.merge(index_endpoint(&api)).merge(docs_endpoints(api.title));
-        endpoints.described.push(Endpoint { method: "get", path: OPENAPI_PATH, operation: openapi_operation });
+        let (path, access) = (OPENAPI_PATH, Access::Open);
+        endpoints.described.push(Endpoint { method: "get", path, access, operation: openapi_operation });
         let described = endpoints.described;
+        let accesses = described.clone().into_iter().map(|endpoint| (endpoint.method, endpoint.path, endpoint.access));
         let document = LazyLock::new(move || Bytes::from(document(&api, &described).to_string()));
         let document = Arc::new(document);
         let serve = async move || ([(CONTENT_TYPE, APPLICATION_JSON)], Bytes::clone(&document));
-        endpoints.router.route(OPENAPI_PATH, get(serve))
+        Routes::new(endpoints.router.route(OPENAPI_PATH, get(serve)), accesses)
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the documents of both services share: the headers, and the errors that arise in this crate.
 
+use access::{Refusal, Scope};
 use axum::http::header::ORIGIN;
 use axum::http::{HeaderValue, Request, StatusCode};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::authentication::{insufficient_scope, unauthenticated};
 use crate::body::incomplete;
 use crate::body_error::explain;
 use crate::error::ApiError;
@@ -58,7 +60,8 @@ pub(super) fn response_headers() -> Map<String, Value> {
         ),
         ("Preference-Applied", false, text.clone(), "The preference that was applied, as `wait=S`."),
         ("Retry-After", true, number, "The seconds to wait before a retry."),
-        ("Allow", true, text, "The methods of the path."),
+        ("Allow", true, text.clone(), "The methods of the path."),
+        ("WWW-Authenticate", false, text, "How to authenticate, and the scope that is missing (RFC 6750)."),
     ]
     .map(|(name, required, schema, description)| {
         (name.to_owned(), json!({ "description": description, "required": required, "schema": schema }))
@@ -101,6 +104,8 @@ pub(super) fn shared_errors() -> impl Iterator<Item = ApiError> {
         Err(refuse("duplicate field `id`")),
         Err(invalid("the Idempotency-Key header is given more than once")),
         Err(incomplete()),
+        Err(unauthenticated(Refusal::Missing)),
+        Err(insufficient_scope(Scope::Admin)),
     ];
     let refused = refused.into_iter().filter_map(Result::err);
     bodies.into_iter().map(explain::<Body>).chain(statuses.map(ApiError::of_status)).chain(refused)

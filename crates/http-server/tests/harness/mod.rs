@@ -5,8 +5,7 @@
 
 use std::net::SocketAddr;
 
-use axum::Router;
-use http_server::{HttpConfig, ServeSettings, finish, serve};
+use http_server::{HttpConfig, Routes, ServeSettings, finish, serve};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,19 +18,19 @@ pub(crate) struct Server {
     pub(crate) serving: JoinHandle<()>,
 }
 
-pub(crate) async fn start(router: Router) -> Server {
-    start_with(router, HttpConfig::default()).await
+pub(crate) async fn start(routes: impl Into<Routes>) -> Server {
+    start_with(routes, HttpConfig::default()).await
 }
 
-pub(crate) async fn start_within(router: Router, limits: ServeSettings) -> Server {
-    start_with(router, HttpConfig { limits, ..Default::default() }).await
+pub(crate) async fn start_within(routes: impl Into<Routes>, limits: ServeSettings) -> Server {
+    start_with(routes, HttpConfig { limits, ..Default::default() }).await
 }
 
-pub(crate) async fn start_with(router: Router, config: HttpConfig) -> Server {
+pub(crate) async fn start_with(routes: impl Into<Routes>, config: HttpConfig) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let app = finish(router, "test-service", &config, address.ip());
+    let app = finish(routes, "test-service", &config, address.ip());
     let serving = tokio::spawn(serve(listener, app, config.limits, shutdown.clone()));
     Server { address, shutdown, serving }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access::{Access, Scope};
 use http_server::{Api, Endpoints};
 
 use crate::NAME;
@@ -34,20 +35,20 @@ pub(crate) const API: Api = Api {
 
 pub(crate) fn endpoints() -> Endpoints<Arc<Store>> {
     let scans = Endpoints::default()
-        .get("/admin/digest", get_digest, get_digest_operation)
-        .post("/admin/states", list_states, list_states_operation)
+        .get("/admin/digest", Scope::Admin, get_digest, get_digest_operation)
+        .post("/admin/states", Scope::Admin, list_states, list_states_operation)
         .with_scans();
     Endpoints::default()
-        .get("/account", get_account, get_account_operation)
-        .post("/account", create_account, create_account_operation)
-        .put("/account", update_account, put_account_operation)
-        .patch("/account", update_account, patch_account_operation)
-        .delete("/account", delete_account, delete_account_operation)
-        .get("/account/history", get_history, get_history_operation)
-        .get("/accounts", list_accounts, list_accounts_operation)
-        .get("/accounts/by-number", get_account_by_number, get_account_by_number_operation)
-        .get("/admin/position", get_position, get_position_operation)
-        .post("/admin/republish", republish, republish_operation)
-        .get(ASYNCAPI_PATH, get_asyncapi, asyncapi_operation)
+        .get("/account", Scope::AccountsRead, get_account, get_account_operation)
+        .post("/account", Scope::AccountsWrite, create_account, create_account_operation)
+        .put("/account", Scope::AccountsWrite, update_account, put_account_operation)
+        .patch("/account", Scope::AccountsWrite, update_account, patch_account_operation)
+        .delete("/account", Scope::AccountsWrite, delete_account, delete_account_operation)
+        .get("/account/history", Scope::AccountsRead, get_history, get_history_operation)
+        .get("/accounts", Scope::AccountsRead, list_accounts, list_accounts_operation)
+        .get("/accounts/by-number", Scope::AccountsRead, get_account_by_number, get_account_by_number_operation)
+        .get("/admin/position", Scope::Admin, get_position, get_position_operation)
+        .post("/admin/republish", Scope::Admin, republish, republish_operation)
+        .get(ASYNCAPI_PATH, Access::Open, get_asyncapi, asyncapi_operation)
         .merge(scans)
 }

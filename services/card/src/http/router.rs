@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use access::Scope;
 use http_server::{Api, Endpoints};
 
 use crate::NAME;
@@ -35,22 +36,22 @@ pub(crate) const API: Api = Api {
 
 pub(crate) fn endpoints() -> Endpoints<Arc<CardService>> {
     let scans = Endpoints::default()
-        .get("/admin/digest", get_digest, get_digest_operation)
-        .get("/admin/log", read_log, read_log_operation)
-        .post("/admin/states", list_states, list_states_operation)
+        .get("/admin/digest", Scope::Admin, get_digest, get_digest_operation)
+        .get("/admin/log", Scope::Admin, read_log, read_log_operation)
+        .post("/admin/states", Scope::Admin, list_states, list_states_operation)
         .with_scans();
     Endpoints::default()
-        .get("/card", get_card, get_card_operation)
-        .post("/card", create_card, create_card_operation)
-        .delete("/card", delete_card, delete_card_operation)
-        .get("/card/history", get_history, get_history_operation)
-        .get("/account-view", get_account_view, get_account_view_operation)
-        .get("/cards", list_cards, list_cards_operation)
-        .get("/cards/by-number", get_card_by_number, get_card_by_number_operation)
-        .get("/cards/by-account", list_cards_by_account, list_cards_by_account_operation)
-        .get("/events", stream_events, stream_events_operation)
-        .get("/quarantine", list_quarantined, list_quarantined_operation)
-        .delete("/quarantine", acknowledge, acknowledge_operation)
-        .get("/admin/position", get_position, get_position_operation)
+        .get("/card", Scope::CardsRead, get_card, get_card_operation)
+        .post("/card", Scope::CardsWrite, create_card, create_card_operation)
+        .delete("/card", Scope::CardsWrite, delete_card, delete_card_operation)
+        .get("/card/history", Scope::CardsRead, get_history, get_history_operation)
+        .get("/account-view", Scope::CardsRead, get_account_view, get_account_view_operation)
+        .get("/cards", Scope::CardsRead, list_cards, list_cards_operation)
+        .get("/cards/by-number", Scope::CardsRead, get_card_by_number, get_card_by_number_operation)
+        .get("/cards/by-account", Scope::CardsRead, list_cards_by_account, list_cards_by_account_operation)
+        .get("/events", Scope::EventsRead, stream_events, stream_events_operation)
+        .get("/quarantine", Scope::Admin, list_quarantined, list_quarantined_operation)
+        .delete("/quarantine", Scope::Admin, acknowledge, acknowledge_operation)
+        .get("/admin/position", Scope::Admin, get_position, get_position_operation)
         .merge(scans)
 }
