@@ -60,13 +60,13 @@ pub(crate) struct EventStreams {
     ring: Arc<EventRing>,
     settings: EventStreamSettings,
     places: Arc<Semaphore>,
-    log_readers: Semaphore,
+    log_readers: Arc<Semaphore>,
 }
 
 impl EventStreams {
     pub(crate) fn new(ring: Arc<EventRing>, settings: EventStreamSettings) -> Self {
         let places = Arc::new(Semaphore::new(settings.max_streams));
-        EventStreams { ring, settings, places, log_readers: Semaphore::new(MAX_LOG_READERS) }
+        EventStreams { ring, settings, places, log_readers: Arc::new(Semaphore::new(MAX_LOG_READERS)) }
     }
 }
 

@@ -60,6 +60,33 @@ fn the_number_of_streams_is_bounded_and_a_caller_that_goes_makes_room() {
 }
 
 #[test]
+fn four_streams_read_the_log_at_once_and_the_others_wait_with_comments() {
+    const READERS: u64 = 4;
+    const STREAMS: usize = 6;
+    let settings = Settings { events: EventStreamSettings { max_streams: 2 * STREAMS, ..quick().events }, ..quick() };
+    let service = TestService::start_with(settings);
+    let id = new_id();
+    service.tell(&[created(&id)]);
+    let service = service.restart(); // the events before it are only in the log
+    wait_until("the feed alone reads", || (service.switches.open_readers() == 1).then_some(()));
+    service.switches.hold_feed(true);
+    let mut streams: Vec<_> = (0..STREAMS).map(|_| EventStream::open(&service, "/events?from=start", None)).collect();
+    wait_until("streams read the log", || (service.switches.open_readers() == 1 + READERS).then_some(()));
+    for _ in 0..5 {
+        streams.iter_mut().for_each(|stream| drop(stream.comment()));
+        assert_eq!(service.switches.open_readers(), 1 + READERS);
+    }
+    // A caller that goes makes room.
+    drop(streams.drain(..2));
+    service.switches.hold_feed(false);
+    for mut stream in streams {
+        assert_eq!(stream.events(1), [(id.clone(), 1)]);
+        assert!(service.switches.open_readers() <= 1 + READERS);
+    }
+    wait_until("the readers are closed", || (service.switches.open_readers() == 1).then_some(()));
+}
+
+#[test]
 fn comments_come_while_nothing_happens() {
     let service = TestService::start_with(quick());
     let mut stream = EventStream::open(&service, "/events", None);

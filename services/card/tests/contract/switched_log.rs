@@ -12,6 +12,9 @@ const PACE: Duration = Duration::from_millis(2);
 /// The error of a log that is away.
 pub(crate) const AWAY: &str = "the event log is unavailable: the test took it away";
 
+/// The number of a reader of a group, which is not counted.
+const GROUP_READER: u64 = u64::MAX;
+
 /// The switches of the log. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Switches {
@@ -19,6 +22,8 @@ pub(crate) struct Switches {
     feed_held: Arc<AtomicBool>,
     /// The number of readers of all partitions that were opened, and how many of the first ones return no more records.
     opened: Arc<AtomicU64>,
+    /// The number of readers of all partitions that are open.
+    open: Arc<AtomicU64>,
     stuck: Arc<AtomicU64>,
     /// Batches that the feed's reader will report as skipped.
     passed_over: Arc<Mutex<Vec<PassedOver>>>,
@@ -38,6 +43,11 @@ impl Switches {
     pub(crate) fn hold_feed(&self, held: bool) {
         self.feed_held.store(held, Ordering::SeqCst);
         drop(self.feed_polls.lock().expect("no panic while it is held"));
+    }
+
+    /// The number of readers of all partitions that are open.
+    pub(crate) fn open_readers(&self) -> u64 {
+        self.open.load(Ordering::SeqCst)
     }
 
     /// Makes the open readers of all partitions return no more records.
@@ -101,16 +111,15 @@ impl EventLog for SwitchedLog {
             *position = start.max(*position);
         }
         let number = self.switches.opened.fetch_add(1, Ordering::SeqCst) + 1;
-        Ok(Box::new(Switched { reader: self.log.reader(&from)?, switches: self.switches.clone(), number }))
+        let reader = self.log.reader(&from)?;
+        self.switches.open.fetch_add(1, Ordering::SeqCst);
+        Ok(Box::new(Switched { reader, switches: self.switches.clone(), number }))
     }
 
     fn group_reader(&self, group: &str) -> Result<Box<dyn GroupReader>, LogError> {
         self.switches.check()?;
-        Ok(Box::new(Switched {
-            reader: self.log.group_reader(group)?,
-            switches: self.switches.clone(),
-            number: u64::MAX,
-        }))
+        let reader = self.log.group_reader(group)?;
+        Ok(Box::new(Switched { reader, switches: self.switches.clone(), number: GROUP_READER }))
     }
 
     fn start_offsets(&self, _timeout: Duration) -> Result<Positions, LogError> {
@@ -133,6 +142,14 @@ struct Switched<R: ?Sized> {
     reader: Box<R>,
     /// The number of the reader, in the order of opening.
     number: u64,
+}
+
+impl<R: ?Sized> Drop for Switched<R> {
+    fn drop(&mut self) {
+        if self.number != GROUP_READER {
+            self.switches.open.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Reader for Switched<dyn Reader> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use account_events::AccountEvent;
 use event_log::{EventLog, LogError, Positions, Reader};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
@@ -20,18 +21,30 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long the log may bring nothing before the stream ends.
 const STALLED_AFTER: Duration = Duration::from_secs(10);
 
+/// A reader of the log, and its place among [`MAX_LOG_READERS`](super::MAX_LOG_READERS). Closing a consumer takes a while, so a thread
+/// that may block does it.
+struct LogReader(Option<(Box<dyn Reader>, OwnedSemaphorePermit)>);
+
+impl Drop for LogReader {
+    fn drop(&mut self) {
+        // The reader is closed first, then its place is free.
+        let closing = self.0.take();
+        spawn_blocking(move || drop(closing));
+    }
+}
+
 impl Stream {
     /// Sends events from the log until the ring has the next ones, or the log was replaced.
     pub(super) async fn read_log(&mut self) -> Result<(), Ended> {
-        let service = Arc::clone(&self.service);
+        let log_readers = Arc::clone(&self.service.events.log_readers);
         let permit = loop {
             tokio::select! {
-                permit = service.events.log_readers.acquire() => break permit.map_err(|_closed| Ended)?,
+                permit = Arc::clone(&log_readers).acquire_owned() => break permit.map_err(|_closed| Ended)?,
                 () = self.comment_due() => self.comment_if_due().await?,
             }
         };
-        let (log, from) = (Arc::clone(&service.log), self.cursor.positions.clone());
-        let (mut reader, start) = blocking(move || open(log.as_ref(), from)).await?;
+        let (log, from) = (Arc::clone(&self.service.log), self.cursor.positions.clone());
+        let (mut reader, start) = blocking(move || open(log.as_ref(), from, permit)).await?;
         if let Some(start) = start {
             self.gap(Gap::RecordsDeleted, start).await?;
         }
@@ -54,33 +67,36 @@ impl Stream {
             self.send().await?;
             self.comment_if_due().await?;
         }
-        drop(permit);
-        // Closing a consumer takes a while.
-        spawn_blocking(move || drop(reader));
         Ok(())
     }
 }
 
 /// A reader from `from` on. Also returns the positions at which it begins if the log has lost records before them.
-fn open(log: &dyn EventLog, mut from: Positions) -> Result<(Box<dyn Reader>, Option<Positions>), LogError> {
+fn open(
+    log: &dyn EventLog,
+    mut from: Positions,
+    permit: OwnedSemaphorePermit,
+) -> Result<(LogReader, Option<Positions>), LogError> {
     let mut is_cut = false;
     for (partition, start) in log.start_offsets(OFFSETS_TIMEOUT)? {
         if let Some(position) = from.get_mut(&partition).filter(|position| **position < start) {
             (*position, is_cut) = (start, true);
         }
     }
-    Ok((log.reader(&from)?, is_cut.then_some(from)))
+    Ok((LogReader(Some((log.reader(&from)?, permit))), is_cut.then_some(from)))
 }
 
-type Polled = (Box<dyn Reader>, Vec<PlacedEvent>, Positions);
-
-fn poll(mut reader: Box<dyn Reader>) -> Result<Polled, LogError> {
+/// Returns the next events, and the positions after them.
+fn poll(mut reader: LogReader) -> Result<(LogReader, Vec<PlacedEvent>, Positions), LogError> {
     let mut events = Vec::new();
-    // Records that cannot be decoded are in quarantine.
-    reader.poll(POLL, &mut |record| {
-        events.extend(AccountEvent::decode(record).map(|event| PlacedEvent::new(event, record)));
-    })?;
-    let positions = reader.positions();
+    let mut positions = Positions::new();
+    if let Some((log, _)) = &mut reader.0 {
+        // Records that cannot be decoded are in quarantine.
+        log.poll(POLL, &mut |record| {
+            events.extend(AccountEvent::decode(record).map(|event| PlacedEvent::new(event, record)));
+        })?;
+        positions = log.positions();
+    }
     Ok((reader, events, positions))
 }
 
