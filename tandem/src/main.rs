@@ -44,7 +44,7 @@ fn main() -> ! {
 
 async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
     let bind_addr = settings.common.bind_addr;
-    let http = settings.http.config(process::raise_descriptor_limit(), LISTENERS);
+    let http = settings.http.config(process::raise_descriptor_limit(), LISTENERS, bind_addr);
     let account_listener = process::listen(bind_addr, settings.account_port, "ACCOUNT_PORT").await?;
     let card_listener = process::listen(bind_addr, settings.card_port, "CARD_PORT").await?;
     let (log, log_failure) = open_log(&settings, &variables)?;

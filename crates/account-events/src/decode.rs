@@ -206,3 +206,6 @@ mod tests {
         assert_eq!(canonical, 12);
     }
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -10,6 +10,7 @@ use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::idempotency::{IDEMPOTENCY_KEY, IDEMPOTENT_REPLAYED};
+use crate::limits::{RATE_LIMIT_LIMIT, RATE_LIMIT_REMAINING, RATE_LIMIT_RESET};
 use crate::prefer::{ACCOUNT_VERSION, PREFER, PREFERENCE_APPLIED};
 use crate::request_id::X_REQUEST_ID;
 
@@ -83,6 +84,9 @@ pub(crate) fn cors_layer(origin: CorsOrigin) -> CorsLayer {
             PREFERENCE_APPLIED,
             IDEMPOTENT_REPLAYED,
             WWW_AUTHENTICATE,
+            RATE_LIMIT_LIMIT,
+            RATE_LIMIT_REMAINING,
+            RATE_LIMIT_RESET,
         ])
         .max_age(MAX_AGE)
 }

@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::convert::Infallible;
+use std::future::ready;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use crate::conditional::if_none_match;
 use crate::cors::cors_layer;
 use crate::error::{APPLICATION_JSON, ApiError};
 use crate::guard::Guard;
+use crate::health::HEALTH_PATHS;
+use crate::limits::{Admitted, Limits, Refused};
 use crate::request_id::{X_REQUEST_ID, request_id};
 use crate::routes::Routes;
 use crate::settings::HttpConfig;
@@ -36,6 +39,7 @@ pub struct App {
     service: &'static str,
     guard: Guard,
     authenticator: Option<Arc<Authenticator>>,
+    limits: Option<Limits>,
 }
 
 /// Completes `routes`.
@@ -43,35 +47,38 @@ pub struct App {
 /// `service` is the name of the service in the logs. `address` is the address that the service listens on: on loopback without
 /// authentication, a `Host` must be local or one of the configuration's.
 pub fn finish(routes: impl Into<Routes>, service: &'static str, config: &HttpConfig, address: IpAddr) -> App {
-    let HttpConfig { cors, allowed_hosts, authenticator, .. } = config.clone();
+    let HttpConfig { cors, allowed_hosts, authenticator, address_limits, caller_limits, .. } = config.clone();
     let hosts = (authenticator.is_none() && address.to_canonical().is_loopback()).then_some(allowed_hosts);
     let mut routes = routes.into();
     if let Some(origin) = cors.clone() {
         routes.router = routes.router.layer(cors_layer(origin));
     }
-    App { routes, service, guard: Guard { hosts, cors }, authenticator }
+    let limits = Limits::new(address_limits, caller_limits);
+    App { routes, service, guard: Guard { hosts, cors }, authenticator, limits }
 }
 
 impl App {
-    /// Answers `request`. `is_spare` says that the request's connection is beyond the limit: only health checks are
-    /// answered on such a connection.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, is_spare: bool) -> Response {
+    /// Answers `request` of the client at `address`. `is_spare` says that the request's connection is beyond the limit: only health
+    /// checks are answered on such a connection.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, address: IpAddr, is_spare: bool) -> Response {
         let request_id = request_id(request.headers());
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let if_none_match = if_none_match(request.headers());
         let admitted = match self.guard.check(&request, is_spare) {
-            Ok(()) => self.caller(&request).await,
-            Err(error) => Err(error),
+            Ok(()) => self.admit(&request, address).await,
+            Err(error) => Err(error.into()),
         };
         let (mut request, unread) = Unread::watch(request);
         let mut response = match admitted {
-            Ok(caller) => {
+            Ok((caller, admitted)) => {
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);
                 }
-                self.route(request, &request_id).await
+                let mut response = self.route(request, &request_id).await;
+                admitted.add_headers(response.headers_mut());
+                response
             }
-            Err(error) => self.refuse(error, request).await,
+            Err(refused) => self.refuse(refused, request).await,
         };
         let is_found = matches!(method, Method::GET | Method::HEAD) && response.status() == StatusCode::OK;
         if is_found && if_none_match.is_some_and(|tags| tags.match_weakly(response.headers().get(ETAG))) {
@@ -96,6 +103,17 @@ impl App {
         authenticate(authenticator, access, request.headers()).await
     }
 
+    /// Returns the caller of `request` if it is authenticated and within the limits. Health checks are not limited.
+    async fn admit<B>(&self, request: &Request<B>, address: IpAddr) -> Result<(Option<Caller>, Admitted), Refused> {
+        let limits = self.limits.as_ref().filter(|_| !HEALTH_PATHS.contains(&request.uri().path()));
+        let mut admitted = limits.map(|limits| limits.admit(address)).transpose()?.unwrap_or_default();
+        let caller = self.caller(request).await?;
+        if let (Some(limits), Some(caller)) = (limits, &caller) {
+            admitted = limits.admit_caller(&caller.name, admitted)?;
+        }
+        Ok((caller, admitted))
+    }
+
     async fn route(&self, request: Request<Body>, request_id: &HeaderValue) -> Response {
         // The router shares no state with this function, and its future is not polled again after a panic.
         match AssertUnwindSafe(self.routes.router.clone().call(request)).catch_unwind().await {
@@ -108,10 +126,13 @@ impl App {
         }
     }
 
-    /// Answers `request` with `error`, and with the CORS headers, so that a page of an allowed origin can read it.
-    async fn refuse(&self, error: ApiError, request: Request<Body>) -> Response {
-        let Some(origin) = self.guard.cors.clone() else { return error.into_response() };
-        let answer = service_fn(async |_| Ok::<_, Infallible>(error.clone().into_response()));
+    /// Answers `request` with a refusal, and with the CORS headers, so that a page of an allowed origin can read it.
+    async fn refuse(&self, refused: Refused, request: Request<Body>) -> Response {
+        let mut response = refused.error.clone().into_response();
+        refused.add_headers(response.headers_mut());
+        let Some(origin) = self.guard.cors.clone() else { return response };
+        let mut response = Some(response);
+        let answer = service_fn(|_| ready(Ok::<_, Infallible>(response.take().unwrap_or_default())));
         match cors_layer(origin).layer(answer).call(request).await {
             Ok(response) => response,
         }

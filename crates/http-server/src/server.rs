@@ -65,6 +65,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ServeSettings {
     /// See [`MAX_CONNECTIONS`].
     pub max_connections: usize,
+    /// The connections of one address; three quarters of all if `None`.
+    pub max_connections_per_address: Option<usize>,
     /// See [`IDLE_TIMEOUT`].
     pub idle_timeout: Duration,
     /// See [`HEADER_READ_TIMEOUT`].
@@ -77,6 +79,7 @@ impl Default for ServeSettings {
     fn default() -> Self {
         Self {
             max_connections: MAX_CONNECTIONS,
+            max_connections_per_address: None,
             idle_timeout: IDLE_TIMEOUT,
             header_read_timeout: HEADER_READ_TIMEOUT,
             drain_timeout: DRAIN_TIMEOUT,
@@ -95,7 +98,7 @@ pub async fn serve(listener: TcpListener, app: App, settings: ServeSettings, shu
         http,
         app: Arc::new(app),
         settings,
-        slots: Slots::new(settings.max_connections, shutdown.clone()),
+        slots: Slots::new(settings.max_connections, settings.max_connections_per_address, shutdown.clone()),
         spare: Vec::new(),
         connections: JoinSet::new(),
         shutdown: shutdown.clone(),
@@ -210,7 +213,7 @@ impl Server {
                 }
                 state.set_phase(Phase::Request); // before hyper reads on, not when the future is polled
                 async {
-                    let mut response = app.answer(request, is_spare).await;
+                    let mut response = app.answer(request, state.client, is_spare).await;
                     if state.ending.is_cancelled() {
                         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     } else if response.headers().contains_key(CONNECTION) {

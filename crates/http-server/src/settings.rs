@@ -1,5 +1,7 @@
 //! The HTTP settings of every binary, which flattens [`HttpArgs`] into its own arguments.
 
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use clap::Args;
 
 use crate::cors::CorsOrigin;
 use crate::guard::AllowedHosts;
+use crate::limits::ClientLimits;
 use crate::server::{MAX_CONNECTIONS, SPARE_CONNECTIONS, ServeSettings};
 
 /// The file descriptors for other uses than HTTP connections: 5 for each SQLite database with its readers and its lock, up
@@ -24,6 +27,10 @@ pub struct HttpConfig {
     pub allowed_hosts: AllowedHosts,
     /// Knows the callers; `None` if anyone may call.
     pub authenticator: Option<Arc<Authenticator>>,
+    /// The limits on each address.
+    pub address_limits: ClientLimits,
+    /// The limits on each authenticated caller.
+    pub caller_limits: ClientLimits,
     /// The server's bounds.
     pub limits: ServeSettings,
     /// How long an idempotency key is kept.
@@ -39,6 +46,8 @@ impl Default for HttpConfig {
             cors: None,
             allowed_hosts: AllowedHosts::default(),
             authenticator: None,
+            address_limits: ClientLimits::default(),
+            caller_limits: ClientLimits::default(),
             limits: ServeSettings::default(),
             keep_idempotency_keys: Duration::from_hours(KEEP_KEYS_HOURS),
         }
@@ -64,20 +73,76 @@ pub struct HttpArgs {
     /// How long an Idempotency-Key is kept, in hours: a request that is repeated within this time is not done twice
     #[arg(long, env = "IDEMPOTENCY_KEY_HOURS", default_value_t = KEEP_KEYS_HOURS, value_parser = clap::value_parser!(u64).range(1..=8_760))]
     idempotency_key_hours: u64,
+
+    #[command(flatten)]
+    limits: LimitArgs,
+}
+
+/// The default of `RATE_LIMIT_PER_ADDRESS` beyond loopback: a proxy in front is one address, and an instance on two cores answers some
+/// 30,000 writes a second.
+const DEFAULT_RATE_PER_ADDRESS: u32 = 10_000;
+
+/// The default of `RATE_LIMIT_PER_CALLER` beyond loopback: half of an address.
+const DEFAULT_RATE_PER_CALLER: u32 = 5_000;
+
+/// The default of `MAX_IN_FLIGHT_PER_CALLER` beyond loopback: a quarter of the places of a listener.
+const DEFAULT_IN_FLIGHT_PER_CALLER: u32 = 4_096;
+
+/// The settings of the limits on each client. Nothing set is the default, which on loopback is no limit, and so is 0.
+#[derive(Debug, Clone, Default, Args)]
+struct LimitArgs {
+    /// Requests a second from one address (IPv6: one /64); more are answered 429; 0 for any number
+    /// [default: 10000, on loopback any number]
+    #[arg(long, env = "RATE_LIMIT_PER_ADDRESS", verbatim_doc_comment)]
+    rate_limit_per_address: Option<u32>,
+
+    /// Requests a second of one authenticated caller; more are answered 429; 0 for any number
+    /// [default: 5000, on loopback any number]
+    #[arg(long, env = "RATE_LIMIT_PER_CALLER", verbatim_doc_comment)]
+    rate_limit_per_caller: Option<u32>,
+
+    /// Requests of one authenticated caller that are answered at the same time; more are answered 429; 0 for any number
+    /// [default: 4096, on loopback any number]
+    #[arg(long, env = "MAX_IN_FLIGHT_PER_CALLER", verbatim_doc_comment)]
+    max_in_flight_per_caller: Option<u32>,
+
+    /// Connections from one address to a listener [default: three quarters of the listener's places, which is the most]
+    #[arg(long, env = "MAX_CONNECTIONS_PER_ADDRESS", value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections_per_address: Option<u32>,
+}
+
+impl LimitArgs {
+    /// Returns the limits on an address and on a caller.
+    fn of_clients(&self, is_loopback: bool) -> (ClientLimits, ClientLimits) {
+        let limit =
+            |value: Option<u32>, default| NonZeroU32::new(value.unwrap_or(if is_loopback { 0 } else { default }));
+        // A connection has one request in flight, so the limit on connections is the one on an address's requests.
+        let address =
+            ClientLimits { rate: limit(self.rate_limit_per_address, DEFAULT_RATE_PER_ADDRESS), in_flight: None };
+        let caller = ClientLimits {
+            rate: limit(self.rate_limit_per_caller, DEFAULT_RATE_PER_CALLER),
+            in_flight: limit(self.max_in_flight_per_caller, DEFAULT_IN_FLIGHT_PER_CALLER),
+        };
+        (address, caller)
+    }
 }
 
 impl HttpArgs {
-    /// Returns the configuration of each of `listeners` in a process that may have `descriptors` files open. The listeners
+    /// Returns the configuration of each of `listeners` on `address`, in a process that may have `descriptors` files open. The listeners
     /// have equal shares, so that the callers of one do not use up the connections of another.
-    pub fn config(&self, descriptors: usize, listeners: usize) -> HttpConfig {
+    pub fn config(&self, descriptors: usize, listeners: usize, address: IpAddr) -> HttpConfig {
         let free = descriptors - RESERVED_DESCRIPTORS.min(descriptors / 2);
         let max_connections = (free / listeners).saturating_sub(SPARE_CONNECTIONS).clamp(1, MAX_CONNECTIONS);
+        let (address_limits, caller_limits) = self.limits.of_clients(address.to_canonical().is_loopback());
         HttpConfig {
             cors: self.cors_allow_origin.clone(),
             allowed_hosts: self.allowed_hosts.clone().unwrap_or_default(),
             authenticator: None,
+            address_limits,
+            caller_limits,
             limits: ServeSettings {
                 max_connections,
+                max_connections_per_address: self.limits.max_connections_per_address.map(|most| most as usize),
                 idle_timeout: Duration::from_secs(self.http_idle_timeout_seconds),
                 ..ServeSettings::default()
             },
@@ -91,17 +156,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn clients_are_limited_beyond_loopback_unless_a_setting_says_otherwise() {
+        let limits = LimitArgs { rate_limit_per_caller: Some(7), ..LimitArgs::default() };
+        let off = LimitArgs {
+            rate_limit_per_address: Some(0),
+            rate_limit_per_caller: Some(0),
+            max_in_flight_per_caller: Some(0),
+            ..LimitArgs::default()
+        };
+        let found = |limits: &LimitArgs, is_loopback| {
+            let (address, caller) = limits.of_clients(is_loopback);
+            [address.rate, caller.rate, caller.in_flight].map(|limit| limit.map_or(0, NonZeroU32::get))
+        };
+        assert_eq!(found(&LimitArgs::default(), true), [0; 3]);
+        assert_eq!(found(&LimitArgs::default(), false), [10_000, 5_000, 4_096]);
+        assert_eq!((found(&limits, true), found(&limits, false)), ([0, 7, 0], [10_000, 7, 4_096]));
+        assert_eq!(found(&off, false), [0; 3]);
+    }
+
+    #[test]
     fn connections_leave_descriptors_for_everything_else() {
         let args = HttpArgs {
             cors_allow_origin: None,
             allowed_hosts: None,
             http_idle_timeout_seconds: 1,
             idempotency_key_hours: 1,
+            limits: LimitArgs::default(),
         };
         for (descriptors, listeners, expected) in
             [(1_048_576, 2, MAX_CONNECTIONS), (1_024, 1, 736), (1_024, 2, 352), (1_024, 3, 224), (128, 2, 1), (0, 2, 1)]
         {
-            let limits = args.config(descriptors, listeners).limits;
+            let limits = args.config(descriptors, listeners, [127, 0, 0, 1].into()).limits;
             assert_eq!(limits.max_connections, expected, "{descriptors} for {listeners}");
         }
     }

@@ -13,7 +13,7 @@ use crate::connection_state::ConnectionState;
 #[derive(Debug)]
 pub(crate) struct Slots {
     total: usize,
-    /// The slots that one client may take: three quarters. A proxy in front of the service is one client and needs most
+    /// The slots that one client may take: at most three quarters. A proxy in front of the service is one client and needs most
     /// slots; the rest is left for health probes and operators who connect directly.
     share: usize,
     shutdown: CancellationToken,
@@ -35,8 +35,10 @@ pub(crate) struct Slot {
 }
 
 impl Slots {
-    pub(crate) fn new(total: usize, shutdown: CancellationToken) -> Arc<Self> {
-        Arc::new(Self { total, share: total - total / 4, shutdown, taken: Mutex::default() })
+    /// `share` is the limit for one client; three quarters if `None` or more.
+    pub(crate) fn new(total: usize, share: Option<usize>, shutdown: CancellationToken) -> Arc<Self> {
+        let most = total - total / 4;
+        Arc::new(Self { total, share: share.map_or(most, |share| share.min(most)), shutdown, taken: Mutex::default() })
     }
 
     /// Takes a slot for a connection from `address`. If no slot is left, the connection that has been idle the longest
@@ -89,7 +91,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_has_three_quarters_and_then_gives_up_its_own_idle_connections() {
-        let slots = Slots::new(4, CancellationToken::new());
+        let slots = Slots::new(4, None, CancellationToken::new());
         let [first, _second, third] = [(); 3].map(|()| slots.take(address("10.0.0.1")).unwrap());
         let other = slots.take(address("10.0.0.2")).unwrap();
         assert!(slots.take(address("10.0.0.1")).is_none(), "a new connection may have sent its request already");
@@ -108,7 +110,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_connection_that_is_idle_the_longest_goes_first() {
-        let slots = Slots::new(2, CancellationToken::new());
+        let slots = Slots::new(2, None, CancellationToken::new());
         let [late, early] = ["10.0.0.1", "10.0.0.2"].map(|client| slots.take(address(client)).unwrap());
         for slot in [&early, &late] {
             tokio::time::advance(std::time::Duration::from_secs(1)).await;
@@ -116,6 +118,14 @@ mod tests {
         }
         let _new = slots.take(address("10.0.0.3")).unwrap();
         assert!(early.state.ending.is_cancelled() && !late.state.ending.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn the_share_of_a_client_can_be_smaller() {
+        let slots = Slots::new(8, Some(1), CancellationToken::new());
+        let _first = slots.take(address("10.0.0.1")).unwrap();
+        assert!(slots.take(address("10.0.0.1")).is_none());
+        assert!(slots.take(address("10.0.0.2")).is_some());
     }
 
     #[test]

@@ -101,7 +101,8 @@ async fn cors_answers_the_origins_it_is_given() {
     assert_eq!(
         answer.header("access-control-expose-headers"),
         Some(
-            "etag,location,x-request-id,retry-after,account-version,preference-applied,idempotent-replayed,www-authenticate"
+            "etag,location,x-request-id,retry-after,account-version,preference-applied,idempotent-replayed,www-authenticate,\
+             ratelimit-limit,ratelimit-remaining,ratelimit-reset"
         )
     );
 

@@ -38,7 +38,7 @@ impl Standalone {
                 "KAFKA_BROKERS is not set, and {name} needs Kafka; without Kafka start the all-in-one: cargo run --release -p tandem"
             );
         };
-        let http = http.config(raise_descriptor_limit(), 1);
+        let http = http.config(raise_descriptor_limit(), 1, common.bind_addr);
         let listener = listen(common.bind_addr, port, "PORT").await?;
         let log = Arc::new(KafkaLog::open(kafka)?);
         warn_if_exposed(common.bind_addr);

@@ -9,6 +9,7 @@ mod event_log;
 mod event_stream;
 mod http;
 mod in_process;
+mod mangled;
 mod openapi;
 mod process;
 mod schema;
@@ -21,6 +22,7 @@ pub use event_log::{KAFKA_BROKERS, forget_event_log, make_topic_that_deletes, op
 pub use event_stream::{EventBlock, EventStream};
 pub use http::{Answer, Http};
 pub use in_process::InProcess;
+pub use mangled::{mangled, mangled_text};
 pub use openapi::OpenApi;
 pub use process::{Process, binary, output_of};
 pub use schema::schema_violation;

@@ -98,7 +98,20 @@ fn is_visible(char: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use test_harness::mangled_text;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn fuzz_a_name_that_is_taken_is_taken_again(text in mangled_text(&["John Doe", "\u{5E9}\u{5DC}\u{5D5}\u{5DD} \u{1F469}\u{200D}\u{1F4BB}"])) {
+            if let Ok(name) = text.parse::<BeholderName>() {
+                prop_assert!((1..=MAX_CHARS).contains(&name.as_str().chars().count()));
+                prop_assert_eq!(name.as_str().parse::<BeholderName>().ok(), Some(name));
+            }
+        }
+    }
 
     fn parse(text: &str) -> Result<String, AccountError> {
         text.parse().map(|BeholderName(name)| name)

@@ -10,7 +10,7 @@ use test_harness::{Process, binary, output_of, wait_until};
 
 const BINARIES: [&str; 3] = ["tandem", "account-service", "card-service"];
 
-const COMMON: [&str; 14] = [
+const COMMON: [&str; 18] = [
     "KAFKA_BROKERS",
     "KAFKA_TOPIC",
     "KAFKA_SECURITY_PROTOCOL",
@@ -25,6 +25,10 @@ const COMMON: [&str; 14] = [
     "ALLOWED_HOSTS",
     "HTTP_IDLE_TIMEOUT_SECONDS",
     "IDEMPOTENCY_KEY_HOURS",
+    "RATE_LIMIT_PER_ADDRESS",
+    "RATE_LIMIT_PER_CALLER",
+    "MAX_IN_FLIGHT_PER_CALLER",
+    "MAX_CONNECTIONS_PER_ADDRESS",
 ];
 
 /// What a binary takes besides [`COMMON`].

@@ -157,3 +157,6 @@ fn checksum(first: u64, last: u64, bytes: &[u8]) -> i64 {
     hasher.update(bytes);
     i64::from(hasher.finalize())
 }
+
+#[cfg(test)]
+mod fuzz;

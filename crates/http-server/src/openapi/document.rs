@@ -17,7 +17,7 @@ const ALWAYS: [&str; 6] =
     ["invalid_host", "bad_request", "method_not_allowed", "request_timeout", "uri_too_long", "headers_too_large"];
 
 /// The errors of every operation but health checks.
-const NOT_HEALTH: [&str; 2] = ["unknown_host", "overloaded"];
+const NOT_HEALTH: [&str; 4] = ["unknown_host", "overloaded", "rate_limited", "too_many_in_flight"];
 
 /// The errors of an operation that not everybody may call.
 const AUTHENTICATION: [&str; 2] = ["unauthenticated", "insufficient_scope"];
@@ -150,9 +150,7 @@ impl Writer {
         let codes: Vec<_> = errors.iter().map(|error| error.code).collect();
         let description = codes.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", ");
         let mut headers = headers.to_vec();
-        headers.extend(
-            errors.iter().any(|error| error.status == StatusCode::SERVICE_UNAVAILABLE).then_some("Retry-After"),
-        );
+        headers.extend(errors.iter().any(|error| error.retry_after_s.is_some()).then_some("Retry-After"));
         headers.extend(errors.iter().any(|error| error.status == StatusCode::METHOD_NOT_ALLOWED).then_some("Allow"));
         headers.extend(errors.iter().any(|error| error.challenge.is_some()).then_some("WWW-Authenticate"));
         let examples: Map<_, _> =
@@ -194,7 +192,7 @@ fn codes(method: &str, path: &str, access: Access, operation: &Operation) -> BTr
 }
 
 fn response(description: &str, headers: &[&str], content: Option<Value>) -> Value {
-    let headers = headers.iter().chain([&"X-Request-Id"]);
+    let headers = headers.iter().chain(&["X-Request-Id", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"]);
     let headers: Map<_, _> =
         headers.map(|name| ((*name).to_owned(), json!({ "$ref": format!("#/components/headers/{name}") }))).collect();
     let mut response = json!({ "description": description, "headers": headers });

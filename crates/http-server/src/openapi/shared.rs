@@ -1,5 +1,7 @@
 //! What the documents of both services share: the headers, and the errors that arise in this crate.
 
+use std::num::NonZeroU32;
+
 use access::{Refusal, Scope};
 use axum::http::header::ORIGIN;
 use axum::http::{HeaderValue, Request, StatusCode};
@@ -12,6 +14,7 @@ use crate::body_error::explain;
 use crate::error::ApiError;
 use crate::guard::{AllowedHosts, Guard};
 use crate::idempotency::{MAX_KEY_BYTES, invalid};
+use crate::limits::{rate_limited, too_many_in_flight};
 use crate::paging::parse_limit;
 use crate::query::{check_encoding, refuse};
 use crate::request_id::MAX_REQUEST_ID_BYTES;
@@ -47,6 +50,7 @@ pub(super) fn request_headers() -> Map<String, Value> {
 /// The headers that responses may have. Those that are not required depend on the request.
 pub(super) fn response_headers() -> Map<String, Value> {
     let (text, number) = (json!({ "type": "string" }), json!({ "type": "integer", "minimum": 1 }));
+    let count = json!({ "type": "integer", "minimum": 0 });
     [
         ("X-Request-Id", true, text.clone(), "The caller's id of the request if it is valid, else a new one."),
         ("ETag", true, json!({ "type": "string", "pattern": "^\"[0-9]+\"$" }), "The version, in double quotes."),
@@ -61,6 +65,9 @@ pub(super) fn response_headers() -> Map<String, Value> {
         ("Preference-Applied", false, text.clone(), "The preference that was applied, as `wait=S`."),
         ("Retry-After", true, number, "The seconds to wait before a retry."),
         ("Allow", true, text.clone(), "The methods of the path."),
+        ("RateLimit-Limit", false, count.clone(), "The requests that the client may send in a second."),
+        ("RateLimit-Remaining", false, count.clone(), "The requests that the client may send at once."),
+        ("RateLimit-Reset", false, count, "The seconds until all of them are there again."),
         ("WWW-Authenticate", false, text, "How to authenticate, and the scope that is missing (RFC 6750)."),
     ]
     .map(|(name, required, schema, description)| {
@@ -106,6 +113,8 @@ pub(super) fn shared_errors() -> impl Iterator<Item = ApiError> {
         Err(incomplete()),
         Err(unauthenticated(Refusal::Missing)),
         Err(insufficient_scope(Scope::Admin)),
+        Err(rate_limited("this address", NonZeroU32::MIN)),
+        Err(too_many_in_flight("this address", NonZeroU32::MIN)),
     ];
     let refused = refused.into_iter().filter_map(Result::err);
     bodies.into_iter().map(explain::<Body>).chain(statuses.map(ApiError::of_status)).chain(refused)

@@ -68,6 +68,12 @@ impl Client {
         self.0.write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// Says that no more bytes follow.
+    pub(crate) async fn finish(&mut self) {
+        // The server may have closed the connection.
+        let _ = self.0.shutdown().await;
+    }
+
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         self.answer_to("").await
     }

@@ -185,7 +185,7 @@ fn pages_of_a_configured_origin_are_let_in() {
     assert_eq!(answer.header("access-control-allow-methods"), "GET,POST,PUT,PATCH,DELETE");
     assert_eq!(
         answer.header("access-control-allow-headers"),
-        "if-match,if-none-match,content-type,x-request-id,traceparent,account-version,prefer,idempotency-key"
+        "authorization,if-match,if-none-match,content-type,x-request-id,traceparent,account-version,prefer,idempotency-key"
     );
 
     let body = br#"{"beholder_name":"John Doe","country_code":"US"}"#;
@@ -194,7 +194,8 @@ fn pages_of_a_configured_origin_are_let_in() {
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (201, "https://shop.example"));
     assert_eq!(
         answer.header("access-control-expose-headers"),
-        "etag,location,x-request-id,retry-after,account-version,preference-applied,idempotent-replayed"
+        "etag,location,x-request-id,retry-after,account-version,preference-applied,idempotent-replayed,www-authenticate,\
+         ratelimit-limit,ratelimit-remaining,ratelimit-reset"
     );
     let error = service.send("GET", "/account", &[origin], Vec::new());
     assert_eq!((error.status, error.header("access-control-allow-origin")), (400, "https://shop.example"));

@@ -61,6 +61,9 @@ impl FromStr for Cursor {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use test_harness::mangled_text;
+
     use super::*;
 
     #[test]
@@ -70,6 +73,15 @@ mod tests {
         }
         for text in ["", "0:17", "a b;0:1", "a;0", "a;0:-1", "é;0:1", "a;0:1\n", &format!("{};", "a".repeat(65))] {
             assert_eq!(text.parse::<Cursor>(), Err(()), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_a_cursor_is_read_as_it_is_written_or_refused(text in mangled_text(&["7f3a;0:17,2:4", ";18446744073709551615:0"])) {
+            if let Ok(cursor) = text.parse::<Cursor>() {
+                prop_assert_eq!(cursor.to_string().parse::<Cursor>(), Ok(cursor));
+            }
         }
     }
 

@@ -4,6 +4,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use account_events::{AccountEvent, EventType};
+use proptest::prelude::*;
+use test_harness::mangled;
 use uuid::Uuid;
 
 use super::*;
@@ -101,6 +103,16 @@ fn a_garbled_byte_is_noticed_wherever_it_is() {
         bytes[place] ^= 1 << (place % 8);
     }
     read_back(&bytes).unwrap();
+}
+
+proptest! {
+    #[test]
+    fn fuzz_a_changed_file_is_refused(bytes in mangled(vec![written(&view_of(10).1), written(&view_of(0).1)])) {
+        if read_back(&bytes).is_ok() {
+            let (_, view) = restored(&bytes);
+            prop_assert_eq!(written(&view), bytes);
+        }
+    }
 }
 
 #[test]
