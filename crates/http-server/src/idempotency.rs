@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use access::Caller;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue};
@@ -21,18 +22,34 @@ pub(crate) const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idem
 /// The longest key. The database keeps each key, and longer ones identify a request no better.
 pub(crate) const MAX_KEY_BYTES: usize = 255;
 
+/// An idempotency key and its owner: two callers with the same key are two requests. The order is the one in which databases lock keys.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdempotencyKey {
+    /// The name of the caller; empty while callers are not authenticated.
+    pub caller: Arc<str>,
+    /// The key, without quotes around it: 1 to 255 visible ASCII characters.
+    pub key: String,
+}
+
+impl IdempotencyKey {
+    /// Returns the owner and the key.
+    pub fn columns(&self) -> (&str, &str) {
+        (&self.caller, &self.key)
+    }
+}
+
 /// A request with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyedRequest {
-    /// The key, without quotes around it: 1 to 255 visible ASCII characters.
-    pub key: String,
+    /// The key and its owner.
+    pub key: IdempotencyKey,
     /// The SHA-256 of the method, the path with its query, and the fields.
     pub fingerprint: [u8; 32],
 }
 
 /// Extracts the idempotency key of a request, if it has one, or answers 400.
 #[derive(Debug, Clone)]
-pub struct Idempotency(Option<(String, Sha256)>);
+pub struct Idempotency(Option<(IdempotencyKey, Sha256)>);
 
 impl Idempotency {
     /// Returns the key with the fingerprint of the request, or `None` if the request has no key.
@@ -65,7 +82,8 @@ impl<S: Sync> FromRequestParts<S> for Idempotency {
         let mut hash = Sha256::new();
         update(&mut hash, parts.method.as_str());
         update(&mut hash, parts.uri.path_and_query().map_or("", |path| path.as_str()));
-        Ok(Self(Some((key, hash))))
+        let caller = parts.extensions.get::<Caller>().map_or_else(Arc::default, |caller| Arc::clone(&caller.name));
+        Ok(Self(Some((IdempotencyKey { caller, key }, hash))))
     }
 }
 
@@ -127,7 +145,7 @@ mod tests {
             ("a,b", "a,b"),
         ] {
             let request = extract("POST", "/x", &[line.as_bytes()]).await.unwrap().of_fields(&[]).unwrap();
-            assert_eq!(request.key, key, "{line}");
+            assert_eq!(request.key.key, key, "{line}");
         }
         assert!(extract("POST", "/x", &[]).await.unwrap().of_fields(&[]).is_none());
     }

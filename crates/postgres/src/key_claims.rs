@@ -8,6 +8,23 @@ use tokio_postgres::{Client, Error, Statement};
 
 use crate::{Parameter, query_if};
 
+/// Idempotency keys by column, for UNNEST, in the order in which to claim them.
+#[derive(Debug, Default)]
+pub struct KeyColumns<'a> {
+    /// The owners.
+    pub callers: Vec<&'a str>,
+    /// The keys.
+    pub keys: Vec<&'a str>,
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for KeyColumns<'a> {
+    /// Collects pairs of an owner and a key.
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(pairs: I) -> Self {
+        let (callers, keys) = pairs.into_iter().unzip();
+        KeyColumns { callers, keys }
+    }
+}
+
 /// The statements about claims and expired keys, prepared for one connection.
 pub struct KeyClaims {
     claim: Statement,
@@ -23,14 +40,17 @@ impl KeyClaims {
             // An expired key becomes a claim.
             claim: prepare(
                 "INSERT INTO $schema.idempotency_keys (caller, key, stored_at)
-                 SELECT '', key, $2::bigint FROM unnest($1::text[]) WITH ORDINALITY AS new (key, place) ORDER BY place
+                 SELECT caller, key, $3::bigint
+                 FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS new (caller, key, place) ORDER BY place
                  ON CONFLICT (caller, key) DO UPDATE SET fingerprint = NULL, stored_at = excluded.stored_at
-                 WHERE idempotency_keys.stored_at <= $3::bigint",
+                 WHERE idempotency_keys.stored_at <= $4::bigint",
             )
             .await?,
             release: prepare(
                 "DELETE FROM $schema.idempotency_keys
-                 WHERE caller = '' AND key = ANY($1::text[]) AND fingerprint IS NULL",
+                 USING unnest($1::text[], $2::text[]) AS claimed (caller, key)
+                 WHERE idempotency_keys.caller = claimed.caller AND idempotency_keys.key = claimed.key
+                     AND fingerprint IS NULL",
             )
             .await?,
             // Rows that another transaction has locked are left for later.
@@ -45,13 +65,15 @@ impl KeyClaims {
 
     /// Claims `keys`, which are sorted, at the time `now`. Those stored at `expired` or earlier count as absent. Times are microseconds
     /// since 1970.
-    pub async fn claim(&self, client: &Client, keys: &Vec<String>, now: i64, expired: i64) -> Result<(), Error> {
-        query_if(!keys.is_empty(), client, &self.claim, [keys, &now, &expired]).await.map(drop)
+    pub async fn claim(&self, client: &Client, keys: &KeyColumns<'_>, now: i64, expired: i64) -> Result<(), Error> {
+        let KeyColumns { callers, keys } = keys;
+        query_if(!keys.is_empty(), client, &self.claim, [callers, keys, &now, &expired]).await.map(drop)
     }
 
     /// Releases those of `keys` that were not filled in; `filled` is the number of the others.
-    pub async fn release(&self, client: &Client, keys: &Vec<String>, filled: usize) -> Result<(), Error> {
-        query_if(filled < keys.len(), client, &self.release, [keys]).await.map(drop)
+    pub async fn release(&self, client: &Client, keys: &KeyColumns<'_>, filled: usize) -> Result<(), Error> {
+        let KeyColumns { callers, keys } = keys;
+        query_if(filled < keys.len(), client, &self.release, [callers, keys]).await.map(drop)
     }
 
     /// Removes up to `limit` keys that were stored at `expired` or earlier, and returns their number.

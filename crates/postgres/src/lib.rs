@@ -28,7 +28,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Statement};
 
 use self::fault::is_about_tls;
-pub use self::key_claims::KeyClaims;
+pub use self::key_claims::{KeyClaims, KeyColumns};
 pub use self::session::Session;
 pub use self::url::DatabaseUrl;
 

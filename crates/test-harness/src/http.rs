@@ -19,6 +19,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(5);
 pub struct Http {
     agent: Agent,
     address: SocketAddr,
+    authorization: Option<String>,
     /// The service's OpenAPI document, once an answer was compared with it; `None` if answers are not compared.
     document: Option<Arc<OnceLock<OpenApi>>>,
 }
@@ -45,13 +46,19 @@ impl Http {
             .max_idle_age(MAX_IDLE_AGE)
             .allow_non_standard_methods(true)
             .build();
-        Http { agent: config.into(), address, document: None }
+        Http { agent: config.into(), address, authorization: None, document: None }
     }
 
     /// Compares every answer with the service's OpenAPI document.
     #[must_use]
     pub fn checked(self) -> Self {
         Http { document: Some(Arc::default()), ..self }
+    }
+
+    /// Sends `authorization`, the value of the header, with each request.
+    #[must_use]
+    pub fn with_authorization(self, authorization: String) -> Self {
+        Http { authorization: Some(authorization), ..self }
     }
 
     /// The OpenAPI document of the service.
@@ -98,8 +105,9 @@ impl Http {
         body: Vec<u8>,
     ) -> Result<Answer, ureq::Error> {
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
+        let authorization = self.authorization.iter().map(|value| ("Authorization", value.as_str()));
+        for (name, value) in headers.iter().copied().chain(authorization) {
+            request = request.header(name, value);
         }
         let mut response = match body.is_empty() && matches!(method, "GET" | "HEAD" | "DELETE" | "OPTIONS") {
             true => self.agent.run(request.body(())?)?,

@@ -39,6 +39,13 @@ impl InProcess {
         InProcess { http, shutdown, serving, runtime }
     }
 
+    /// Has the client of it send the key of the caller `name` with each request.
+    #[must_use]
+    pub fn with_caller(mut self, name: &str) -> Self {
+        self.http = self.http.of_caller(name);
+        self
+    }
+
     /// A client of it.
     pub fn http(&self) -> &Http {
         &self.http

@@ -4,6 +4,7 @@
 //! environment says ([`database_url`], [`open_event_log`]), many callers at once ([`at_once`]), and waiting for a condition
 //! with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
 
+mod callers;
 mod database;
 mod event_log;
 mod event_stream;
@@ -17,6 +18,7 @@ mod schema;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+pub use callers::{callers, key_of};
 pub use database::{POSTGRES_URL, copy_database, database_url, postgres_database, with_postgres};
 pub use event_log::{KAFKA_BROKERS, forget_event_log, make_topic_that_deletes, open_event_log, unique_name};
 pub use event_stream::{EventBlock, EventStream};

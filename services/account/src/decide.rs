@@ -11,7 +11,7 @@ use account_events::digest::Republication;
 use account_events::{AccountEvent, AccountId, AccountStatus, Envelope, EventType, LastEvent, TraceParent, Version};
 use country_code::CountryCode;
 use event_log::Record;
-use http_server::KeyedRequest;
+use http_server::{IdempotencyKey, KeyedRequest};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -22,13 +22,14 @@ use crate::history::{ChangeType, HistoryEntry};
 use crate::idempotency::{Done, NewKey, StoredAnswer, StoredKeys};
 use crate::outbox::NextEvents;
 
-/// A request that changes the database.
+/// A request that changes the database. `caller` is who sent it; `None` while callers are not authenticated.
 #[derive(Clone)]
 pub(crate) enum Command {
     Create {
         beholder_name: BeholderName,
         country_code: CountryCode,
         trace: TraceParent,
+        caller: Option<Arc<str>>,
         key: Option<Arc<KeyedRequest>>,
     },
     Change {
@@ -36,10 +37,11 @@ pub(crate) enum Command {
         change: Change,
         precondition: Precondition,
         trace: TraceParent,
+        caller: Option<Arc<str>>,
         key: Option<Arc<KeyedRequest>>,
     },
     /// Publishes the state of an account again, for `tandem verify --repair`.
-    Republish { republication: Republication, trace: TraceParent },
+    Republish { republication: Republication, trace: TraceParent, caller: Option<Arc<str>> },
 }
 
 impl Command {
@@ -56,7 +58,7 @@ impl Command {
 pub(crate) type Outcome = Result<Done, AccountError>;
 
 /// The idempotency keys of `commands`, sorted: with one order in all instances no two wait for each other's keys.
-pub(crate) fn named_keys(commands: &[Command]) -> Vec<String> {
+pub(crate) fn named_keys(commands: &[Command]) -> Vec<IdempotencyKey> {
     let mut keys: Vec<_> = commands.iter().filter_map(Command::key).map(|request| request.key.clone()).collect();
     keys.sort_unstable();
     keys.dedup();
@@ -84,8 +86,8 @@ pub(crate) fn creations(commands: &[Command]) -> usize {
 /// The rows and events that the transaction writes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// New accounts with their sequences.
-    pub(crate) created: Vec<(u64, Account)>,
+    /// New accounts with their sequences and callers.
+    pub(crate) created: Vec<(u64, Account, Option<Arc<str>>)>,
     /// Existing accounts in their new state, with their sequences.
     pub(crate) updated: Vec<(u64, Account)>,
     /// An entry for each change of an existing account, with the account's sequence.
@@ -245,15 +247,15 @@ impl Batch<'_> {
         changed: &mut Vec<AccountId>,
     ) -> Result<Account, AccountError> {
         match command {
-            Command::Create { beholder_name, country_code, trace, .. } => {
+            Command::Create { beholder_name, country_code, trace, caller, .. } => {
                 let sequence = sequences.next();
                 let account = self.create(sequence, beholder_name, country_code);
                 changes.totals[account.status as usize] += 1;
                 changes.events.push(self.event(&account, trace));
-                changes.created.push((sequence.unwrap_or_default(), account.clone()));
+                changes.created.push((sequence.unwrap_or_default(), account.clone(), caller));
                 Ok(account)
             }
-            Command::Change { id, change, precondition, trace, .. } => {
+            Command::Change { id, change, precondition, trace, caller, .. } => {
                 let (sequence, before) = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
                 let account = before.changed(change, &precondition, self.now)?;
                 // Only a change of status is an event (docs/api.md, "The event").
@@ -264,13 +266,13 @@ impl Batch<'_> {
                 }
                 if account.version != before.version {
                     let sequence = *sequence;
-                    changes.history.push((sequence, HistoryEntry::of_change(before, &account)));
+                    changes.history.push((sequence, HistoryEntry::of_change(before, &account, caller.as_deref())));
                     changed.push(id);
                     self.accounts.insert(id, (sequence, account.clone()));
                 }
                 Ok(account)
             }
-            Command::Republish { republication, trace } => {
+            Command::Republish { republication, trace, caller } => {
                 let (sequence, before) = self.accounts.get(&republication.id).ok_or(AccountError::NotFound)?;
                 let account = before.republished(republication, self.now);
                 changes.totals[before.status as usize] -= 1;
@@ -278,7 +280,7 @@ impl Batch<'_> {
                 changes.events.push(self.event(&account, trace));
                 if account.version != before.version {
                     let sequence = *sequence;
-                    let entry = HistoryEntry::new(ChangeType::Recovered, String::new(), &account);
+                    let entry = HistoryEntry::new(ChangeType::Recovered, String::new(), &account, caller.as_deref());
                     changes.history.push((sequence, entry));
                     changed.push(account.id);
                     self.accounts.insert(account.id, (sequence, account.clone()));

@@ -79,13 +79,13 @@ impl Serialize for ChangeType {
 
 impl HistoryEntry {
     /// The entry of a change after which the account is `after`.
-    pub(crate) fn new(change_type: ChangeType, fields: String, after: &Account) -> Self {
+    pub(crate) fn new(change_type: ChangeType, fields: String, after: &Account, caller: Option<&str>) -> Self {
         let Account { version, status, updated_at, .. } = *after;
-        HistoryEntry { version, change_type, fields, status, at: updated_at, caller: None }
+        HistoryEntry { version, change_type, fields, status, at: updated_at, caller: caller.map(str::to_owned) }
     }
 
     /// The entry of a request that changed `before` to `after`. A change of the status takes precedence over other fields.
-    pub(crate) fn of_change(before: &Account, after: &Account) -> Self {
+    pub(crate) fn of_change(before: &Account, after: &Account, caller: Option<&str>) -> Self {
         let change_type = match after.status {
             status if status == before.status => ChangeType::Updated,
             AccountStatus::Deleted => ChangeType::Deleted,
@@ -96,7 +96,7 @@ impl HistoryEntry {
             ("country_code", before.country_code != after.country_code),
         ];
         let fields: Vec<_> = fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect();
-        Self::new(change_type, fields.join(","), after)
+        Self::new(change_type, fields.join(","), after, caller)
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http_server::KeyedRequest;
+use http_server::{IdempotencyKey, KeyedRequest};
 
 use crate::account::Account;
 use crate::error::AccountError;
@@ -28,7 +28,7 @@ pub(crate) struct StoredAnswer {
 }
 
 /// The stored keys that a batch names, without expired ones.
-pub(crate) type StoredKeys = HashMap<String, StoredAnswer>;
+pub(crate) type StoredKeys = HashMap<IdempotencyKey, StoredAnswer>;
 
 /// A key to store.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use account_events::{AccountId, AccountStatus, TraceParent, Version};
 use clock::Clock;
 use country_code::CountryCode;
 use group_commit::{GroupCommit, KeyExpiry, StoreError};
-use http_server::{KeyedRequest, Page};
+use http_server::{CallerName, KeyedRequest, Page};
 use sqlite_file::FailStop;
 
 use crate::account::{Account, BeholderName, Change, Precondition};
@@ -124,9 +124,10 @@ impl Store {
         beholder_name: BeholderName,
         country_code: CountryCode,
         trace: TraceParent,
+        CallerName(caller): CallerName,
         key: Option<Arc<KeyedRequest>>,
     ) -> Result<Done, AccountError> {
-        self.submit(Command::Create { beholder_name, country_code, trace, key }).await
+        self.submit(Command::Create { beholder_name, country_code, trace, caller, key }).await
     }
 
     /// Changes an account, with its key and its event if the status changes, in one transaction.
@@ -136,9 +137,10 @@ impl Store {
         change: Change,
         precondition: Precondition,
         trace: TraceParent,
+        CallerName(caller): CallerName,
         key: Option<Arc<KeyedRequest>>,
     ) -> Result<Done, AccountError> {
-        self.submit(Command::Change { id, change, precondition, trace, key }).await
+        self.submit(Command::Change { id, change, precondition, trace, caller, key }).await
     }
 
     /// Publishes the state of an account again, in one transaction with what changes in the row.
@@ -146,8 +148,9 @@ impl Store {
         &self,
         republication: Republication,
         trace: TraceParent,
+        CallerName(caller): CallerName,
     ) -> Result<Done, AccountError> {
-        self.submit(Command::Republish { republication, trace }).await
+        self.submit(Command::Republish { republication, trace, caller }).await
     }
 
     /// The account with this id.

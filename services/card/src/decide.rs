@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use account_events::AccountId;
 use country_code::CountryCode;
-use http_server::KeyedRequest;
+use http_server::{IdempotencyKey, KeyedRequest};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -19,13 +19,14 @@ use crate::card_number::CardNumbering;
 use crate::error::CardError;
 use crate::idempotency::{Done, NewKey, StoredAnswer, StoredKeys};
 
-/// A change to the database that a handler, the feed or the card closer requests.
+/// A change to the database that a handler, the feed or the card closer requests. `caller` is who sent the request; `None` while callers
+/// are not authenticated.
 #[derive(Clone)]
 pub(crate) enum Command {
     /// Create a card, unless the account is closed.
-    Create { country: CountryCode, account_id: AccountId, key: Option<Arc<KeyedRequest>> },
+    Create { country: CountryCode, account_id: AccountId, caller: Option<Arc<str>>, key: Option<Arc<KeyedRequest>> },
     /// Delete a card.
-    Delete { id: Uuid, key: Option<Arc<KeyedRequest>> },
+    Delete { id: Uuid, caller: Option<Arc<str>>, key: Option<Arc<KeyedRequest>> },
     /// Delete all cards of these accounts and refuse new ones.
     CloseAccounts(Vec<AccountId>),
     /// Store records in quarantine.
@@ -50,7 +51,7 @@ impl Command {
 pub(crate) type Outcome = Result<Done, CardError>;
 
 /// The idempotency keys of `commands`, sorted: with one order in all instances no two wait for each other's keys.
-pub(crate) fn named_keys(commands: &[Command]) -> Vec<String> {
+pub(crate) fn named_keys(commands: &[Command]) -> Vec<IdempotencyKey> {
     let mut keys: Vec<_> = commands.iter().filter_map(Command::key).map(|request| request.key.clone()).collect();
     keys.sort_unstable();
     keys.dedup();
@@ -96,12 +97,12 @@ impl Named {
 /// What the transaction writes, in this order.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
-    /// New cards with their sequences.
-    pub(crate) created: Vec<(u64, Card)>,
+    /// New cards with their sequences and callers.
+    pub(crate) created: Vec<(u64, Card, Option<Arc<str>>)>,
     /// The number of new cards of each account.
     pub(crate) counts: BTreeMap<AccountId, i64>,
-    /// Cards to delete.
-    pub(crate) deleted: Vec<Uuid>,
+    /// Cards to delete, with the callers.
+    pub(crate) deleted: Vec<(Uuid, Option<Arc<str>>)>,
     /// Accounts to close. All their cards are deleted, including new ones.
     pub(crate) closed: BTreeSet<AccountId>,
     /// Places to remove from quarantine.
@@ -173,22 +174,22 @@ impl Batch<'_> {
         changes: &mut Changes,
     ) -> Result<Option<Card>, CardError> {
         match command {
-            Command::Create { country, account_id, .. } => {
+            Command::Create { country, account_id, caller, .. } => {
                 if self.closed.contains(&account_id) {
                     return Err(CardError::AccountDeleted);
                 }
                 let sequence = sequences.next();
                 let card = self.create(sequence, country, account_id);
                 *changes.counts.entry(account_id).or_default() += 1;
-                changes.created.push((sequence.unwrap_or_default(), card.clone()));
+                changes.created.push((sequence.unwrap_or_default(), card.clone(), caller));
                 Ok(Some(card))
             }
-            Command::Delete { id, .. } => match self.cards.get_mut(&id) {
+            Command::Delete { id, caller, .. } => match self.cards.get_mut(&id) {
                 None => Err(CardError::NotFound),
                 Some(true) => Err(CardError::AlreadyDeleted),
                 Some(deleted) => {
                     *deleted = true;
-                    changes.deleted.push(id);
+                    changes.deleted.push((id, caller));
                     Ok(None)
                 }
             },

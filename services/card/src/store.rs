@@ -16,7 +16,7 @@ use account_events::AccountId;
 use clock::Clock;
 use country_code::CountryCode;
 use group_commit::{GroupCommit, KeyExpiry, StoreError};
-use http_server::{KeyedRequest, Page};
+use http_server::{CallerName, KeyedRequest, Page};
 use sqlite_file::FailStop;
 use uuid::Uuid;
 
@@ -104,14 +104,20 @@ impl Store {
         &self,
         country: CountryCode,
         account_id: AccountId,
+        CallerName(caller): CallerName,
         key: Option<Arc<KeyedRequest>>,
     ) -> Result<Done, CardError> {
-        self.writer.submit(Command::Create { country, account_id, key }).await?
+        self.writer.submit(Command::Create { country, account_id, caller, key }).await?
     }
 
     /// Deletes a card, and stores the key in the same transaction.
-    pub(crate) async fn delete(&self, id: Uuid, key: Option<Arc<KeyedRequest>>) -> Result<Done, CardError> {
-        self.writer.submit(Command::Delete { id, key }).await?
+    pub(crate) async fn delete(
+        &self,
+        id: Uuid,
+        CallerName(caller): CallerName,
+        key: Option<Arc<KeyedRequest>>,
+    ) -> Result<Done, CardError> {
+        self.writer.submit(Command::Delete { id, caller, key }).await?
     }
 
     /// The outcome of a request whose key is stored; `None` if it is not.

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use country_code::CountryCode;
-use http_server::{Content, Idempotency, JsonBody, Operation, with_replay_header};
+use http_server::{CallerName, Content, Idempotency, JsonBody, Operation, with_replay_header};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -30,6 +30,7 @@ pub(crate) struct CreateAccount {
 pub(crate) async fn create_account(
     State(store): State<Arc<Store>>,
     RequestTrace(trace): RequestTrace,
+    caller: CallerName,
     idempotency: Idempotency,
     JsonBody(request): JsonBody<CreateAccount>,
 ) -> Result<Response, AccountError> {
@@ -37,7 +38,7 @@ pub(crate) async fn create_account(
     let country_code = given(request.country_code, "country_code")?;
     let (beholder_name, country_code): (BeholderName, CountryCode) = (beholder_name.parse()?, country_code.parse()?);
     let key = idempotency.of_fields(&[Some(beholder_name.as_str()), Some(country_code.as_str())]);
-    let Done { account, is_replay } = store.create(beholder_name, country_code, trace, key).await?;
+    let Done { account, is_replay } = store.create(beholder_name, country_code, trace, caller, key).await?;
     let location = [(LOCATION, format!("/account?id={}", account.id))];
     Ok(with_replay_header((StatusCode::CREATED, location, with_etag(account)).into_response(), is_replay))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http_server::{Content, Idempotency, Operation, QueryParams, with_replay_header};
+use http_server::{CallerName, Content, Idempotency, Operation, QueryParams, with_replay_header};
 use serde_json::json;
 
 use crate::account::{Change, Precondition};
@@ -21,10 +21,11 @@ pub(crate) async fn delete_account(
     QueryParams(query): QueryParams<AccountQuery>,
     precondition: Precondition,
     RequestTrace(trace): RequestTrace,
+    caller: CallerName,
     idempotency: Idempotency,
 ) -> Result<Response, AccountError> {
     let key = idempotency.of_fields(&[]);
-    let done = store.change(query.id()?, Change::Delete, precondition, trace, key).await?;
+    let done = store.change(query.id()?, Change::Delete, precondition, trace, caller, key).await?;
     let message = Json(json!({ "message": MESSAGE }));
     Ok(with_replay_header((event_version(&done.account), message).into_response(), done.is_replay))
 }

@@ -8,7 +8,7 @@ use account_events::digest::{MAX_REPUBLISHED, Republications};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http_server::{ApiError, Content, JsonBody, Operation};
+use http_server::{ApiError, CallerName, Content, JsonBody, Operation};
 use serde::Serialize;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -28,6 +28,7 @@ struct Republished {
 pub(crate) async fn republish(
     State(store): State<Arc<Store>>,
     RequestTrace(trace): RequestTrace,
+    caller: CallerName,
     JsonBody(body): JsonBody<Republications>,
 ) -> Result<Response, ApiError> {
     let is_valid = |above: Option<_>| above.is_none_or(|above| above < MAX_VERSION);
@@ -38,8 +39,8 @@ pub(crate) async fn republish(
     // Submitted together, so that few transactions do.
     let mut commands = JoinSet::new();
     for republication in body.accounts {
-        let store = Arc::clone(&store);
-        commands.spawn(async move { store.republish(republication, trace).await });
+        let (store, caller) = (Arc::clone(&store), caller.clone());
+        commands.spawn(async move { store.republish(republication, trace, caller).await });
     }
     let mut republished = 0;
     for outcome in commands.join_all().await {

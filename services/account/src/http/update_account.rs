@@ -6,7 +6,7 @@ use account_events::AccountStatus;
 use axum::extract::State;
 use axum::response::Response;
 use country_code::CountryCode;
-use http_server::{Content, Idempotency, JsonBody, Operation, QueryParams, with_replay_header};
+use http_server::{CallerName, Content, Idempotency, JsonBody, Operation, QueryParams, with_replay_header};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -34,13 +34,14 @@ pub(crate) async fn update_account(
     QueryParams(query): QueryParams<AccountQuery>,
     precondition: Precondition,
     RequestTrace(trace): RequestTrace,
+    caller: CallerName,
     idempotency: Idempotency,
     JsonBody(request): JsonBody<UpdateAccount>,
 ) -> Result<Response, AccountError> {
     let id = query.id()?;
     let change = request.into_change()?;
     let key = idempotency.of_fields(&change.fields());
-    let Done { account, is_replay } = store.change(id, change, precondition, trace, key).await?;
+    let Done { account, is_replay } = store.change(id, change, precondition, trace, caller, key).await?;
     Ok(with_replay_header(with_etag(account), is_replay))
 }
 

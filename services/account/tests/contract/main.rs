@@ -5,6 +5,7 @@
 mod account_version;
 mod bodies;
 mod by_number;
+mod callers;
 mod concurrency;
 mod conditional;
 mod create;

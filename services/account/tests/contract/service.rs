@@ -9,7 +9,7 @@ use std::time::Duration;
 use account_service::Config;
 use clock::Clock;
 use event_log::{Committed, EventLog, GroupReader, LogError, Positions, Publisher, Reader, Record};
-use http_server::{CorsOrigin, HttpConfig};
+use http_server::HttpConfig;
 use postgres::DatabaseUrl;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -36,7 +36,7 @@ pub(crate) struct TestService {
     log: Arc<dyn EventLog>,
     folder: TempDir,
     clock: Clock,
-    cors: Option<CorsOrigin>,
+    http: HttpConfig,
     faults: Faults,
 }
 
@@ -54,12 +54,16 @@ impl TestService {
     }
 
     pub(crate) fn start_with(clock: Clock, cors: Option<&str>) -> Self {
+        let cors = cors.map(|origin| origin.parse().expect("an origin"));
+        Self::start_with_http(clock, HttpConfig { cors, ..HttpConfig::default() })
+    }
+
+    pub(crate) fn start_with_http(clock: Clock, http: HttpConfig) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log = open_event_log(folder.path());
-        let cors = cors.map(|origin| origin.parse().expect("an origin"));
         let faults = Faults::default();
-        let running = run(folder.path(), &log, &clock, &cors, &faults);
-        TestService { running, log, folder, clock, cors, faults }
+        let running = run(folder.path(), &log, &clock, &http, &faults);
+        TestService { running, log, folder, clock, http, faults }
     }
 
     /// Takes the event log away from the service, or gives it back.
@@ -101,35 +105,35 @@ impl TestService {
     /// As [`TestService::restart`], with what `between` does to the database meanwhile.
     pub(crate) fn restart_between(self, between: impl FnOnce(&DatabaseUrl)) -> Self {
         let database = self.database();
-        let TestService { mut running, log, folder, clock, cors, faults } = self;
+        let TestService { mut running, log, folder, clock, http, faults } = self;
         running.stop().expect("a clean end");
         faults.backlog_published.store(false, Ordering::SeqCst);
         between(&database);
         close(log);
         let log = open_event_log(folder.path());
-        let running = run(folder.path(), &log, &clock, &cors, &faults);
-        TestService { running, log, folder, clock, cors, faults }
+        let running = run(folder.path(), &log, &clock, &http, &faults);
+        TestService { running, log, folder, clock, http, faults }
     }
 
     /// Ends the service, runs `between`, and starts the service again; the log stays open.
     pub(crate) fn restart_beside(mut self, between: impl FnOnce(&Self)) -> Self {
         self.running.stop().expect("a clean end");
         between(&self);
-        self.running = run(self.folder.path(), &self.log, &self.clock, &self.cors, &self.faults);
+        self.running = run(self.folder.path(), &self.log, &self.clock, &self.http, &self.faults);
         self
     }
 
     /// Ends the service and throws its log away; `between` then has the service while the new log is still away, and it
     /// gets the log back after that.
     pub(crate) fn restart_with_an_empty_log(self, between: impl FnOnce(&Self)) -> Self {
-        let TestService { mut running, log, folder, clock, cors, faults } = self;
+        let TestService { mut running, log, folder, clock, http, faults } = self;
         running.stop().expect("a clean end");
         close(log);
         forget_event_log(folder.path());
         let log = open_event_log(folder.path());
         faults.publishes_left.store(0, Ordering::SeqCst);
-        let running = run(folder.path(), &log, &clock, &cors, &faults);
-        let service = TestService { running, log, folder, clock, cors, faults };
+        let running = run(folder.path(), &log, &clock, &http, &faults);
+        let service = TestService { running, log, folder, clock, http, faults };
         between(&service);
         service.set_log_away(false);
         service
@@ -166,19 +170,19 @@ impl TestService {
 
     /// A second service on the same files, to see it refused.
     pub(crate) fn start_another(&self) -> InProcess {
-        run(self.folder.path(), &self.log, &self.clock, &self.cors, &self.faults)
+        run(self.folder.path(), &self.log, &self.clock, &self.http, &self.faults)
     }
 
     /// Starts another service on a copy of the database that [`copy_database`] made in `folder`, with the same log.
     pub(crate) fn start_copy(&self, folder: &Path) -> InProcess {
-        run(folder, &self.log, &self.clock, &self.cors, &Faults::default())
+        run(folder, &self.log, &self.clock, &self.http, &Faults::default())
     }
 
     /// Ends the service, and has it go on with the log of `other` while `meanwhile` runs.
     pub(crate) fn with_the_log_of(self, other: &Self, meanwhile: impl FnOnce(&Http)) {
-        let TestService { mut running, folder, clock, cors, .. } = self;
+        let TestService { mut running, folder, clock, http, .. } = self;
         running.stop().expect("a clean end");
-        let moved = run(folder.path(), &other.log, &clock, &cors, &Faults::default());
+        let moved = run(folder.path(), &other.log, &clock, &http, &Faults::default());
         meanwhile(moved.http());
     }
 
@@ -273,10 +277,10 @@ fn close(log: Arc<dyn EventLog>) {
     assert_eq!(Arc::strong_count(&log), 1, "nobody holds on to the log");
 }
 
-fn run(folder: &Path, log: &Arc<dyn EventLog>, clock: &Clock, cors: &Option<CorsOrigin>, faults: &Faults) -> InProcess {
+fn run(folder: &Path, log: &Arc<dyn EventLog>, clock: &Clock, http: &HttpConfig, faults: &Faults) -> InProcess {
     let database = database_url(folder, "account").parse().expect("a database URL");
-    let http = HttpConfig { cors: cors.clone(), ..HttpConfig::default() };
-    let config = Config { database, http, clock: clock.clone(), backlog_published: faults.backlog_published.clone() };
+    let (http, clock) = (http.clone(), clock.clone());
+    let config = Config { database, http, clock, backlog_published: faults.backlog_published.clone() };
     let log = Arc::new(FaultyLog { log: Arc::clone(log), faults: faults.clone() });
     InProcess::start(|listener, shutdown| account_service::run(config, listener, log, shutdown))
 }

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
 use country_code::CountryCode;
-use http_server::{Content, Idempotency, JsonBody, KeyedRequest, Operation, with_replay_header};
+use http_server::{CallerName, Content, Idempotency, JsonBody, KeyedRequest, Operation, with_replay_header};
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -32,6 +32,7 @@ pub(crate) struct CreateCard {
 pub(crate) async fn create_card(
     State(service): State<Arc<CardService>>,
     lookup: Lookup,
+    caller: CallerName,
     idempotency: Idempotency,
     JsonBody(request): JsonBody<CreateCard>,
 ) -> Result<Response, CardError> {
@@ -40,7 +41,7 @@ pub(crate) async fn create_card(
     let account_id = request.account_id.filter(|text| !text.trim().is_empty()).ok_or(CardError::MissingAccountId)?;
     let account_id: AccountId = account_id.parse()?;
     let key = idempotency.of_fields(&[Some(country.as_str()), Some(&account_id.to_string())]);
-    Ok(lookup.respond(create(&service, &lookup, country, account_id, key).await.map(|(card, is_replay)| {
+    Ok(lookup.respond(create(&service, &lookup, country, account_id, caller, key).await.map(|(card, is_replay)| {
         let location = [(LOCATION, format!("/card?id={}", card.id))];
         with_replay_header((StatusCode::CREATED, location, Json(card)).into_response(), is_replay)
     })))
@@ -65,6 +66,7 @@ async fn create(
     lookup: &Lookup,
     country: CountryCode,
     account_id: AccountId,
+    caller: CallerName,
     key: Option<Arc<KeyedRequest>>,
 ) -> Result<(Card, bool), CardError> {
     let is_allowed = lookup.known(service, account_id).is_some_and(|state| may_have_card(state).is_ok());
@@ -77,7 +79,7 @@ async fn create(
     }
     let done = match replayed {
         Some(done) => done,
-        None => service.store.create(country, account_id, key).await?,
+        None => service.store.create(country, account_id, caller, key).await?,
     };
     let Done { card: Some(card), is_replay } = done else { return Err(CardError::NotFound) };
     Ok((card, is_replay))

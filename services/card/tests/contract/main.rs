@@ -6,6 +6,7 @@ mod account_view;
 mod bodies;
 mod by_account;
 mod by_number;
+mod callers;
 mod catching_up;
 mod checkpoint;
 mod closing;

@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use test_harness::{
-    Answer, Http, InProcess, database_url, forget_event_log, open_event_log, wait_until, with_postgres,
+    Answer, Http, InProcess, callers, database_url, forget_event_log, open_event_log, wait_until, with_postgres,
 };
 use uuid::Uuid;
 
@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) clock: Clock,
     pub(crate) view_max_age: Option<Duration>,
     pub(crate) cors: Option<&'static str>,
+    /// The callers that are known; anyone may call if there are none.
+    pub(crate) callers: &'static [&'static str],
     pub(crate) backlog_published: Option<Arc<AtomicBool>>,
     pub(crate) rebuild_view: bool,
     pub(crate) events: EventStreamSettings,
@@ -43,6 +45,7 @@ impl Default for Settings {
             clock: Clock::system(),
             view_max_age: None,
             cors: None,
+            callers: &[],
             backlog_published: None,
             rebuild_view: false,
             events: EventStreamSettings::default(),
@@ -324,13 +327,18 @@ fn run(folder: &Path, accounts: &Accounts, settings: &Settings, switches: &Switc
         backlog_published: settings.backlog_published.clone(),
         view_max_age: settings.view_max_age,
         http: HttpConfig {
+            authenticator: (!settings.callers.is_empty()).then(|| callers(settings.callers)),
             cors: settings.cors.map(|origin| origin.parse().expect("an origin")),
             ..HttpConfig::default()
         },
         clock: settings.clock.clone(),
     };
     let log = SwitchedLog { log: Arc::clone(&accounts.log), switches: switches.clone() };
-    InProcess::start(|listener, shutdown| card_service::run(config, listener, Arc::new(log), shutdown))
+    let running = InProcess::start(|listener, shutdown| card_service::run(config, listener, Arc::new(log), shutdown));
+    match settings.callers.first() {
+        Some(first) => running.with_caller(first),
+        None => running,
+    }
 }
 
 /// The id of a new account.

@@ -1,7 +1,8 @@
 //! Idempotency keys in PostgreSQL.
 
 use group_commit::StoreError;
-use postgres::{KeyClaims, query_if};
+use http_server::IdempotencyKey;
+use postgres::{KeyClaims, KeyColumns, query_if};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::writer::Columns;
@@ -9,23 +10,23 @@ use super::{Reader, account_from_row};
 use crate::account_number::AccountNumbering;
 use crate::idempotency::{NewKey, StoredAnswer, StoredKeys};
 
-/// The columns of [`account_from_row`], then the key and its fingerprint.
+/// The columns of [`account_from_row`], then those of the key.
 const COLUMNS: &str =
     "account_sequence, account_id, beholder_name, country_code, status, version, event_version, created_at,
-    updated_at, key, fingerprint";
+    updated_at, caller, key, fingerprint";
 
 impl Reader {
     /// What is stored under `key`, unless that was at `expired` or earlier.
     pub(in crate::store) async fn stored_key(
         &self,
-        key: String,
+        IdempotencyKey { caller, key }: IdempotencyKey,
         expired: i64,
     ) -> Result<Option<StoredAnswer>, StoreError> {
         let sql =
-            format!("SELECT {COLUMNS} FROM account.idempotency_keys WHERE caller = '' AND key = $1 AND stored_at > $2");
+            format!("SELECT {COLUMNS} FROM account.idempotency_keys WHERE caller = $1 AND key = $2 AND stored_at > $3");
         let row = self.database.read(async |client| {
             let statement = client.prepare_cached(&sql).await?;
-            client.query_opt(&statement, &[&key, &expired]).await
+            client.query_opt(&statement, &[&&*caller, &key, &expired]).await
         });
         let stored = row.await?.map(|row| stored_from_row(&row, &self.numbering)).transpose()?;
         Ok(stored.map(|(_, stored)| stored))
@@ -46,7 +47,7 @@ impl KeyStatements {
             select: client
                 .prepare(&format!(
                     "SELECT {COLUMNS} FROM account.idempotency_keys
-                     WHERE caller = '' AND key = ANY($1::text[]) AND fingerprint IS NOT NULL"
+                     WHERE (caller, key) IN (SELECT * FROM unnest($1::text[], $2::text[])) AND fingerprint IS NOT NULL"
                 ))
                 .await?,
             fill: client
@@ -55,19 +56,23 @@ impl KeyStatements {
                          account_id = new.id, beholder_name = new.beholder_name, country_code = new.country_code,
                          status = new.status, version = new.version, event_version = new.event_version,
                          created_at = new.created_at, updated_at = new.updated_at
-                     FROM unnest($1::text[], $2::bytea[], $3::bigint[], $4::uuid[], $5::text[], $6::text[], $7::text[],
-                         $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[])
-                         AS new (key, fingerprint, sequence, id, beholder_name, country_code, status, version,
+                     FROM unnest($1::text[], $2::text[], $3::bytea[], $4::bigint[], $5::uuid[], $6::text[], $7::text[],
+                         $8::text[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[])
+                         AS new (caller, key, fingerprint, sequence, id, beholder_name, country_code, status, version,
                              event_version, created_at, updated_at)
-                     WHERE caller = '' AND idempotency_keys.key = new.key",
+                     WHERE idempotency_keys.caller = new.caller AND idempotency_keys.key = new.key",
                 )
                 .await?,
         })
     }
 
     /// What is stored under `keys`, after they were claimed.
-    pub(super) async fn stored(&self, client: &Client, keys: &Vec<String>) -> Result<Vec<Row>, tokio_postgres::Error> {
-        query_if(!keys.is_empty(), client, &self.select, [keys]).await
+    pub(super) async fn stored(
+        &self,
+        client: &Client,
+        KeyColumns { callers, keys }: &KeyColumns<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        query_if(!keys.is_empty(), client, &self.select, [callers, keys]).await
     }
 
     /// Fills in the answers of `new`, and releases those of `keys` that have none. Removes up to `limit` keys that were stored at
@@ -75,12 +80,12 @@ impl KeyStatements {
     pub(super) async fn store(
         &self,
         client: &Client,
-        keys: &Vec<String>,
+        keys: &KeyColumns<'_>,
         new: &[NewKey],
         numbering: &AccountNumbering,
         (expired, limit): (i64, usize),
     ) -> Result<usize, tokio_postgres::Error> {
-        let names: Vec<&str> = new.iter().map(|new| new.request.key.as_str()).collect();
+        let filled: KeyColumns<'_> = new.iter().map(|new| new.request.key.columns()).collect();
         let fingerprints: Vec<&[u8]> = new.iter().map(|new| new.request.fingerprint.as_slice()).collect();
         let sequence = |new: &NewKey| numbering.sequence(&new.account.account_number).unwrap_or_default() as i64;
         let sequences: Vec<i64> = new.iter().map(sequence).collect();
@@ -92,7 +97,7 @@ impl KeyStatements {
                 client,
                 &self.fill,
                 [
-                    &names, &fingerprints, &sequences, &c.ids, &c.names, &c.countries, &c.statuses, &c.versions,
+                    &filled.callers, &filled.keys, &fingerprints, &sequences, &c.ids, &c.names, &c.countries, &c.statuses, &c.versions,
                     &c.event_versions, &c.created, &c.updated,
                 ],
             ),
@@ -108,8 +113,9 @@ pub(super) fn stored_keys(rows: &[Row], numbering: &AccountNumbering) -> Result<
     rows.iter().map(|row| stored_from_row(row, numbering)).collect()
 }
 
-fn stored_from_row(row: &Row, numbering: &AccountNumbering) -> Result<(String, StoredAnswer), StoreError> {
-    let fingerprint = row.get::<_, &[u8]>(10).try_into();
+fn stored_from_row(row: &Row, numbering: &AccountNumbering) -> Result<(IdempotencyKey, StoredAnswer), StoreError> {
+    let fingerprint = row.get::<_, &[u8]>(11).try_into();
     let fingerprint = fingerprint.map_err(|_| StoreError::Damaged("a fingerprint has not 32 bytes".to_owned()))?;
-    Ok((row.get(9), StoredAnswer { fingerprint, account: account_from_row(row, numbering)? }))
+    let key = IdempotencyKey { caller: row.get::<_, &str>(9).into(), key: row.get(10) };
+    Ok((key, StoredAnswer { fingerprint, account: account_from_row(row, numbering)? }))
 }

@@ -12,8 +12,9 @@ use std::collections::HashMap;
 
 use clock::Clock;
 use group_commit::{Committer, KeyExpiry, StoreError};
+use http_server::IdempotencyKey;
 use numbering::TimeOrderedIds;
-use postgres::{BEGIN, Parameter, Postgres, SYNCED, Session, query_if};
+use postgres::{BEGIN, KeyColumns, Parameter, Postgres, SYNCED, Session, query_if};
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
 
@@ -139,7 +140,7 @@ impl WriteSession {
             .prepare(
                 "INSERT INTO account.accounts SELECT * FROM unnest(
                      $1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::bigint[],
-                     $7::bigint[], $8::bigint[], $9::bigint[])",
+                     $7::bigint[], $8::bigint[], $9::bigint[], $10::text[])",
             )
             .await?;
         let update = client
@@ -161,7 +162,7 @@ impl WriteSession {
             "WITH created AS (
                  INSERT INTO account.accounts SELECT nextval('account.account_sequence'), new.* FROM unnest(
                      $11::uuid[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::bigint[],
-                     $17::bigint[], $18::bigint[]) AS new
+                     $17::bigint[], $18::bigint[], $19::text[]) AS new
                  RETURNING id, sequence
              ), {HEAD}, inserted AS ({INSERT_EVENTS})
              SELECT array_agg(id), array_agg(sequence), (SELECT previous FROM head), (SELECT last FROM head), {SYNCED}
@@ -187,8 +188,9 @@ impl WriteSession {
             return Ok((Vec::new(), None));
         }
         let named: Vec<Uuid> = decide::named_accounts(&commands).into_iter().map(|id| id.0).collect();
-        let keys = decide::named_keys(&commands);
-        if named.is_empty() && keys.is_empty() {
+        let named_keys = decide::named_keys(&commands);
+        let keys: KeyColumns<'_> = named_keys.iter().map(IdempotencyKey::columns).collect();
+        if named.is_empty() && named_keys.is_empty() {
             return self.create(batch, commands, notifies).await;
         }
         let creations = decide::creations(&commands) as i64;
@@ -228,10 +230,11 @@ impl WriteSession {
     ) -> Result<(Vec<Outcome>, Option<EventBatch>), StoreError> {
         let numbering = batch.numbering;
         let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
-        let c = Columns::of(changes.created.iter().map(|(_, account)| account));
+        let c = Columns::of(changes.created.iter().map(|(_, account, _)| account));
+        let callers = callers(&changes);
         let e = EventColumns::of(&changes.events);
         let [active, blocked, deleted] = &changes.totals;
-        let parameters: [Parameter<'_>; 18] = [
+        let parameters: [Parameter<'_>; 19] = [
             active,
             blocked,
             deleted,
@@ -250,6 +253,7 @@ impl WriteSession {
             &c.event_versions,
             &c.created,
             &c.updated,
+            &callers,
         ];
         // The statement is a transaction of its own: the answer comes after its commit.
         let row = self.client.query_one(&self.create, &parameters).await?;
@@ -272,8 +276,9 @@ impl WriteSession {
         notifies: bool,
         store_keys: impl Future<Output = Result<usize, tokio_postgres::Error>>,
     ) -> Result<(usize, Option<Row>), StoreError> {
-        let created = Columns::of(changes.created.iter().map(|(_, account)| account));
-        let sequences: Vec<i64> = changes.created.iter().map(|(sequence, _)| *sequence as i64).collect();
+        let created = Columns::of(changes.created.iter().map(|(_, account, _)| account));
+        let sequences: Vec<i64> = changes.created.iter().map(|(sequence, ..)| *sequence as i64).collect();
+        let callers = callers(changes);
         let updated = Columns::of(changes.updated.iter().map(|(_, account)| account));
         let entries = EntryColumns::of(&changes.history);
         let events = EventColumns::of(&changes.events);
@@ -288,7 +293,7 @@ impl WriteSession {
                 &self.insert,
                 [
                     &sequences, &c.ids, &c.names, &c.countries, &c.statuses, &c.versions, &c.event_versions, &c.created,
-                    &c.updated,
+                    &c.updated, &callers,
                 ],
             ),
             query_if(
@@ -322,6 +327,11 @@ impl WriteSession {
 fn event_batch(row: &Row, at: usize, events: Vec<OutboxEvent>) -> EventBatch {
     let sequence = |column| row.get::<_, i64>(column) as u64;
     EventBatch { previous_sequence: sequence(at), last_sequence: sequence(at + 1), events }
+}
+
+/// The callers of the new accounts.
+fn callers(changes: &Changes) -> Vec<Option<&str>> {
+    changes.created.iter().map(|(.., caller)| caller.as_deref()).collect()
 }
 
 /// Accounts by column, for UNNEST.

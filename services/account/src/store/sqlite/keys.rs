@@ -1,6 +1,7 @@
 //! Idempotency keys in the SQLite file.
 
 use group_commit::StoreError;
+use http_server::IdempotencyKey;
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
@@ -9,16 +10,16 @@ use super::reader::Reader;
 use crate::account_number::AccountNumbering;
 use crate::idempotency::{NewKey, StoredAnswer, StoredKeys};
 
-/// The columns of [`account_from_row`], then the key and its fingerprint.
+/// The columns of [`account_from_row`], then those of the key.
 const COLUMNS: &str =
     "account_sequence, account_id, beholder_name, country_code, status, version, event_version, created_at,
-    updated_at, key, fingerprint";
+    updated_at, caller, key, fingerprint";
 
 impl Reader {
     /// What is stored under `key`, unless that was at `expired` or earlier.
     pub(in crate::store) async fn stored_key(
         &self,
-        key: String,
+        key: IdempotencyKey,
         expired: i64,
     ) -> Result<Option<StoredAnswer>, StoreError> {
         let numbering = self.numbering.clone();
@@ -32,18 +33,20 @@ impl Reader {
 pub(super) fn stored_keys(
     connection: &Connection,
     numbering: &AccountNumbering,
-    keys: &[String],
+    keys: &[IdempotencyKey],
     expired: i64,
 ) -> rusqlite::Result<StoredKeys> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM idempotency_keys
-         WHERE caller = '' AND key IN (SELECT value FROM json_each(?1)) AND stored_at > ?2"
+         WHERE (caller, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1)) AND stored_at > ?2"
     ))?;
     let row = |row: &Row<'_>| {
         let account = account_from_row(row, numbering)?;
-        Ok((row.get(9)?, StoredAnswer { fingerprint: row.get(10)?, account }))
+        let key = IdempotencyKey { caller: row.get(9)?, key: row.get(10)? };
+        Ok((key, StoredAnswer { fingerprint: row.get(11)?, account }))
     };
-    statement.query_map(params![serde_json::json!(keys).to_string(), expired], row)?.collect()
+    let pairs: Vec<_> = keys.iter().map(IdempotencyKey::columns).collect();
+    statement.query_map(params![serde_json::json!(pairs).to_string(), expired], row)?.collect()
 }
 
 /// Stores `keys`. An expired key is replaced.
@@ -55,9 +58,10 @@ pub(super) fn store_keys(
 ) -> rusqlite::Result<()> {
     for NewKey { request, account } in keys {
         let mut insert = connection.prepare_cached(&format!(
-            "INSERT OR REPLACE INTO idempotency_keys ({COLUMNS}, caller, stored_at)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)"
+            "INSERT OR REPLACE INTO idempotency_keys ({COLUMNS}, stored_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         ))?;
+        let (caller, key) = request.key.columns();
         insert.execute(params![
             numbering.0.sequence_of_id(account.id.0) as i64,
             account.id.0.as_bytes(),
@@ -68,7 +72,8 @@ pub(super) fn store_keys(
             account.event_version,
             account.created_at.as_microsecond(),
             account.updated_at.as_microsecond(),
-            request.key,
+            caller,
+            key,
             request.fingerprint,
             now.as_microsecond(),
         ])?;
@@ -96,6 +101,10 @@ mod tests {
 
     const TRACE: TraceParent = TraceParent { trace_id: 1, parent_id: 1, flags: 0 };
 
+    fn new_key() -> IdempotencyKey {
+        IdempotencyKey { caller: Arc::default(), key: Uuid::new_v4().to_string() }
+    }
+
     #[test]
     fn new_keys_use_the_pages_of_removed_ones() {
         let folder = tempfile::tempdir().unwrap();
@@ -103,7 +112,7 @@ mod tests {
         let clock = Clock::fixed(0);
         let mut writer = Writer::of(&file, &AccountNumbering(Numbering::decimal([3; 16])), clock.clone());
         let (beholder_name, country_code) = ("Jane Doe".parse().unwrap(), "DE".parse().unwrap());
-        let create = Command::Create { beholder_name, country_code, trace: TRACE, key: None };
+        let create = Command::Create { beholder_name, country_code, trace: TRACE, caller: None, key: None };
         let id = writer.commit(vec![create], false).unwrap().remove(0).unwrap().account.id;
         // An update to what is there already writes its key and nothing else.
         let update = |_| Command::Change {
@@ -111,7 +120,8 @@ mod tests {
             change: Change::Update { beholder_name: None, country_code: Some(country_code), status: None },
             precondition: Precondition::default(),
             trace: TRACE,
-            key: Some(Arc::new(KeyedRequest { key: Uuid::new_v4().to_string(), fingerprint: [7; 32] })),
+            caller: None,
+            key: Some(Arc::new(KeyedRequest { key: new_key(), fingerprint: [7; 32] })),
         };
         let reader = file.reader().unwrap();
         let number = |sql: &str| reader.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();

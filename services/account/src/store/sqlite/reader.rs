@@ -105,6 +105,7 @@ mod tests {
             beholder_name: "Jane Doe".parse().unwrap(),
             country_code: "DE".parse().unwrap(),
             trace: TRACE,
+            caller: None,
             key: None,
         };
         let created = writer.commit((0..count).map(create).collect(), false).unwrap();
@@ -118,6 +119,7 @@ mod tests {
             change: change.clone(),
             precondition: Precondition::default(),
             trace: TRACE,
+            caller: None,
             key: None,
         };
         writer.commit(ids.into_iter().map(change).collect(), false).unwrap();

@@ -164,8 +164,8 @@ fn write(
 ) -> rusqlite::Result<Counters> {
     // A new account is active and has version 1.
     let mut insert =
-        transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, 1, ?5, ?5, NULL)")?;
-    for (sequence, account) in &changes.created {
+        transaction.prepare_cached("INSERT INTO accounts VALUES (?1, ?2, ?3, ?4, 'ACTIVE', 1, 1, ?5, ?5, ?6)")?;
+    for (sequence, account, caller) in &changes.created {
         counters.last_account_sequence = *sequence;
         insert.execute(params![
             *sequence as i64,
@@ -173,6 +173,7 @@ fn write(
             account.beholder_name.as_str(),
             account.country_code.as_str(),
             account.created_at.as_microsecond(),
+            caller.as_deref(),
         ])?;
     }
     for (sequence, account) in &changes.updated {

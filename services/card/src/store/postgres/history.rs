@@ -11,11 +11,12 @@ use crate::card::{CardChange, DeletionReason};
 const HISTORY: &str = "SELECT created_at, cards.caller, deleted_at, reason, card_deletions.caller
     FROM card.cards LEFT JOIN card.card_deletions ON card_sequence = sequence WHERE id = $1";
 
-/// Deletes the cards `$1` at the time `$2`, on request.
+/// Deletes the cards `$1` at the time `$2` on the requests of the callers `$3`.
 pub(super) const DELETE: &str = "WITH deleted AS (
-        UPDATE card.cards SET deleted = true WHERE id = ANY($1::uuid[]) RETURNING sequence
+        UPDATE card.cards SET deleted = true FROM unnest($1::uuid[], $3::text[]) AS named (id, caller)
+        WHERE cards.id = named.id RETURNING sequence, named.caller
     )
-    INSERT INTO card.card_deletions SELECT sequence, $2::bigint, 'requested' FROM deleted";
+    INSERT INTO card.card_deletions SELECT sequence, $2::bigint, 'requested', caller FROM deleted";
 
 /// Deletes the cards of the deleted accounts `$1` at the time `$2`.
 pub(super) const DELETE_CLOSED: &str = "WITH deleted AS (

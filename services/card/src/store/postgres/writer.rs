@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use account_events::AccountId;
 use clock::Clock;
 use group_commit::{Committer, KeyExpiry, StoreError};
+use http_server::IdempotencyKey;
 use jiff::Timestamp;
 use numbering::TimeOrderedIds;
-use postgres::{BEGIN, Parameter, Postgres, Session, query_if};
+use postgres::{BEGIN, KeyColumns, Parameter, Postgres, Session, query_if};
 use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
@@ -124,9 +125,10 @@ impl WriteSession {
                      RETURNING account_id
                  ), created AS (
                      INSERT INTO card.cards
-                     SELECT nextval('card.card_sequence'), id, country, account_id, false, $6::bigint
+                     SELECT nextval('card.card_sequence'), id, country, account_id, false, $6::bigint, caller
                      FROM (
-                         SELECT * FROM unnest($3::uuid[], $4::text[], $5::uuid[]) AS new (id, country, account_id)
+                         SELECT * FROM unnest($3::uuid[], $4::text[], $5::uuid[], $7::text[])
+                             AS new (id, country, account_id, caller)
                          WHERE account_id IN (SELECT account_id FROM locked) ORDER BY id
                      ) AS ordered
                      RETURNING id, sequence
@@ -153,9 +155,9 @@ impl WriteSession {
             )
             .await?,
             insert: prepare(
-                "INSERT INTO card.cards SELECT sequence, id, country, account_id, false, created_at
-                 FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[])
-                     AS new (sequence, id, country, account_id, created_at)",
+                "INSERT INTO card.cards SELECT sequence, id, country, account_id, false, created_at, caller
+                 FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::uuid[], $5::bigint[], $6::text[])
+                     AS new (sequence, id, country, account_id, created_at, caller)",
             )
             .await?,
             count: prepare(
@@ -197,7 +199,8 @@ impl WriteSession {
         let closing: Vec<Uuid> = named.closing.iter().map(|id| id.0).collect();
         let cards: Vec<Uuid> = named.cards.iter().copied().collect();
         let creations = named.creations as i64;
-        let keys = decide::named_keys(&commands);
+        let named_keys = decide::named_keys(&commands);
+        let keys: KeyColumns<'_> = named_keys.iter().map(IdempotencyKey::columns).collect();
         let (now, expired) = (batch.now.as_microsecond(), expiry.expired(batch.now.as_microsecond()));
         let begin = match closing.is_empty() {
             true => BEGIN,
@@ -226,7 +229,7 @@ impl WriteSession {
         let (removed, left_out) = self.write(&changes, now, store_keys).await?;
         dropped.add(left_out);
         expiry.record(now.as_microsecond(), limit, removed);
-        record_last(last_card, changes.created.iter().map(|(sequence, _)| *sequence as i64));
+        record_last(last_card, changes.created.iter().map(|(sequence, ..)| *sequence as i64));
         Ok(outcomes)
     }
 
@@ -240,10 +243,10 @@ impl WriteSession {
     ) -> Result<Vec<Outcome>, StoreError> {
         let (now, numbering) = (batch.now.as_microsecond(), batch.numbering);
         let (mut outcomes, changes) = batch.decide(commands, std::iter::empty());
-        let Columns { ids, countries, accounts } = Columns::of(&changes);
+        let Columns { ids, countries, accounts, callers } = Columns::of(&changes);
         let counted: Vec<Uuid> = changes.counts.keys().map(|id| id.0).collect();
         let counts: Vec<i64> = changes.counts.values().copied().collect();
-        let parameters: [Parameter<'_>; 6] = [&counted, &counts, &ids, &countries, &accounts, &now];
+        let parameters: [Parameter<'_>; 7] = [&counted, &counts, &ids, &countries, &accounts, &now, &callers];
         let missing: [Parameter<'_>; 1] = [&counted];
         let ((), _, row, ()) = tokio::try_join!(
             biased;
@@ -274,12 +277,14 @@ impl WriteSession {
         now: Timestamp,
         store_keys: impl Future<Output = Result<usize, tokio_postgres::Error>>,
     ) -> Result<(usize, u64), StoreError> {
-        let Columns { ids, countries, accounts } = Columns::of(changes);
+        let Columns { ids, countries, accounts, callers } = Columns::of(changes);
         let Changes { created, counts, deleted, closed, acknowledged, quarantined, .. } = changes;
-        let sequences: Vec<i64> = created.iter().map(|(sequence, _)| *sequence as i64).collect();
-        let times: Vec<i64> = created.iter().map(|(_, card)| card.creation_timestamp.as_microsecond()).collect();
+        let sequences: Vec<i64> = created.iter().map(|(sequence, ..)| *sequence as i64).collect();
+        let times: Vec<i64> = created.iter().map(|(_, card, _)| card.creation_timestamp.as_microsecond()).collect();
         let counted: Vec<Uuid> = counts.keys().map(|id| id.0).collect();
         let counts: Vec<i64> = counts.values().copied().collect();
+        let deleted_ids: Vec<Uuid> = deleted.iter().map(|(id, _)| *id).collect();
+        let deleters: Vec<Option<&str>> = deleted.iter().map(|(_, caller)| caller.as_deref()).collect();
         let closed: Vec<Uuid> = closed.iter().map(|id| id.0).collect();
         let total = created.len() as i64;
 
@@ -299,9 +304,9 @@ impl WriteSession {
         let (removed, _, _, _, _, _, _, left_out, ..) = tokio::try_join!(
             biased;
             store_keys,
-            query_if(has_cards, &self.client, &self.insert, [&sequences, &ids, &countries, &accounts, &times]),
+            query_if(has_cards, &self.client, &self.insert, [&sequences, &ids, &countries, &accounts, &times, &callers]),
             query_if(has_cards, &self.client, &self.count, [&counted, &counts]),
-            query_if(!deleted.is_empty(), &self.client, &self.delete, [deleted, &now]),
+            query_if(!deleted.is_empty(), &self.client, &self.delete, [&deleted_ids, &now, &deleters]),
             query_if(!closed.is_empty(), &self.client, &self.close, [&closed]),
             query_if(!closed.is_empty(), &self.client, &self.delete_closed, [&closed, &now]),
             query_if(
@@ -335,15 +340,17 @@ struct Columns<'a> {
     ids: Vec<Uuid>,
     countries: Vec<&'a str>,
     accounts: Vec<Uuid>,
+    callers: Vec<Option<&'a str>>,
 }
 
 impl<'a> Columns<'a> {
     fn of(changes: &'a Changes) -> Self {
-        let cards = || changes.created.iter().map(|(_, card)| card);
+        let cards = || changes.created.iter().map(|(_, card, _)| card);
         Columns {
             ids: cards().map(|card| card.id).collect(),
             countries: cards().map(|card| card.country.as_str()).collect(),
             accounts: cards().map(|card| card.account_id.0).collect(),
+            callers: changes.created.iter().map(|(.., caller)| caller.as_deref()).collect(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Idempotency keys in the SQLite file.
 
 use group_commit::StoreError;
+use http_server::IdempotencyKey;
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 
@@ -13,7 +14,7 @@ impl Reader {
     /// What is stored under `key`, unless that was at `expired` or earlier.
     pub(in crate::store) async fn stored_key(
         &self,
-        key: String,
+        key: IdempotencyKey,
         expired: i64,
     ) -> Result<Option<StoredAnswer>, StoreError> {
         let numbering = self.numbering.clone();
@@ -27,19 +28,22 @@ impl Reader {
 pub(super) fn stored_keys(
     connection: &Connection,
     numbering: &CardNumbering,
-    keys: &[String],
+    keys: &[IdempotencyKey],
     expired: i64,
 ) -> rusqlite::Result<StoredKeys> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS}, key, fingerprint FROM idempotency_keys LEFT JOIN cards ON sequence = card_sequence
-         WHERE idempotency_keys.caller = '' AND key IN (SELECT value FROM json_each(?1)) AND stored_at > ?2"
+        "SELECT {COLUMNS}, keys.caller, key, fingerprint
+         FROM idempotency_keys AS keys LEFT JOIN cards ON sequence = card_sequence
+         WHERE (keys.caller, key) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?1)) AND stored_at > ?2"
     ))?;
     let row = |row: &Row<'_>| {
         let is_creation = row.get::<_, Option<i64>>(0)?.is_some();
         let card = is_creation.then(|| card_from_row(row, numbering)).transpose()?;
-        Ok((row.get(6)?, StoredAnswer { fingerprint: row.get(7)?, card }))
+        let key = IdempotencyKey { caller: row.get(6)?, key: row.get(7)? };
+        Ok((key, StoredAnswer { fingerprint: row.get(8)?, card }))
     };
-    statement.query_map(params![serde_json::json!(keys).to_string(), expired], row)?.collect()
+    let pairs: Vec<_> = keys.iter().map(IdempotencyKey::columns).collect();
+    statement.query_map(params![serde_json::json!(pairs).to_string(), expired], row)?.collect()
 }
 
 /// Stores `keys`. An expired key is replaced.
@@ -53,9 +57,10 @@ pub(super) fn store_keys(
         let sequence = card_id.map(|id| numbering.0.sequence_of_id(id) as i64);
         let mut insert = connection.prepare_cached(
             "INSERT OR REPLACE INTO idempotency_keys (caller, key, fingerprint, stored_at, card_sequence)
-             VALUES ('', ?, ?, ?, ?)",
+             VALUES (?, ?, ?, ?, ?)",
         )?;
-        insert.execute(params![request.key, request.fingerprint, now.as_microsecond(), sequence])?;
+        let (caller, key) = request.key.columns();
+        insert.execute(params![caller, key, request.fingerprint, now.as_microsecond(), sequence])?;
     }
     Ok(())
 }

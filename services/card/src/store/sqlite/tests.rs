@@ -25,16 +25,18 @@ fn cards_are_found_deleted_and_listed_and_closed_accounts_keep_theirs_deleted() 
     let create = |place| Command::Create {
         country: country(),
         account_id: if place == 0 { closed } else { account_id },
+        caller: None,
         key: None,
     };
     let made = writer.commit((0..19).map(create).collect(), false).unwrap();
     let made: Vec<_> = made.into_iter().map(|done| done.unwrap().card.unwrap().id).collect();
     let (of_closed, all) = made.split_first().unwrap();
     assert!(writer.commit(vec![Command::CloseAccounts(vec![closed])], false).unwrap().iter().all(Result::is_ok));
-    let refused =
-        writer.commit(vec![Command::Create { country: country(), account_id: closed, key: None }], false).unwrap();
+    let refused = writer
+        .commit(vec![Command::Create { country: country(), account_id: closed, caller: None, key: None }], false)
+        .unwrap();
     assert!(refused.iter().all(|outcome| matches!(outcome, Err(CardError::AccountDeleted))), "{refused:?}");
-    let deletions = || all.iter().step_by(2).map(|id| Command::Delete { id: *id, key: None }).collect();
+    let deletions = || all.iter().step_by(2).map(|id| Command::Delete { id: *id, caller: None, key: None }).collect();
     assert!(
         writer.commit(deletions(), false).unwrap().iter().all(|outcome| matches!(outcome, Ok(Done { card: None, .. })))
     );

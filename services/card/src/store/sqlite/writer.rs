@@ -74,7 +74,7 @@ impl Committer for Writer {
         self.durability.commit(transaction)?;
         self.dropped.add(dropped);
         self.keys.record(now.as_microsecond(), key_limit, removed_keys);
-        if let Some((sequence, _)) = changes.created.last() {
+        if let Some((sequence, ..)) = changes.created.last() {
             self.last_card.store(*sequence, Ordering::Relaxed);
         }
         Ok(outcomes)
@@ -131,13 +131,14 @@ fn write(
     now: Timestamp,
 ) -> rusqlite::Result<()> {
     let now = now.as_microsecond();
-    for (sequence, card) in &changes.created {
-        transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?, NULL)")?.execute(params![
+    for (sequence, card, caller) in &changes.created {
+        transaction.prepare_cached("INSERT INTO cards VALUES (?, ?, ?, ?, 0, ?, ?)")?.execute(params![
             *sequence as i64,
             card.id.as_bytes(),
             card.country.as_str(),
             card.account_id.0.as_bytes(),
             card.creation_timestamp.as_microsecond(),
+            caller.as_deref(),
         ])?;
         let mut own = transaction.prepare_cached("INSERT INTO cards_by_account VALUES (?, ?, NULL, NULL)")?;
         own.execute(params![card.account_id.0.as_bytes(), *sequence as i64])?;
@@ -148,12 +149,12 @@ fn write(
         )?;
         statement.execute(params![account_id.0.as_bytes(), count])?;
     }
-    for id in &changes.deleted {
+    for (id, caller) in &changes.deleted {
         let sql = "UPDATE cards SET deleted = 1 WHERE sequence = ?1 AND id = ?2";
         let (sequence, id) = where_card_is(numbering, id);
         transaction.prepare_cached(sql)?.execute(params![sequence, id])?;
-        let sql = "INSERT INTO card_deletions VALUES (?, ?, 'requested', NULL)";
-        transaction.prepare_cached(sql)?.execute([sequence, now])?;
+        let sql = "INSERT INTO card_deletions VALUES (?, ?, 'requested', ?)";
+        transaction.prepare_cached(sql)?.execute(params![sequence, now, caller.as_deref()])?;
     }
     for account_id in &changes.closed {
         let mut close = transaction
