@@ -80,7 +80,7 @@ fn instances_never_deadlock_on_keys_of_several_callers() {
         let http = Http::new(instances[thread % 2].address());
         for place in 0..KEYS {
             let place = (place * [1, 7, 11][thread % 3] + thread) % KEYS;
-            let caller = if (place + thread) % 2 == 0 { "alice" } else { "bob" };
+            let caller = if (place + thread).is_multiple_of(2) { "alice" } else { "bob" };
             keyed(&http.of_caller(caller), "POST", "/account", &place.to_string(), JOHN).expect(201);
         }
     });
