@@ -7,10 +7,24 @@
 
 mod authenticator;
 mod caller;
+mod jwks;
 mod key;
+mod key_editor;
+mod keys_file;
+mod refresh;
 mod scope;
+mod settings;
+mod token_cache;
+mod tokens;
+mod verification_key;
+mod watched_file;
 
-pub use authenticator::{Authenticator, Refusal};
+pub use authenticator::{Authenticator, Refusal, StartError, TokenIssuer};
 pub use caller::Caller;
+pub use jwks::JwksUrl;
 pub use key::{Key, KeySet};
+pub use key_editor::{EditError, create_key, list_keys, revoke_key};
+pub use keys_file::MAX_NAME_CHARS;
+pub use refresh::RefreshTimes;
 pub use scope::{Access, Scope, Scopes};
+pub use settings::{AuthArgs, SettingsError};

@@ -58,7 +58,9 @@ impl FromStr for Scope {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let found = Scope::ALL.into_iter().find(|scope| scope.name() == text);
-        found.ok_or_else(|| format!("`{text}` is no scope: expected {}", Scope::ALL.map(Scope::name).join(", ")))
+        found.ok_or_else(|| {
+            format!("`{}` is no scope: expected {}", text.escape_debug(), Scope::ALL.map(Scope::name).join(", "))
+        })
     }
 }
 
@@ -70,6 +72,11 @@ impl Scopes {
     /// Whether a caller with these scopes may do what needs `scope`.
     pub fn allow(self, scope: Scope) -> bool {
         self.0 & (scope.bit() | Scope::Admin.bit()) != 0
+    }
+
+    /// The scopes, one by one. `admin` stands for itself alone.
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.into_iter().filter(move |scope| self.0 & scope.bit() != 0)
     }
 
     /// The scopes that `names` name. Other names are left out: a token may have scopes of other services.
@@ -95,8 +102,7 @@ impl FromStr for Scopes {
 
 impl fmt::Display for Scopes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Scope::ALL.into_iter().filter(|scope| self.0 & scope.bit() != 0).map(Scope::name);
-        f.write_str(&names.collect::<Vec<_>>().join(","))
+        f.write_str(&self.iter().map(Scope::name).collect::<Vec<_>>().join(","))
     }
 }
 

@@ -29,9 +29,16 @@ pub(crate) async fn authenticate(
     }
 }
 
-/// 401. `WWW-Authenticate` tells whether there were credentials.
+/// `Retry-After` while the issuer's keys are not known, in seconds: the fetch is repeated every 10 seconds.
+const NO_KEYS_RETRY_AFTER_S: u32 = 10;
+
+/// 401, or 503 if the credentials cannot be checked. `WWW-Authenticate` tells whether there were credentials.
 pub(crate) fn unauthenticated(refusal: Refusal) -> ApiError {
     let (text, challenge) = match refusal {
+        Refusal::Unavailable => {
+            let text = "the credentials cannot be checked now: the keys of their issuer are not known yet";
+            return ApiError::unavailable("unavailable", text, NO_KEYS_RETRY_AFTER_S);
+        }
         Refusal::Missing => ("credentials are required: Authorization: Bearer, and a key or a token", "Bearer"),
         Refusal::Invalid => {
             ("the credentials are malformed, unknown, expired or revoked", "Bearer error=\"invalid_token\"")

@@ -1,10 +1,11 @@
 //! What the tests of several crates share: an HTTP client that takes every answer as it is ([`Http`]), processes to start,
 //! stop and kill ([`Process`]), services inside the test's own process ([`InProcess`]),
 //! whose answers are compared with their OpenAPI document ([`OpenApi`]), databases and event logs where the
-//! environment says ([`database_url`], [`open_event_log`]), many callers at once ([`at_once`]), and waiting for a condition
-//! with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
+//! environment says ([`database_url`], [`open_event_log`]), credentials ([`KeysFile`], [`Issuer`]), many callers at once
+//! ([`at_once`]), and waiting for a condition with a deadline ([`wait_until`]). Everything panics with what it saw: it is for tests only.
 
 mod callers;
+mod credentials;
 mod database;
 mod event_log;
 mod event_stream;
@@ -19,6 +20,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 pub use callers::{callers, key_of};
+pub use credentials::{Issuer, KeysFile, SigningKey, hmac_token, unix_seconds, unsigned_token};
 pub use database::{POSTGRES_URL, copy_database, database_url, postgres_database, with_postgres};
 pub use event_log::{KAFKA_BROKERS, forget_event_log, make_topic_that_deletes, open_event_log, unique_name};
 pub use event_stream::{EventBlock, EventStream};

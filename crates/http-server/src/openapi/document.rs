@@ -20,7 +20,7 @@ const ALWAYS: [&str; 6] =
 const NOT_HEALTH: [&str; 4] = ["unknown_host", "overloaded", "rate_limited", "too_many_in_flight"];
 
 /// The errors of an operation that not everybody may call.
-const AUTHENTICATION: [&str; 2] = ["unauthenticated", "insufficient_scope"];
+const AUTHENTICATION: [&str; 3] = ["unauthenticated", "insufficient_scope", "unavailable"];
 
 /// The errors of an operation with a query.
 const QUERY: [&str; 2] = ["invalid_query", "duplicate_parameter"];

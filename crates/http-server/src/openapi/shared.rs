@@ -112,6 +112,7 @@ pub(super) fn shared_errors() -> impl Iterator<Item = ApiError> {
         Err(invalid("the Idempotency-Key header is given more than once")),
         Err(incomplete()),
         Err(unauthenticated(Refusal::Missing)),
+        Err(unauthenticated(Refusal::Unavailable)),
         Err(insufficient_scope(Scope::Admin)),
         Err(rate_limited("this address", NonZeroU32::MIN)),
         Err(too_many_in_flight("this address", NonZeroU32::MIN)),
