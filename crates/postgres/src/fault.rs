@@ -1,7 +1,10 @@
 //! Classification of PostgreSQL errors by SQLSTATE.
 
 use std::error::Error as _;
+use std::io;
 
+use group_commit::postgres_message;
+use rustls::CertificateError;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 
@@ -24,12 +27,26 @@ pub(super) fn may_pass(error: &Error) -> bool {
                 || db.code() == &SqlState::LOCK_NOT_AVAILABLE
                 || ["08", "40", "53", "57", "58"].iter().any(|class| db.code().code().starts_with(class))
         }
-        // An error of the driver itself, such as a missing password, has a cause that is not an I/O error.
-        None => error.source().is_none_or(|cause| cause.is::<std::io::Error>()),
+        // An error of the driver itself, such as a missing password, has a cause that is not an I/O error. TLS reports its errors
+        // as I/O errors; another attempt gets the same certificate.
+        None => match error.source() {
+            Some(cause) => cause.is::<io::Error>() && tls_error(error).is_none(),
+            None => true,
+        },
     }
 }
 
-/// Whether parsing a URL failed on an `sslmode` that the driver does not support, such as `verify-full`.
-pub(super) fn is_about_tls(error: &Error) -> bool {
-    error.source().is_some_and(|cause| cause.to_string().contains("`sslmode`"))
+/// The cause of `error` in one line.
+pub(super) fn message(error: &Error) -> String {
+    match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "the server's certificate is not signed by a CA that sslrootcert trusts".to_owned()
+        }
+        _ => postgres_message(error),
+    }
+}
+
+/// The error of TLS in `error`, which wraps it in an I/O error.
+fn tls_error(error: &Error) -> Option<&rustls::Error> {
+    error.source()?.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
 }

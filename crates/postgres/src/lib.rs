@@ -12,24 +12,23 @@ mod fault;
 mod key_claims;
 mod session;
 mod start;
+mod tls;
 mod url;
 
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime as PoolRuntime,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime as PoolRuntime,
 };
 use group_commit::{Health, StoreError, postgres_message};
 use tokio::time::timeout;
-use tokio_postgres::config::{ChannelBinding, SslMode};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Row, Statement};
+use tokio_postgres::{AsyncMessage, Client, Config, Row, Statement};
 
-use self::fault::is_about_tls;
 pub use self::key_claims::{KeyClaims, KeyColumns};
 pub use self::session::Session;
+use self::tls::Connector;
 pub use self::url::DatabaseUrl;
 
 /// The time to connect to any host of the URL. The hosts share it, so that a dead one leaves time for the next.
@@ -77,10 +76,6 @@ pub const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE; SET L
 /// A column that makes a single-statement transaction durable before its answer.
 pub const SYNCED: &str = "set_config('synchronous_commit', 'on', true)";
 
-/// The error for a URL with `sslmode=require`.
-const NO_TLS: &str = "the database URL asks for TLS, which this build does not have for PostgreSQL: on a network that you \
-                      trust, set sslmode=disable and no channel_binding";
-
 /// Why the database cannot be used, in one line: the server cannot be reached, or its settings or schema do not fit.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -116,6 +111,7 @@ pub struct PostgresSchema {
 #[derive(Clone)]
 pub struct Postgres {
     config: Config,
+    tls: Connector,
     pool: Pool,
     /// The outcomes of reads.
     health: Arc<Health>,
@@ -139,11 +135,14 @@ impl Postgres {
     }
 
     fn at(url: &str, schema: &PostgresSchema) -> Result<Self, OpenError> {
-        let mut config = Config::from_str(url).map_err(|error| {
-            OpenError(if is_about_tls(&error) { NO_TLS.to_owned() } else { format!("DATABASE_URL: {error}") })
-        })?;
-        if config.get_ssl_mode() == SslMode::Require || config.get_channel_binding() == ChannelBinding::Require {
-            return Err(OpenError(NO_TLS.to_owned()));
+        let invalid = |error| OpenError(format!("DATABASE_URL: {error}"));
+        let (mut config, tls) = url::parse_postgres(url).map_err(invalid)?;
+        let tls = Connector::open(tls).map_err(|error| invalid(error.to_string()))?;
+        if config.get_hosts().is_empty() {
+            // The driver knows no server name for TLS otherwise.
+            for address in config.get_hostaddrs().to_vec() {
+                config.host(address.to_string());
+            }
         }
         let hosts = u32::try_from(config.get_hosts().len()).unwrap_or(u32::MAX).max(1);
         config.connect_timeout(CONNECT_TIMEOUT / hosts).keepalives_idle(DEADLINE).tcp_user_timeout(DEADLINE);
@@ -154,7 +153,7 @@ impl Postgres {
         let set_parameters = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
             Box::pin(async move { set_session_parameters(client).await.map_err(HookError::Backend) })
         });
-        let pool = Pool::builder(Manager::from_config(config.clone(), NoTls, manager_config))
+        let pool = Pool::builder(Manager::from_config(config.clone(), tls.clone(), manager_config))
             .max_size(READ_CONNECTIONS)
             .post_create(set_parameters)
             .runtime(PoolRuntime::Tokio1)
@@ -164,7 +163,7 @@ impl Postgres {
             .build()
             .map_err(|error| OpenError(error.to_string()))?;
         let health = Arc::new(Health::new("a read of the database failed", "the database can be read again"));
-        Ok(Postgres { config, pool, health })
+        Ok(Postgres { config, tls, pool, health })
     }
 
     /// Opens a connection outside of the pool, driven by a task of the current runtime.
@@ -190,7 +189,7 @@ impl Postgres {
         &self,
         mut on_notification: impl FnMut(&str) + Send + 'static,
     ) -> Result<Client, tokio_postgres::Error> {
-        let (client, mut connection) = self.config.connect(NoTls).await?;
+        let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
         tokio::spawn(async move {
             // The next use of the client reports a broken connection.
             while let Some(Ok(message)) = std::future::poll_fn(|context| connection.poll_message(context)).await {
@@ -229,7 +228,12 @@ impl Postgres {
         query: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, StoreError> {
         within_deadline(async {
-            let client = self.pool.get().await.map_err(|error| StoreError::Unavailable(error.to_string()))?;
+            let client = self.pool.get().await.map_err(|error| {
+                StoreError::Unavailable(match &error {
+                    PoolError::Backend(cause) => fault::message(cause),
+                    _ => error.to_string(),
+                })
+            })?;
             // Nothing is written, so no SQLSTATE means that a command is at fault.
             query(&client).await.map_err(|error| StoreError::Unavailable(postgres_message(&error)))
         })

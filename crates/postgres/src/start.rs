@@ -7,7 +7,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::{Client, Error};
 
-use super::fault::may_pass;
+use super::fault::{may_pass, message};
 use super::{DEADLINE, OpenError, Postgres, PostgresSchema, execute_with_defaults, set_session_parameters};
 use group_commit::postgres_message;
 
@@ -31,10 +31,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure {
-            text: format!("the database cannot be used: {}", postgres_message(&error)),
-            may_pass: may_pass(&error),
-        }
+        Failure { text: format!("the database cannot be used: {}", message(&error)), may_pass: may_pass(&error) }
     }
 }
 

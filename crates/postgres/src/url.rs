@@ -11,6 +11,8 @@ use std::str::FromStr;
 use tokio_postgres::Config;
 use tokio_postgres::config::Host;
 
+use crate::tls::TlsParameters;
+
 /// The end of an error about a URL of another kind.
 const EXPECTED: &str = "a database URL starts with sqlite: and a path, or with postgres://";
 
@@ -31,7 +33,7 @@ impl fmt::Display for DatabaseUrl {
         match self {
             DatabaseUrl::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
             DatabaseUrl::Postgres(url) => match parse_postgres(url) {
-                Ok(config) => f.write_str(&hosts_and_database(&config)),
+                Ok((config, _)) => f.write_str(&hosts_and_database(&config)),
                 Err(_) => f.write_str("postgres://…"),
             },
         }
@@ -73,10 +75,12 @@ fn is_scheme(text: &str) -> bool {
         && chars.all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || "+.-".contains(char))
 }
 
-/// Parses `url` with the driver, and checks what the driver would check only when it connects.
-fn parse_postgres(url: &str) -> Result<Config, String> {
+/// Parses `url`: the TLS parameters here, the rest with the driver. Checks what the driver would check only when it connects.
+pub(crate) fn parse_postgres(url: &str) -> Result<(Config, TlsParameters), String> {
     check_separators(url)?;
-    let config = Config::from_str(url).map_err(|error| cause(url, &error))?;
+    let (rest, tls) = TlsParameters::take(url)?;
+    let mut config = Config::from_str(&rest).map_err(|error| cause(url, &error))?;
+    config.ssl_mode(tls.driver_mode());
     let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs().len(), config.get_ports().len());
     if hosts.is_empty() && addresses == 0 {
         return Err("it names no host".to_owned());
@@ -92,7 +96,7 @@ fn parse_postgres(url: &str) -> Result<Config, String> {
     if ports > 1 && ports != hosts.len().max(addresses) {
         return Err("it has not as many ports as hosts".to_owned());
     }
-    Ok(config)
+    Ok((config, tls))
 }
 
 /// Refuses a URL with an unencoded separator in its user, password or parameters. The driver ends the password at the first
@@ -189,7 +193,7 @@ mod tests {
             ("postgres://bob:s3cret@one/db?password=s3@cret", "@ must be written %40"),
             ("postgres://bob:s3cret/db", "invalid value for option `port`"),
             ("postgres://bob:s3cret@one:99999/db", "invalid value for option `port`"),
-            ("postgres://bob:s3cret@one/db?sslmode=s3cret", "invalid value for option `sslmode`"),
+            ("postgres://bob:s3cret@one/db?sslmode=s3cret", "sslmode is disable, prefer"),
             ("postgres://bob:s3cret@one/db?user=x&s3cret=y", "parameter number 2 is not supported"),
             ("postgres://bob:s3cret@one/db?s3cr%65t=y", "parameters is not supported"),
             ("postgres://bob:s3cret@one/db?s3cret", "unterminated parameter"),
