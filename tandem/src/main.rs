@@ -44,7 +44,8 @@ fn main() -> ! {
 
 async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
     let bind_addr = settings.common.bind_addr;
-    let http = settings.http.config(process::raise_descriptor_limit(), LISTENERS, bind_addr);
+    let http = settings.http.config(process::raise_descriptor_limit(), LISTENERS, bind_addr)?;
+    let scheme = http.scheme();
     let account_listener = process::listen(bind_addr, settings.account_port, "ACCOUNT_PORT").await?;
     let card_listener = process::listen(bind_addr, settings.card_port, "CARD_PORT").await?;
     let (log, log_failure) = open_log(&settings, &variables)?;
@@ -70,15 +71,15 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         clock: Clock::system(),
     };
     process::warn_if_exposed(bind_addr);
-    let account_address = account_listener.local_addr()?;
+    let account_url = format!("{scheme}://{}", account_listener.local_addr()?);
     process::print_banner(
         "Tandem",
         &[
-            ("Accounts", format!("http://{account_address}")),
-            ("Cards", format!("http://{}", card_listener.local_addr()?)),
+            ("Accounts", account_url.clone()),
+            ("Cards", format!("{scheme}://{}", card_listener.local_addr()?)),
             ("Data", format!("{}, {}", account.database, card.database)),
             ("Events", log.describe()),
-            ("Try", account_service::first_curl(account_address)),
+            ("Try", account_service::first_curl(&account_url)),
         ],
     );
     let services = async {

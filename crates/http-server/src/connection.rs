@@ -1,4 +1,4 @@
-//! The TCP stream that hyper reads and writes, with three additions:
+//! The stream that hyper reads and writes, with three additions:
 //!
 //! - The idle time and the time for a request's head are separate limits. hyper has one timer for both.
 //! - A write that makes no progress ends the connection, so that a peer that stops reading does not hold it for ever.
@@ -15,27 +15,27 @@ use std::time::Duration;
 use axum::http::StatusCode;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 
 use crate::connection_state::{ConnectionState, Phase};
 use crate::error::ApiError;
 use crate::peer::Peer;
 use crate::server::ServeSettings;
+use crate::stream::Stream;
 
 /// How long a write may make no progress before the peer counts as gone.
 const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an idle connection stays open while the server stops: a request that is on its way arrives within a round trip,
 /// and is answered.
-const IDLE_DRAIN_TIME: Duration = Duration::from_millis(250);
+pub(crate) const IDLE_DRAIN_TIME: Duration = Duration::from_millis(250);
 
 /// How long the server reads and discards input after the last response. Closing a socket with unread bytes resets the
 /// connection, and the peer may lose the response.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Connection {
-    stream: Arc<Mutex<TcpStream>>,
+    stream: Arc<Mutex<Stream>>,
     state: Arc<ConnectionState>,
     settings: ServeSettings,
     /// One timer for the life of the connection: resetting its deadline needs no allocation and no lock.
@@ -56,7 +56,7 @@ enum Limit {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: TcpStream, state: Arc<ConnectionState>, settings: &ServeSettings) -> Self {
+    pub(crate) fn new(stream: Stream, state: Arc<ConnectionState>, settings: &ServeSettings) -> Self {
         let stream = Arc::new(Mutex::new(stream));
         Self { stream, state, settings: *settings, timer: None, timed: None, stall: None, refused: None }
     }
@@ -124,10 +124,11 @@ impl Connection {
             tracing::debug!(%status, "a request head was refused");
             timeout(WRITE_STALL_TIMEOUT, stream.write_all(&refusal(status))).await??;
         } else if !self.state.lingers.load(Ordering::Relaxed) {
+            stream.close().await;
             return Ok(());
         }
         self.state.set_phase(Phase::Idle { since: Instant::now() });
-        stream.shutdown().await?;
+        timeout(LINGER_TIMEOUT, stream.shutdown()).await??;
         let mut scratch = [0; 4096];
         let discarding = async { while stream.read(&mut scratch).await.is_ok_and(|length| length > 0) {} };
         let _out_of_time = timeout(LINGER_TIMEOUT, discarding).await;
@@ -186,15 +187,17 @@ impl AsyncWrite for Connection {
         self.stream.lock().is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.stream.lock()).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let outcome = Pin::new(&mut *self.stream.lock()).poll_flush(cx);
+        self.watch(outcome, cx) // TLS has a buffer of its own
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.refused.is_some() {
             return Poll::Ready(Ok(())); // `finish` still has to send a response
         }
-        Pin::new(&mut *self.stream.lock()).poll_shutdown(cx)
+        let outcome = Pin::new(&mut *self.stream.lock()).poll_shutdown(cx);
+        self.watch(outcome, cx)
     }
 }
 

@@ -30,6 +30,7 @@ use crate::limits::{Admitted, Limits, Refused};
 use crate::request_id::{X_REQUEST_ID, request_id};
 use crate::routes::Routes;
 use crate::settings::HttpConfig;
+use crate::tls::Tls;
 use crate::unread::Unread;
 
 /// A router together with the steps that every request and every response pass. [`serve`](crate::serve()) runs it.
@@ -40,6 +41,8 @@ pub struct App {
     guard: Guard,
     authenticator: Option<Arc<Authenticator>>,
     limits: Option<Limits>,
+    /// The certificate of HTTPS; `None` for plain HTTP.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// Completes `routes`.
@@ -47,14 +50,14 @@ pub struct App {
 /// `service` is the name of the service in the logs. `address` is the address that the service listens on: on loopback without
 /// authentication, a `Host` must be local or one of the configuration's.
 pub fn finish(routes: impl Into<Routes>, service: &'static str, config: &HttpConfig, address: IpAddr) -> App {
-    let HttpConfig { cors, allowed_hosts, authenticator, address_limits, caller_limits, .. } = config.clone();
+    let HttpConfig { cors, allowed_hosts, authenticator, tls, address_limits, caller_limits, .. } = config.clone();
     let hosts = (authenticator.is_none() && address.to_canonical().is_loopback()).then_some(allowed_hosts);
     let mut routes = routes.into();
     if let Some(origin) = cors.clone() {
         routes.router = routes.router.layer(cors_layer(origin));
     }
     let limits = Limits::new(address_limits, caller_limits);
-    App { routes, service, guard: Guard { hosts, cors }, authenticator, limits }
+    App { routes, service, guard: Guard { hosts, cors }, authenticator, limits, tls }
 }
 
 impl App {

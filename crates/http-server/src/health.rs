@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use access::{Access, Authenticator, Caller, Scope};
+use access::{Access, Caller, Scope};
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse as _, Response};
@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::openapi::{Api, Content, Endpoints, OPENAPI_PATH, Operation};
+use crate::settings::HttpConfig;
 
 /// `Retry-After` of a service that is not ready, in seconds: catching up takes seconds.
 pub const NOT_READY_RETRY_AFTER_S: u32 = 1;
@@ -50,16 +51,14 @@ impl ReadyReport {
     }
 }
 
-/// Returns the three health endpoints of `service`. With `authenticator`, only callers with the scope `admin` see the details of
-/// `/readyz`.
-pub fn health_endpoints(
-    service: &'static str,
-    readiness: Arc<dyn Readiness>,
-    authenticator: Option<Arc<Authenticator>>,
-) -> Endpoints {
+/// Returns the three health endpoints of `service`. Where callers are authenticated, only those with the scope `admin` see the details
+/// of `/readyz`.
+pub fn health_endpoints(service: &'static str, readiness: Arc<dyn Readiness>, config: &HttpConfig) -> Endpoints {
+    let HttpConfig { authenticator, tls, .. } = config.clone();
     let [health, livez, readyz] = HEALTH_PATHS;
     let ready = async move |caller: Option<Extension<Caller>>| {
         let mut report = readiness.report();
+        report.warn(tls.as_ref().and_then(|tls| tls.warning()));
         if let Some(authenticator) = &authenticator {
             report.warn(authenticator.warning());
             if !caller.is_some_and(|caller| caller.scopes.allow(Scope::Admin)) {

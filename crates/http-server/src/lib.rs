@@ -32,6 +32,8 @@ mod scans;
 mod server;
 mod settings;
 mod slots;
+mod stream;
+mod tls;
 mod unread;
 
 pub use authentication::CallerName;
@@ -42,8 +44,8 @@ pub use error::{APPLICATION_JSON, ApiError};
 pub use finish::{App, finish};
 pub use guard::AllowedHosts;
 pub use health::{NOT_READY_RETRY_AFTER_S, Readiness, ReadyReport, health_endpoints};
-pub use limits::ClientLimits;
 pub use idempotency::{Idempotency, IdempotencyKey, KeyedRequest, with_replay_header};
+pub use limits::ClientLimits;
 pub use lines::{LineSender, body_of, lines};
 pub use openapi::{Api, Content, Endpoints, Operation};
 pub use paging::{DEFAULT_LIMIT, MAX_LIMIT, MIN_LIMIT, Page, parse_limit};
@@ -57,3 +59,4 @@ pub use server::{
     ServeSettings, serve,
 };
 pub use settings::{HttpArgs, HttpConfig};
+pub use tls::{Tls, TlsError, TlsFiles};

@@ -26,6 +26,7 @@ use crate::connection_state::{ConnectionState, Phase};
 use crate::finish::App;
 use crate::prefer::PREFER;
 use crate::slots::{Slots, client_of};
+use crate::stream::Stream;
 
 /// How many connections a listener has open at once: one client, which has three quarters of them, may have the 10,000 requests of the
 /// card service that wait. [`MAX_BUFFER_BYTES`] in each direction bounds their memory.
@@ -94,6 +95,9 @@ pub async fn serve(listener: TcpListener, app: App, settings: ServeSettings, shu
     http.max_buf_size(MAX_BUFFER_BYTES)
         .max_header_size(MAX_BUFFER_BYTES) // the buffer exceeds its own limit by up to one read
         .half_close(true); // a peer that has sent all its requests still wants the responses
+    if let Some(tls) = app.tls.clone() {
+        tokio::spawn(tls.watch(shutdown.clone()));
+    }
     let mut server = Server {
         http,
         app: Arc::new(app),
@@ -205,6 +209,13 @@ impl Server {
             if let Err(error) = stream.set_nodelay(true) {
                 debug!(%error, "cannot set TCP_NODELAY"); // slower, but correct
             }
+            let stream = match &app.tls {
+                None => Stream::Plain(stream),
+                Some(tls) => match tls.handshake(stream, &state, &settings, &shutdown).await {
+                    Some(stream) => Stream::Tls(Box::new(stream)),
+                    None => return,
+                },
+            };
             let io = Connection::new(stream, Arc::clone(&state), &settings);
             let peer = io.peer();
             let service = service_fn(|mut request| {
@@ -229,10 +240,10 @@ impl Server {
                 outcome = &mut connection => outcome,
                 () = state.ending.cancelled() => {
                     let is_evicted = !shutdown.is_cancelled();
-                    if is_evicted && state.idle_since().is_some() {
-                        return;
+                    match is_evicted && state.idle_since().is_some() {
+                        true => Ok(()),
+                        false => (&mut connection).await, // answers a request that has arrived meanwhile
                     }
-                    (&mut connection).await // answers a request that has arrived meanwhile
                 }
             };
             if let Err(error) = outcome {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::cors::CorsOrigin;
 use crate::guard::AllowedHosts;
 use crate::limits::ClientLimits;
 use crate::server::{MAX_CONNECTIONS, SPARE_CONNECTIONS, ServeSettings};
+use crate::tls::{Tls, TlsError, TlsFiles};
 
 /// The file descriptors for other uses than HTTP connections: 5 for each SQLite database with its readers and its lock, up
 /// to 10 connections to each PostgreSQL database, a connection to every Kafka broker for each client, temporary files, and
@@ -31,6 +33,8 @@ pub struct HttpConfig {
     pub address_limits: ClientLimits,
     /// The limits on each authenticated caller.
     pub caller_limits: ClientLimits,
+    /// The certificate of HTTPS; `None` for plain HTTP.
+    pub tls: Option<Arc<Tls>>,
     /// The server's bounds.
     pub limits: ServeSettings,
     /// How long an idempotency key is kept.
@@ -40,6 +44,13 @@ pub struct HttpConfig {
 /// How long an idempotency key is kept by default, in hours: a client retries within a day, or a person looks into it.
 const KEEP_KEYS_HOURS: u64 = 24;
 
+impl HttpConfig {
+    /// Returns the start of the URLs of the service: `http` or `https`.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
 impl Default for HttpConfig {
     fn default() -> Self {
         HttpConfig {
@@ -48,6 +59,7 @@ impl Default for HttpConfig {
             authenticator: None,
             address_limits: ClientLimits::default(),
             caller_limits: ClientLimits::default(),
+            tls: None,
             limits: ServeSettings::default(),
             keep_idempotency_keys: Duration::from_hours(KEEP_KEYS_HOURS),
         }
@@ -73,6 +85,14 @@ pub struct HttpArgs {
     /// How long an Idempotency-Key is kept, in hours: a request that is repeated within this time is not done twice
     #[arg(long, env = "IDEMPOTENCY_KEY_HOURS", default_value_t = KEEP_KEYS_HOURS, value_parser = clap::value_parser!(u64).range(1..=8_760))]
     idempotency_key_hours: u64,
+
+    /// A PEM file with the certificate and its chain: the service then speaks HTTPS only. Read again when it changes
+    #[arg(long, env = "TLS_CERT_FILE")]
+    tls_cert_file: Option<PathBuf>,
+
+    /// A PEM file with the private key of the certificate
+    #[arg(long, env = "TLS_KEY_FILE")]
+    tls_key_file: Option<PathBuf>,
 
     #[command(flatten)]
     limits: LimitArgs,
@@ -129,15 +149,23 @@ impl LimitArgs {
 
 impl HttpArgs {
     /// Returns the configuration of each of `listeners` on `address`, in a process that may have `descriptors` files open. The listeners
-    /// have equal shares, so that the callers of one do not use up the connections of another.
-    pub fn config(&self, descriptors: usize, listeners: usize, address: IpAddr) -> HttpConfig {
+    /// have equal shares, so that the callers of one do not use up the connections of another. Fails if there is no certificate where the
+    /// settings say.
+    pub fn config(&self, descriptors: usize, listeners: usize, address: IpAddr) -> Result<HttpConfig, TlsError> {
         let free = descriptors - RESERVED_DESCRIPTORS.min(descriptors / 2);
         let max_connections = (free / listeners).saturating_sub(SPARE_CONNECTIONS).clamp(1, MAX_CONNECTIONS);
         let (address_limits, caller_limits) = self.limits.of_clients(address.to_canonical().is_loopback());
-        HttpConfig {
+        let tls = match (&self.tls_cert_file, &self.tls_key_file) {
+            (Some(cert), Some(key)) => Some(Tls::open(TlsFiles { cert: cert.clone(), key: key.clone() })?),
+            (None, None) => None,
+            (Some(_), None) => return Err(TlsError::needs("TLS_CERT_FILE", "TLS_KEY_FILE")),
+            (None, Some(_)) => return Err(TlsError::needs("TLS_KEY_FILE", "TLS_CERT_FILE")),
+        };
+        Ok(HttpConfig {
             cors: self.cors_allow_origin.clone(),
             allowed_hosts: self.allowed_hosts.clone().unwrap_or_default(),
             authenticator: None,
+            tls,
             address_limits,
             caller_limits,
             limits: ServeSettings {
@@ -147,7 +175,7 @@ impl HttpArgs {
                 ..ServeSettings::default()
             },
             keep_idempotency_keys: Duration::from_hours(self.idempotency_key_hours),
-        }
+        })
     }
 }
 
@@ -182,11 +210,13 @@ mod tests {
             http_idle_timeout_seconds: 1,
             idempotency_key_hours: 1,
             limits: LimitArgs::default(),
+            tls_cert_file: None,
+            tls_key_file: None,
         };
         for (descriptors, listeners, expected) in
             [(1_048_576, 2, MAX_CONNECTIONS), (1_024, 1, 736), (1_024, 2, 352), (1_024, 3, 224), (128, 2, 1), (0, 2, 1)]
         {
-            let limits = args.config(descriptors, listeners, [127, 0, 0, 1].into()).limits;
+            let limits = args.config(descriptors, listeners, [127, 0, 0, 1].into()).unwrap().limits;
             assert_eq!(limits.max_connections, expected, "{descriptors} for {listeners}");
         }
     }

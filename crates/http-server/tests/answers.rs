@@ -171,7 +171,7 @@ impl Readiness for Fixed {
 }
 
 fn readiness(report: &ReadyReport) -> Routes {
-    health_endpoints("account-service", Arc::new(Fixed(report.clone())), None).into_routes(API)
+    health_endpoints("account-service", Arc::new(Fixed(report.clone())), &HttpConfig::default()).into_routes(API)
 }
 
 #[tokio::test]

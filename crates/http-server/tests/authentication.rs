@@ -54,7 +54,7 @@ async fn server(config: HttpConfig) -> Server {
         .get("/thing", Scope::AccountsRead, name, operation)
         .post("/thing", Scope::AccountsWrite, name, operation)
         .get("/open", Access::Open, name, operation)
-        .merge(health_endpoints("thing-service", Arc::new(Ready), config.authenticator.clone()));
+        .merge(health_endpoints("thing-service", Arc::new(Ready), &config));
     start_with(endpoints.into_routes(API), config).await
 }
 

@@ -38,7 +38,7 @@ impl Standalone {
                 "KAFKA_BROKERS is not set, and {name} needs Kafka; without Kafka start the all-in-one: cargo run --release -p tandem"
             );
         };
-        let http = http.config(raise_descriptor_limit(), 1, common.bind_addr);
+        let http = http.config(raise_descriptor_limit(), 1, common.bind_addr)?;
         let listener = listen(common.bind_addr, port, "PORT").await?;
         let log = Arc::new(KafkaLog::open(kafka)?);
         warn_if_exposed(common.bind_addr);
@@ -46,10 +46,17 @@ impl Standalone {
         Ok(Standalone { http, listener, address, log })
     }
 
+    /// The URL of the service.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.http.scheme(), self.address)
+    }
+
     /// Prints the banner `title`, with where the data is, a note about the events, and a command to try.
     pub fn print_banner(&self, title: &str, data: &impl Display, events_note: &str, command: String) {
         let events = format!("{}{events_note}", self.log.describe());
-        let address = format!("http://{}", self.address);
-        print_banner(title, &[("Address", address), ("Data", data.to_string()), ("Events", events), ("Try", command)]);
+        print_banner(
+            title,
+            &[("Address", self.url()), ("Data", data.to_string()), ("Events", events), ("Try", command)],
+        );
     }
 }

@@ -42,10 +42,10 @@ use crate::store::{Opened, Store};
 /// The service's name, as `/health` gives it.
 pub const NAME: &str = "account-service";
 
-/// An example command for the banner.
-pub fn first_curl(address: std::net::SocketAddr) -> String {
+/// An example command for the banner of a service at `url`.
+pub fn first_curl(url: &str) -> String {
     let body = r#"{"beholder_name":"John Doe","country_code":"US"}"#;
-    format!("curl -X POST http://{address}/account -H 'Content-Type: application/json' -d '{body}'")
+    format!("curl -X POST {url}/account -H 'Content-Type: application/json' -d '{body}'")
 }
 
 /// How long the start of an empty database waits for the owner record. `EventLog::prepare` runs before and has its own timeout.
@@ -87,7 +87,7 @@ pub async fn run(
 
     let readiness = Arc::new(AccountReadiness { store: Arc::clone(&store), status, shutdown: shutdown.clone() });
     let endpoints = http::router::endpoints().with_state(Arc::clone(&store));
-    let health = http_server::health_endpoints(NAME, readiness, config.http.authenticator.clone());
+    let health = http_server::health_endpoints(NAME, readiness, &config.http);
     let routes = endpoints.merge(health).into_routes(http::router::API);
     let address = listener.local_addr()?;
     let router = http_server::finish(routes, NAME, &config.http, address.ip());

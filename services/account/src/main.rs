@@ -48,7 +48,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
     let Settings { port, kafka, database_url, common, http } = settings;
     let service = Standalone::open(NAME, port, &kafka, &common, &http, &variables).await?;
     let database = database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(common.data_dir.join("account.db")));
-    service.print_banner("Tandem account service", &database, "", account_service::first_curl(service.address));
+    service.print_banner("Tandem account service", &database, "", account_service::first_curl(&service.url()));
     let Standalone { http, listener, log, .. } = service;
     let config = Config { database, http, clock: Clock::system(), backlog_published: Arc::default() };
     account_service::run(config, listener, log, shutdown).await

@@ -130,7 +130,7 @@ pub async fn run(
     let service =
         Arc::new(CardService { store: store.clone(), view, status, waiters, log, events, shutdown: shutdown.clone() });
     let endpoints = http::router::endpoints().with_state(Arc::clone(&service));
-    let health = http_server::health_endpoints(NAME, service, config.http.authenticator.clone());
+    let health = http_server::health_endpoints(NAME, service, &config.http);
     let routes = endpoints.merge(health).into_routes(http::router::API);
     let address = listener.local_addr()?;
     let router = http_server::finish(routes, NAME, &config.http, address.ip());

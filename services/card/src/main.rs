@@ -75,7 +75,7 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
     } = settings;
     let service = Standalone::open(NAME, port, &kafka, &common, &http, &variables).await?;
     let database = database_url.unwrap_or_else(|| DatabaseUrl::Sqlite(common.data_dir.join("card.db")));
-    let command = format!("curl http://{}/cards", service.address);
+    let command = format!("curl {}/cards", service.url());
     service.print_banner("Tandem card service", &database, &format!(", group {group}"), command);
     let Standalone { http, listener, log, .. } = service;
     let config = Config {

@@ -10,7 +10,7 @@ use test_harness::{Process, binary, output_of, wait_until};
 
 const BINARIES: [&str; 3] = ["tandem", "account-service", "card-service"];
 
-const COMMON: [&str; 18] = [
+const COMMON: &[&str] = &[
     "KAFKA_BROKERS",
     "KAFKA_TOPIC",
     "KAFKA_SECURITY_PROTOCOL",
@@ -29,6 +29,8 @@ const COMMON: [&str; 18] = [
     "RATE_LIMIT_PER_CALLER",
     "MAX_IN_FLIGHT_PER_CALLER",
     "MAX_CONNECTIONS_PER_ADDRESS",
+    "TLS_CERT_FILE",
+    "TLS_KEY_FILE",
 ];
 
 /// What a binary takes besides [`COMMON`].

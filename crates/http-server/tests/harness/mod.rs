@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use http_server::{HttpConfig, Routes, ServeSettings, finish, serve};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -61,9 +61,9 @@ impl Server {
     }
 }
 
-pub(crate) struct Client(pub(crate) BufReader<TcpStream>);
+pub(crate) struct Client<S = TcpStream>(pub(crate) BufReader<S>);
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.unwrap();
     }
