@@ -17,6 +17,7 @@ mod requests;
 mod servers;
 mod tables;
 
+mod authentication;
 mod banner;
 mod chaos;
 mod checkpoint;
