@@ -23,11 +23,21 @@ pub struct EventBlock {
 impl EventStream {
     /// `GET path`; `None` if it is not answered 200.
     pub fn try_open(service: &Http, path: &str, last_event_id: Option<&str>) -> Option<Self> {
+        let last = last_event_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
+        Self::try_open_with(service, path, &last)
+    }
+
+    /// `GET path` with the credentials `token`, answered 200.
+    #[track_caller]
+    pub fn open_as(service: &Http, path: &str, token: &str) -> Self {
+        Self::try_open_with(service, path, &format!("Authorization: Bearer {token}\r\n")).expect("a stream")
+    }
+
+    fn try_open_with(service: &Http, path: &str, header: &str) -> Option<Self> {
         let connection = TcpStream::connect(service.address()).expect("a connection");
         connection.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-        let last = last_event_id.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
         // Without chunks: a response to HTTP/1.0 ends with its connection.
-        write!(&connection, "GET {path} HTTP/1.0\r\n{last}\r\n").expect("a request");
+        write!(&connection, "GET {path} HTTP/1.0\r\n{header}\r\n").expect("a request");
         let mut stream = EventStream(BufReader::new(connection));
         let head: Vec<_> = std::iter::from_fn(|| stream.line().filter(|line| !line.is_empty())).collect();
         let is_stream = head.iter().any(|line| line.eq_ignore_ascii_case("content-type: text/event-stream"));

@@ -7,7 +7,9 @@ mod stream;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::Caller;
 use account_events::AccountId;
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -83,6 +85,7 @@ pub(crate) struct EventsQuery {
 pub(crate) async fn stream_events(
     State(service): State<Arc<CardService>>,
     QueryParams(query): QueryParams<EventsQuery>,
+    caller: Option<Extension<Caller>>,
     headers: HeaderMap,
 ) -> Result<Response, CardError> {
     let account_id = query.account_id.map(|id| id.parse::<AccountId>()).transpose()?;
@@ -97,7 +100,7 @@ pub(crate) async fn stream_events(
     }
     let place = Arc::clone(&service.events.places).try_acquire_owned().map_err(|_| CardError::TooManyStreams)?;
     let (sender, receiver) = channel(WAITING_BLOCKS);
-    let stream = Stream::new(service, account_id, sender);
+    let stream = Stream::new(service, account_id, caller.map(|Extension(caller)| caller), sender);
     tokio::spawn(async move {
         stream.run(start).await;
         drop(place);

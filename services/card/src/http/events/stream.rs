@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use access::{Caller, Scope};
 use account_events::{AccountId, AccountStatus};
 use bytes::Bytes;
 use event_log::Positions;
@@ -40,7 +41,7 @@ pub(super) enum Gap {
     RecordsDeleted,
 }
 
-/// The stream ends: the caller is gone or slow, or the log cannot be read. The caller may resume it.
+/// The stream ends: the caller is gone, slow or not allowed any more, or the log cannot be read. The caller may resume it.
 #[derive(Debug)]
 pub(super) struct Ended;
 
@@ -49,6 +50,8 @@ pub(super) struct Stream {
     listener: Listener,
     /// Only events of this account.
     account_id: Option<AccountId>,
+    /// Who reads, if callers are authenticated.
+    caller: Option<Caller>,
     sender: Sender<Bytes>,
     pub(super) cursor: Cursor,
     /// What was not sent yet.
@@ -72,11 +75,16 @@ struct Data {
 
 impl Stream {
     /// A stream to `sender`. The ring keeps events for it from now on.
-    pub(super) fn new(service: Arc<CardService>, account_id: Option<AccountId>, sender: Sender<Bytes>) -> Self {
+    pub(super) fn new(
+        service: Arc<CardService>,
+        account_id: Option<AccountId>,
+        caller: Option<Caller>,
+        sender: Sender<Bytes>,
+    ) -> Self {
         let listener = service.events.ring.listen(&service.status);
         let cursor = Cursor { log_id: log_id(&service), positions: service.status.positions() };
         let comment_due = Instant::now();
-        Stream { service, listener, account_id, sender, cursor, text: String::new(), comment_due }
+        Stream { service, listener, account_id, caller, sender, cursor, text: String::new(), comment_due }
     }
 
     /// Sends events until the caller is gone or slow, or the service stops.
@@ -182,10 +190,20 @@ impl Stream {
         let _ = write!(self.text, "id: {}\n{name}data: {data}\n\n", self.cursor);
     }
 
-    /// Sends a comment with the position if one is due, so that proxies keep the connection and a filtered stream resumes here.
+    /// Sends a comment with the position if one is due, so that proxies keep the connection and a filtered stream resumes here. Ends
+    /// the stream if the caller's credentials were revoked or have expired by then.
     pub(super) async fn comment_if_due(&mut self) -> Result<(), Ended> {
         if Instant::now() < self.comment_due {
             return Ok(());
+        }
+        if let Some(caller) = &self.caller
+            && !caller.may_still(Scope::EventsRead).await
+        {
+            tracing::debug!(
+                caller = &*caller.name,
+                "an event stream ends: its caller's credentials are not valid any more"
+            );
+            return Err(Ended);
         }
         self.comment_due = Instant::now() + self.service.events.settings.heartbeat;
         if self.cursor.log_id.is_empty() {
