@@ -1,6 +1,7 @@
 //! `tandem`: the account service, the card service and the event log in one process. The services are the same as in
 //! processes of their own, and communicate only through the event log.
 
+mod keys;
 mod recover;
 mod resync;
 mod settings;
@@ -32,19 +33,22 @@ fn main() -> ! {
     if let Some(Command::Verify(arguments)) = &settings.command {
         verify::run(arguments, &settings, &variables)
     }
+    if let Some(Command::Keys(command)) = &settings.command {
+        keys::run(command)
+    }
     process::run(&settings.common.log_level.clone(), async |shutdown| match settings.command {
         Some(Command::Resync) => resync::resync(&account_database(&settings), shutdown).await,
         Some(Command::Recover(ref arguments)) => {
             let (log, _) = open_log(&settings, &variables)?;
             recover::run(account_database(&settings), log, arguments).await
         }
-        Some(Command::Verify(_)) | None => serve(settings, variables, shutdown).await,
+        Some(Command::Keys(_) | Command::Verify(_)) | None => serve(settings, variables, shutdown).await,
     })
 }
 
 async fn serve(settings: Settings, variables: Variables, shutdown: CancellationToken) -> anyhow::Result<()> {
     let bind_addr = settings.common.bind_addr;
-    let http = settings.http.config(process::raise_descriptor_limit(), LISTENERS, bind_addr)?;
+    let http = process::http_config(&settings.http, bind_addr, LISTENERS)?;
     let scheme = http.scheme();
     let account_listener = process::listen(bind_addr, settings.account_port, "ACCOUNT_PORT").await?;
     let card_listener = process::listen(bind_addr, settings.card_port, "CARD_PORT").await?;
@@ -70,7 +74,6 @@ async fn serve(settings: Settings, variables: Variables, shutdown: CancellationT
         http,
         clock: Clock::system(),
     };
-    process::warn_if_exposed(bind_addr);
     let account_url = format!("{scheme}://{}", account_listener.local_addr()?);
     process::print_banner(
         "Tandem",

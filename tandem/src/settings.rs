@@ -1,7 +1,11 @@
 //! The settings of the all-in-one (docs/operations/configure.md).
 
+use std::path::PathBuf;
+
+use access::Scopes;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http_server::HttpArgs;
+use jiff::{SignedDuration, Span, SpanRelativeTo};
 use postgres::DatabaseUrl;
 use process::{CommonArgs, KafkaArgs};
 
@@ -107,8 +111,64 @@ pub(crate) enum LostAccounts {
     Block,
 }
 
+/// The arguments of `tandem keys`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key, add its entry to the file, and print the key, which is kept nowhere
+    Create {
+        /// The file of API keys, which is created if it is missing
+        #[arg(long)]
+        file: PathBuf,
+
+        /// The name of the caller, which history entries and the audit have; one caller may have several keys
+        #[arg(long)]
+        name: String,
+
+        /// What the key allows, separated by commas: accounts:read, accounts:write, cards:read, cards:write, events:read, metrics:read, admin
+        #[arg(long)]
+        scopes: Scopes,
+
+        /// How long the key is valid, such as 90d or 12h; for ever if it is not set
+        #[arg(long, value_parser = parse_validity)]
+        expires: Option<SignedDuration>,
+    },
+
+    /// List the entries of the file
+    List {
+        /// The file of API keys
+        #[arg(long)]
+        file: PathBuf,
+    },
+
+    /// Remove the entry of a key from the file; running services refuse the key within 5 seconds
+    Revoke {
+        /// The file of API keys
+        #[arg(long)]
+        file: PathBuf,
+
+        /// The id of the key: the part between its first and its last underscore
+        id: String,
+    },
+}
+
+/// Parses a time span such as `90d`, which is longer than nothing. A day has 24 hours.
+fn parse_validity(text: &str) -> Result<SignedDuration, String> {
+    let span: Option<Span> = text.parse().ok();
+    let validity = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()).ok());
+    validity
+        .filter(|validity| validity.is_positive())
+        .ok_or_else(|| "expected a time span such as 90d or 12h".to_owned())
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Create, list and revoke API keys, for AUTH=keys
+    ///
+    /// The file is replaced as a whole, with mode 0600, so run the command as the user that the services run as. Services that use the
+    /// file read it again within 5 seconds.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+
     /// Join an account database that was restored to an older copy, or copied, with the event log
     ///
     /// Stop the account service first; on PostgreSQL its instances may run while they are superseded. For each account the newer state

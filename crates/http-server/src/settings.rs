@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::Authenticator;
+use access::{AuthArgs, Authenticator};
 use clap::Args;
 
 use crate::cors::CorsOrigin;
@@ -96,6 +96,10 @@ pub struct HttpArgs {
 
     #[command(flatten)]
     limits: LimitArgs,
+
+    /// Who may call.
+    #[command(flatten)]
+    pub auth: AuthArgs,
 }
 
 /// The default of `RATE_LIMIT_PER_ADDRESS` beyond loopback: a proxy in front is one address, and an instance on two cores answers some
@@ -149,8 +153,8 @@ impl LimitArgs {
 
 impl HttpArgs {
     /// Returns the configuration of each of `listeners` on `address`, in a process that may have `descriptors` files open. The listeners
-    /// have equal shares, so that the callers of one do not use up the connections of another. Fails if there is no certificate where the
-    /// settings say.
+    /// have equal shares, so that the callers of one do not use up the connections of another. It has no authenticator:
+    /// [`auth`](HttpArgs::auth) makes one for all listeners. Fails if there is no certificate where the settings say.
     pub fn config(&self, descriptors: usize, listeners: usize, address: IpAddr) -> Result<HttpConfig, TlsError> {
         let free = descriptors - RESERVED_DESCRIPTORS.min(descriptors / 2);
         let max_connections = (free / listeners).saturating_sub(SPARE_CONNECTIONS).clamp(1, MAX_CONNECTIONS);
@@ -212,6 +216,7 @@ mod tests {
             limits: LimitArgs::default(),
             tls_cert_file: None,
             tls_key_file: None,
+            auth: AuthArgs::default(),
         };
         for (descriptors, listeners, expected) in
             [(1_048_576, 2, MAX_CONNECTIONS), (1_024, 1, 736), (1_024, 2, 352), (1_024, 3, 224), (128, 2, 1), (0, 2, 1)]

@@ -22,7 +22,7 @@ pub use banner::print_banner;
 pub use descriptors::raise_descriptor_limit;
 pub use kafka_args::{KafkaArgs, Secret};
 pub use public_cause::public_cause;
-pub use run::{listen, run, warn_if_exposed};
+pub use run::{http_config, listen, run};
 pub use settings::{NoSettings, bind_address, parse, try_parse_from};
 pub use shutdown::{exit, shutdown_on_signals};
 pub use standalone::Standalone;

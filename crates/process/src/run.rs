@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context;
+use http_server::{HttpArgs, HttpConfig};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
-use crate::{exit, init_logs, log_writer, shutdown_on_signals};
+use crate::{exit, init_logs, log_writer, raise_descriptor_limit, shutdown_on_signals};
 
 /// Starts logging and the runtime, runs `services`, and exits. `services` should return soon after a signal cancels its
 /// token. An error is printed as one line and makes the exit status 1.
@@ -47,9 +48,12 @@ pub async fn listen(address: IpAddr, port: u16, setting: &str) -> anyhow::Result
     listen().with_context(|| format!("cannot listen on {address}, which {setting} and BIND_ADDR name"))
 }
 
-/// Logs a warning if `address` can be reached from other machines.
-pub fn warn_if_exposed(address: IpAddr) {
-    if !address.to_canonical().is_loopback() {
-        tracing::warn!(%address, "BIND_ADDR is not a loopback address, and callers are not authenticated: limit who can connect");
+/// Returns the configuration of each of `listeners` on `address`, with one authenticator for all. Logs a warning if anyone may call and
+/// `address` can be reached from other machines.
+pub fn http_config(http: &HttpArgs, address: IpAddr, listeners: usize) -> anyhow::Result<HttpConfig> {
+    let authenticator = http.auth.authenticator(address)?;
+    if authenticator.is_none() && !address.to_canonical().is_loopback() {
+        tracing::warn!(%address, "BIND_ADDR is not a loopback address, and AUTH is off: limit who can connect");
     }
+    Ok(HttpConfig { authenticator, ..http.config(raise_descriptor_limit(), listeners, address)? })
 }

@@ -9,7 +9,7 @@ use event_log::{EventLog, KafkaLog};
 use http_server::{HttpArgs, HttpConfig};
 use tokio::net::TcpListener;
 
-use crate::{CommonArgs, KafkaArgs, Variables, listen, print_banner, raise_descriptor_limit, warn_if_exposed};
+use crate::{CommonArgs, KafkaArgs, Variables, http_config, listen, print_banner};
 
 /// What a service of its own process runs on.
 pub struct Standalone {
@@ -38,10 +38,9 @@ impl Standalone {
                 "KAFKA_BROKERS is not set, and {name} needs Kafka; without Kafka start the all-in-one: cargo run --release -p tandem"
             );
         };
-        let http = http.config(raise_descriptor_limit(), 1, common.bind_addr)?;
+        let http = http_config(http, common.bind_addr, 1)?;
         let listener = listen(common.bind_addr, port, "PORT").await?;
         let log = Arc::new(KafkaLog::open(kafka)?);
-        warn_if_exposed(common.bind_addr);
         let address = listener.local_addr()?;
         Ok(Standalone { http, listener, address, log })
     }

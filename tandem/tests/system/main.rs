@@ -26,6 +26,7 @@ mod connections;
 mod event_stream;
 mod holes;
 mod kafka_tools;
+mod keys;
 mod kill;
 mod lifecycle;
 mod log_lines;

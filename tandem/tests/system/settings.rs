@@ -31,6 +31,12 @@ const COMMON: &[&str] = &[
     "MAX_CONNECTIONS_PER_ADDRESS",
     "TLS_CERT_FILE",
     "TLS_KEY_FILE",
+    "AUTH",
+    "API_KEYS_FILE",
+    "JWT_JWKS_URL",
+    "JWT_PUBLIC_KEY_FILE",
+    "JWT_ISSUER",
+    "JWT_AUDIENCE",
 ];
 
 /// What a binary takes besides [`COMMON`].
@@ -60,7 +66,7 @@ fn run(name: &str, folder: &Path, arguments: &[&str], settings: &[(&str, &str)])
 }
 
 /// The one line on stderr of a binary that refuses to start.
-fn refusal(name: &str, folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> String {
+pub(crate) fn refusal(name: &str, folder: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> String {
     let output = run(name, folder, arguments, settings);
     let text = String::from_utf8(output.stderr).expect("UTF-8");
     assert!(!output.status.success() && output.stdout.is_empty(), "{name}: {}\n{text}", output.status);
@@ -115,6 +121,7 @@ fn an_invalid_setting_is_named_in_one_line() {
             ("HTTP_IDLE_TIMEOUT_SECONDS", "0"),
             ("IDEMPOTENCY_KEY_HOURS", "0"),
             ("IDEMPOTENCY_KEY_HOURS", "8761"),
+            ("AUTH", "basic"),
         ] {
             let line = refusal(name, folder.path(), &[], &[(variable, value)]);
             assert!(line.contains(variable) && line.contains(value), "{name}: {line}");
@@ -320,7 +327,7 @@ fn a_damaged_file_is_named_in_one_line() {
 fn an_address_that_other_machines_reach_is_warned_of_once() {
     let folder = TempDir::new().unwrap();
     for (address, count) in [("127.0.0.1", 0), ("::ffff:127.0.0.1", 0), ("0.0.0.0", 1)] {
-        let mut tandem = Process::start(&binary("tandem"), folder.path(), &[("BIND_ADDR", address)]);
+        let mut tandem = Process::start(&binary("tandem"), folder.path(), &[("BIND_ADDR", address), ("AUTH", "off")]);
         wait_until("both services listen", || {
             let listening = tandem.logged().iter().filter(|line| line["message"] == "listening").count();
             (listening == 2).then_some(())
