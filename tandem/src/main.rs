@@ -1,6 +1,7 @@
 //! `tandem`: the account service, the card service and the event log in one process. The services are the same as in
 //! processes of their own, and communicate only through the event log.
 
+mod erase;
 mod keys;
 mod recover;
 mod resync;
@@ -36,13 +37,18 @@ fn main() -> ! {
     if let Some(Command::Keys(command)) = &settings.command {
         keys::run(command)
     }
+    if let Some(Command::Erase(arguments)) = &settings.command {
+        erase::run(arguments)
+    }
     process::run(&settings.common.log_level.clone(), async |shutdown| match settings.command {
         Some(Command::Resync) => resync::resync(&account_database(&settings), shutdown).await,
         Some(Command::Recover(ref arguments)) => {
             let (log, _) = open_log(&settings, &variables)?;
             recover::run(account_database(&settings), log, arguments).await
         }
-        Some(Command::Keys(_) | Command::Verify(_)) | None => serve(settings, variables, shutdown).await,
+        Some(Command::Erase(_) | Command::Keys(_) | Command::Verify(_)) | None => {
+            serve(settings, variables, shutdown).await
+        }
     })
 }
 

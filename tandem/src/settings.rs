@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use access::Scopes;
+use account_events::AccountId;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http_server::HttpArgs;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
@@ -91,6 +92,21 @@ pub(crate) struct VerifyArgs {
     pub(crate) wait_seconds: u64,
 }
 
+/// The arguments of `tandem erase`.
+#[derive(Debug, Args)]
+pub(crate) struct EraseArgs {
+    /// The id of the account
+    pub(crate) account_id: AccountId,
+
+    /// Where the account service is
+    #[arg(long, default_value = "http://127.0.0.1:8081")]
+    pub(crate) account_url: String,
+
+    /// Sent to the service as Authorization: Bearer; it needs the scope admin
+    #[arg(long, env = "TANDEM_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+}
+
 /// The arguments of `tandem recover`.
 #[derive(Debug, Args)]
 pub(crate) struct RecoverArgs {
@@ -168,6 +184,12 @@ pub(crate) enum Command {
     /// file read it again within 5 seconds.
     #[command(subcommand)]
     Keys(KeysCommand),
+
+    /// Erase the name of a deleted account
+    ///
+    /// The running account service replaces the name, in the stored answers to requests with idempotency keys, too. Repeating it does no
+    /// harm. docs/operations/erase.md says where copies of the name remain, and until when.
+    Erase(EraseArgs),
 
     /// Join an account database that was restored to an older copy, or copied, with the event log
     ///

@@ -1,7 +1,7 @@
 //! `tandem verify`: compares the account table, the event log and the account view of each card service, and repairs what differs
 //! (docs/decisions/0016).
 
-mod client;
+pub(crate) mod client;
 mod compare;
 mod log;
 mod progress;

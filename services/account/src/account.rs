@@ -135,6 +135,19 @@ impl Account {
         Ok(account)
     }
 
+    /// Returns the account without its name, if it is deleted. The version rises by 1, unless the name is erased already.
+    pub(crate) fn erased(&self, now: Timestamp) -> Result<Account, AccountError> {
+        if self.status != AccountStatus::Deleted {
+            return Err(AccountError::NotDeleted);
+        }
+        let mut account = Account { beholder_name: BeholderName::erased(), ..self.clone() };
+        if account != *self {
+            account.version += 1;
+            account.updated_at = now;
+        }
+        Ok(account)
+    }
+
     /// Returns the account as `republication` publishes it again at the time `now`. The state stays as it is unless a greater
     /// one is in the log or a view.
     pub(crate) fn republished(&self, republication: Republication, now: Timestamp) -> Account {

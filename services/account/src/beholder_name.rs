@@ -19,6 +19,9 @@ const MAX_CHARS: usize = 200;
 const BLANKS: [char; 8] =
     ['\u{115F}', '\u{1160}', '\u{3164}', '\u{FFA0}', '\u{2800}', '\u{1D159}', '\u{13441}', '\u{13442}'];
 
+/// What an erased name is replaced by (docs/api.md).
+pub(crate) const ERASED: &str = "erased";
+
 /// A name of 1 to 200 characters without white space at its ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(value_type = String, min_length = 1, max_length = 200)]
@@ -63,6 +66,11 @@ impl BeholderName {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name of an account whose name was erased.
+    pub(crate) fn erased() -> Self {
+        BeholderName(ERASED.to_owned())
     }
 
     /// A name from the database. It is not checked, because older versions may have had other rules.

@@ -42,6 +42,8 @@ pub(crate) enum Command {
     },
     /// Publishes the state of an account again, for `tandem verify --repair`.
     Republish { republication: Republication, trace: TraceParent, caller: Option<Arc<str>> },
+    /// Erases the name of a deleted account, there and in the answers that are stored under `keys`.
+    Erase { id: AccountId, keys: Vec<IdempotencyKey>, caller: Option<Arc<str>> },
 }
 
 impl Command {
@@ -49,7 +51,7 @@ impl Command {
     pub(crate) fn key(&self) -> Option<&Arc<KeyedRequest>> {
         match self {
             Command::Create { key, .. } | Command::Change { key, .. } => key.as_ref(),
-            Command::Republish { .. } => None,
+            Command::Republish { .. } | Command::Erase { .. } => None,
         }
     }
 }
@@ -59,7 +61,12 @@ pub(crate) type Outcome = Result<Done, AccountError>;
 
 /// The idempotency keys of `commands`, sorted: with one order in all instances no two wait for each other's keys.
 pub(crate) fn named_keys(commands: &[Command]) -> Vec<IdempotencyKey> {
-    let mut keys: Vec<_> = commands.iter().filter_map(Command::key).map(|request| request.key.clone()).collect();
+    let of_requests = commands.iter().filter_map(Command::key).map(|request| &request.key);
+    let of_erasures = commands.iter().flat_map(|command| match command {
+        Command::Erase { keys, .. } => keys.as_slice(),
+        _ => &[],
+    });
+    let mut keys: Vec<_> = of_requests.chain(of_erasures).cloned().collect();
     keys.sort_unstable();
     keys.dedup();
     keys
@@ -69,7 +76,7 @@ pub(crate) fn named_keys(commands: &[Command]) -> Vec<IdempotencyKey> {
 pub(crate) fn named_accounts(commands: &[Command]) -> Vec<AccountId> {
     let ids = commands.iter().filter_map(|command| match command {
         Command::Create { .. } => None,
-        Command::Change { id, .. } => Some(*id),
+        Command::Change { id, .. } | Command::Erase { id, .. } => Some(*id),
         Command::Republish { republication, .. } => Some(republication.id),
     });
     let mut ids: Vec<_> = ids.collect();
@@ -284,6 +291,27 @@ impl Batch<'_> {
                     changes.history.push((sequence, entry));
                     changed.push(account.id);
                     self.accounts.insert(account.id, (sequence, account.clone()));
+                }
+                Ok(account)
+            }
+            Command::Erase { id, keys, caller } => {
+                let (sequence, before) = self.accounts.get(&id).ok_or(AccountError::NotFound)?;
+                let account = before.erased(self.now)?;
+                if account.version != before.version {
+                    let sequence = *sequence;
+                    changes.history.push((sequence, HistoryEntry::of_erasure(&account, caller.as_deref())));
+                    changed.push(id);
+                    self.accounts.insert(id, (sequence, account.clone()));
+                }
+                for key in keys {
+                    if let Some(stored) = self.keys.get_mut(&key)
+                        && stored.account.id == id
+                        && stored.account.beholder_name != account.beholder_name
+                    {
+                        stored.account.beholder_name = account.beholder_name.clone();
+                        let request = Arc::new(KeyedRequest { key, fingerprint: stored.fingerprint });
+                        changes.keys.push(NewKey { request, account: stored.account.clone() });
+                    }
                 }
                 Ok(account)
             }

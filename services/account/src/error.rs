@@ -53,6 +53,9 @@ pub enum AccountError {
     /// A deletion of a deleted account.
     #[error("account is already deleted")]
     AlreadyDeleted,
+    /// An erasure of an account that is not deleted.
+    #[error("the account is not deleted: delete it, then erase its name")]
+    NotDeleted,
     /// The condition of `If-Match` does not hold.
     #[error("the account has version {version}, which If-Match does not name")]
     VersionMismatch {

@@ -43,18 +43,21 @@ pub enum ChangeType {
     Deleted,
     /// `tandem recover` or `tandem verify --repair` gave the account a new version.
     Recovered,
+    /// The name of the deleted account was erased.
+    Erased,
 }
 
 impl ChangeType {
-    const ALL: [ChangeType; 5] = [
+    const ALL: [ChangeType; 6] = [
         ChangeType::Created,
         ChangeType::Updated,
         ChangeType::StatusChanged,
         ChangeType::Deleted,
         ChangeType::Recovered,
+        ChangeType::Erased,
     ];
 
-    /// The name in the API and in the database.
+    /// The name in the API.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             ChangeType::Created => "created",
@@ -62,12 +65,25 @@ impl ChangeType {
             ChangeType::StatusChanged => "status_changed",
             ChangeType::Deleted => "deleted",
             ChangeType::Recovered => "recovered",
+            ChangeType::Erased => "erased",
         }
     }
 
-    /// The type with this name.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|change_type| change_type.as_str() == text)
+    /// The name in the database. Release 0.1.0 reads the table too during an upgrade, and does not know `erased`: an erasure is stored as
+    /// an update, the only one that a deleted account can have.
+    pub(crate) fn stored(self) -> &'static str {
+        match self {
+            ChangeType::Erased => ChangeType::Updated.as_str(),
+            other => other.as_str(),
+        }
+    }
+
+    /// The type that is stored under this name, with the status of the account after the change.
+    pub(crate) fn parse(text: &str, status: AccountStatus) -> Option<Self> {
+        match Self::ALL.into_iter().find(|change_type| change_type.as_str() == text)? {
+            ChangeType::Updated if status == AccountStatus::Deleted => Some(ChangeType::Erased),
+            other => Some(other),
+        }
     }
 }
 
@@ -82,6 +98,11 @@ impl HistoryEntry {
     pub(crate) fn new(change_type: ChangeType, fields: String, after: &Account, caller: Option<&str>) -> Self {
         let Account { version, status, updated_at, .. } = *after;
         HistoryEntry { version, change_type, fields, status, at: updated_at, caller: caller.map(str::to_owned) }
+    }
+
+    /// The entry of an erasure.
+    pub(crate) fn of_erasure(after: &Account, caller: Option<&str>) -> Self {
+        Self::new(ChangeType::Erased, "beholder_name".to_owned(), after, caller)
     }
 
     /// The entry of a request that changed `before` to `after`. A change of the status takes precedence over other fields.

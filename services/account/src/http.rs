@@ -4,6 +4,7 @@ mod asyncapi;
 mod create_account;
 mod delete_account;
 mod digest;
+mod erase;
 mod error;
 mod get_account;
 mod get_history;

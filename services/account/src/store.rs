@@ -41,6 +41,9 @@ pub struct Store {
     keys: KeyExpiry,
 }
 
+/// The most stored answers that one command erases: other requests wait while the transaction writes them.
+const ERASED_AT_ONCE: usize = 1_000;
+
 #[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Reader {
     Sqlite(sqlite::Reader),
@@ -151,6 +154,27 @@ impl Store {
         CallerName(caller): CallerName,
     ) -> Result<Done, AccountError> {
         self.submit(Command::Republish { republication, trace, caller }).await
+    }
+
+    /// Erases the name of a deleted account, in the answers to repeated requests, too. Returns the account.
+    ///
+    /// A deleted account takes no more changes, so the keys that are read once it is deleted are all that name it.
+    pub(crate) async fn erase(&self, id: AccountId, CallerName(caller): CallerName) -> Result<Account, AccountError> {
+        if self.account(id).await?.status != AccountStatus::Deleted {
+            return Err(AccountError::NotDeleted);
+        }
+        loop {
+            let (expired, limit) = (self.keys.expired(self.clock.now().as_microsecond()), ERASED_AT_ONCE);
+            let keys = match &self.reader {
+                Reader::Sqlite(reader) => reader.keys_with_name(id, expired, limit).await?,
+                Reader::Postgres(reader) => reader.keys_with_name(id, expired, limit).await?,
+            };
+            let is_last = keys.len() < limit;
+            let done = self.submit(Command::Erase { id, keys, caller: caller.clone() }).await?;
+            if is_last {
+                return Ok(done.account);
+            }
+        }
     }
 
     /// The account with this id.

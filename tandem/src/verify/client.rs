@@ -44,7 +44,7 @@ pub(super) fn patiently<T>(patience: Duration, mut work: impl FnMut() -> Result<
 
 /// An instance of a service.
 #[derive(Debug, Clone)]
-pub(super) struct Service {
+pub(crate) struct Service {
     agent: Agent,
     pub(super) url: String,
     token: Option<String>,
@@ -52,7 +52,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn new(url: &str, token: Option<String>, patience: Duration) -> Self {
+    pub(crate) fn new(url: &str, token: Option<String>, patience: Duration) -> Self {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
@@ -78,7 +78,7 @@ impl Service {
     }
 
     /// The JSON of `POST path`.
-    pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
         self.patiently(|| self.parsed(self.send(path, Some(body))?))
     }
 

@@ -23,6 +23,7 @@ mod chaos;
 mod checkpoint;
 mod compose;
 mod connections;
+mod erase;
 mod event_stream;
 mod holes;
 mod kafka_tools;

@@ -30,6 +30,7 @@ impl From<AccountError> for ApiError {
             AccountError::NotFound => (StatusCode::NOT_FOUND, "account_not_found", None),
             AccountError::CannotUpdateDeleted => (StatusCode::CONFLICT, "account_deleted", None),
             AccountError::AlreadyDeleted => (StatusCode::CONFLICT, "account_already_deleted", None),
+            AccountError::NotDeleted => (StatusCode::CONFLICT, "account_not_deleted", None),
             AccountError::VersionMismatch { .. } => (StatusCode::PRECONDITION_FAILED, "version_mismatch", None),
             AccountError::VersionMatch { .. } => (StatusCode::PRECONDITION_FAILED, "precondition_failed", None),
             AccountError::KeyReused => {
@@ -67,6 +68,7 @@ pub(crate) fn examples() -> Vec<ApiError> {
         AccountError::NotFound,
         AccountError::CannotUpdateDeleted,
         AccountError::AlreadyDeleted,
+        AccountError::NotDeleted,
         AccountError::VersionMismatch { version: 2 },
         AccountError::VersionMatch { version: 2 },
         AccountError::KeyReused,

@@ -12,6 +12,7 @@ use crate::http::delete_account::{delete_account, delete_account_operation};
 use crate::http::digest::{
     get_digest, get_digest_operation, get_position, get_position_operation, list_states, list_states_operation,
 };
+use crate::http::erase::{erase, erase_operation};
 use crate::http::error::examples;
 use crate::http::get_account::{
     get_account, get_account_by_number, get_account_by_number_operation, get_account_operation,
@@ -36,6 +37,7 @@ pub(crate) const API: Api = Api {
 pub(crate) fn endpoints() -> Endpoints<Arc<Store>> {
     let scans = Endpoints::default()
         .get("/admin/digest", Scope::Admin, get_digest, get_digest_operation)
+        .post("/admin/erase", Scope::Admin, erase, erase_operation)
         .post("/admin/states", Scope::Admin, list_states, list_states_operation)
         .with_scans();
     Endpoints::default()

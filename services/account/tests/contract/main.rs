@@ -13,6 +13,7 @@ mod damaged_row;
 mod delete;
 mod digest;
 mod documents;
+mod erase;
 mod events;
 mod get;
 mod history;

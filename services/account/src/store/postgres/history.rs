@@ -50,11 +50,12 @@ impl Reader {
 }
 
 fn entry_from_row(row: &Row) -> Result<HistoryEntry, StoreError> {
+    let status = parsed(row.get(3), AccountStatus::parse)?;
     Ok(HistoryEntry {
         version: version(row.get(0))?,
         at: timestamp(row.get(1))?,
-        change_type: parsed(row.get(2), ChangeType::parse)?,
-        status: parsed(row.get(3), AccountStatus::parse)?,
+        change_type: parsed(row.get(2), |text| ChangeType::parse(text, status))?,
+        status,
         fields: row.get(4),
         caller: row.get(5),
     })
@@ -78,7 +79,7 @@ impl<'a> EntryColumns<'a> {
             sequences: entries.iter().map(|(sequence, _)| *sequence as i64).collect(),
             versions: of_each().map(|entry| i64::from(entry.version)).collect(),
             times: of_each().map(|entry| entry.at.as_microsecond()).collect(),
-            types: of_each().map(|entry| entry.change_type.as_str()).collect(),
+            types: of_each().map(|entry| entry.change_type.stored()).collect(),
             statuses: of_each().map(|entry| entry.status.as_str()).collect(),
             fields: of_each().map(|entry| entry.fields.as_str()).collect(),
             callers: of_each().map(|entry| entry.caller.as_deref()).collect(),

@@ -1,5 +1,6 @@
 //! Idempotency keys in PostgreSQL.
 
+use account_events::AccountId;
 use group_commit::StoreError;
 use http_server::IdempotencyKey;
 use postgres::{KeyClaims, KeyColumns, query_if};
@@ -8,6 +9,7 @@ use tokio_postgres::{Client, Row, Statement};
 use super::writer::Columns;
 use super::{Reader, account_from_row};
 use crate::account_number::AccountNumbering;
+use crate::beholder_name::ERASED;
 use crate::idempotency::{NewKey, StoredAnswer, StoredKeys};
 
 /// The columns of [`account_from_row`], then those of the key.
@@ -30,6 +32,21 @@ impl Reader {
         });
         let stored = row.await?.map(|row| stored_from_row(&row, &self.numbering)).transpose()?;
         Ok(stored.map(|(_, stored)| stored))
+    }
+
+    /// Up to `limit` keys whose answers have the name of the account, without those stored at `expired` or earlier. Scans the keys.
+    pub(in crate::store) async fn keys_with_name(
+        &self,
+        id: AccountId,
+        expired: i64,
+        limit: usize,
+    ) -> Result<Vec<IdempotencyKey>, StoreError> {
+        let sql = "SELECT caller, key FROM account.idempotency_keys
+            WHERE account_id = $1 AND beholder_name <> $2 AND stored_at > $3 LIMIT $4";
+        let limit = limit as i64;
+        let rows = self.database.read(async |client| client.query(sql, &[&id.0, &ERASED, &expired, &limit]).await);
+        let key = |row: &Row| IdempotencyKey { caller: row.get::<_, &str>(0).into(), key: row.get(1) };
+        Ok(rows.await?.iter().map(key).collect())
     }
 }
 

@@ -38,11 +38,12 @@ impl Reader {
 }
 
 fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
+    let status = parsed(row, 3, AccountStatus::parse)?;
     Ok(HistoryEntry {
         version: row.get(0)?,
         at: timestamp(row, 1)?,
-        change_type: parsed(row, 2, ChangeType::parse)?,
-        status: parsed(row, 3, AccountStatus::parse)?,
+        change_type: parsed(row, 2, |text| ChangeType::parse(text, status))?,
+        status,
         fields: row.get(4)?,
         caller: row.get(5)?,
     })
@@ -56,7 +57,7 @@ pub(super) fn insert_entries(connection: &Connection, entries: &[(u64, HistoryEn
             *sequence as i64,
             entry.version,
             entry.at.as_microsecond(),
-            entry.change_type.as_str(),
+            entry.change_type.stored(),
             entry.status.as_str(),
             entry.fields,
             entry.caller,

@@ -1,5 +1,6 @@
 //! Idempotency keys in the SQLite file.
 
+use account_events::AccountId;
 use group_commit::StoreError;
 use http_server::IdempotencyKey;
 use jiff::Timestamp;
@@ -8,6 +9,7 @@ use rusqlite::{Connection, Row, params};
 use super::account_from_row;
 use super::reader::Reader;
 use crate::account_number::AccountNumbering;
+use crate::beholder_name::ERASED;
 use crate::idempotency::{NewKey, StoredAnswer, StoredKeys};
 
 /// The columns of [`account_from_row`], then those of the key.
@@ -26,6 +28,23 @@ impl Reader {
         let keys = vec![key];
         let stored = self.pool.read(move |connection| stored_keys(connection, &numbering, &keys, expired)).await?;
         Ok(stored.into_values().next())
+    }
+
+    /// Up to `limit` keys whose answers have the name of the account, without those stored at `expired` or earlier. Scans the keys.
+    pub(in crate::store) async fn keys_with_name(
+        &self,
+        id: AccountId,
+        expired: i64,
+        limit: usize,
+    ) -> Result<Vec<IdempotencyKey>, StoreError> {
+        let sql = "SELECT caller, key FROM idempotency_keys
+            WHERE account_id = ? AND beholder_name <> ? AND stored_at > ? LIMIT ?";
+        let read = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(sql)?;
+            let row = |row: &Row<'_>| Ok(IdempotencyKey { caller: row.get(0)?, key: row.get(1)? });
+            statement.query_map(params![id.0.as_bytes(), ERASED, expired, limit as i64], row)?.collect()
+        };
+        self.pool.read(read).await
     }
 }
 

@@ -96,6 +96,11 @@ impl Committer for Writer {
         if !keys.is_empty() {
             batch.keys = stored_keys(&transaction, &self.numbering, &keys, expired)?;
         }
+        let erases = commands.iter().any(|command| matches!(command, Command::Erase { .. }));
+        if erases {
+            // SQLite overwrites the old name in the pages that the transaction writes.
+            transaction.pragma_update(None, "secure_delete", true)?;
+        }
         let (outcomes, changes) = batch.decide(commands, self.counters.last_account_sequence + 1..);
         // A batch without changes needs no sync, unless it has to show whether the database accepts transactions again.
         if changes.is_empty() && !is_failing {
@@ -111,6 +116,10 @@ impl Committer for Writer {
             remove_published(&transaction, published)?;
         }
         self.durability.commit(transaction)?;
+        if erases {
+            // The commands are committed, so an error must not fail them. It leaves deletions slower.
+            let _ = self.connection.pragma_update(None, "secure_delete", false);
+        }
         self.keys.record(now.as_microsecond(), key_limit, removed_keys);
         let previous_sequence = self.counters.last_outbox_sequence;
         self.counters = counters;
