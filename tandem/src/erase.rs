@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::client::{Service, agent};
 use crate::settings::EraseArgs;
-use crate::verify::client::Service;
 
 /// Runs the command and exits.
-pub(crate) fn run(EraseArgs { account_id, account_url, token }: &EraseArgs) -> ! {
-    let service = Service::new(account_url, token.clone(), Duration::ZERO);
-    let status = match service.post::<Value>(&format!("/admin/erase?id={account_id}"), &json!({})) {
-        Ok(_) => {
-            println!(
-                "The name of account {account_id} is erased. docs/operations/erase.md says where copies of it remain."
-            );
+pub(crate) fn run(arguments: &EraseArgs) -> ! {
+    let status = match erase(arguments) {
+        Ok(()) => {
+            let id = arguments.account_id;
+            println!("The name of account {id} is erased. docs/operations/erase.md says where copies of it remain.");
             0
         }
         Err(error) => {
@@ -23,4 +21,10 @@ pub(crate) fn run(EraseArgs { account_id, account_url, token }: &EraseArgs) -> !
         }
     };
     process::exit(status)
+}
+
+fn erase(EraseArgs { account_id, account_url, ca_file, token }: &EraseArgs) -> anyhow::Result<()> {
+    let agent = agent([account_url.as_str()].into_iter(), ca_file.as_deref())?;
+    let service = Service::new(agent, account_url, token.clone(), Duration::ZERO);
+    service.post::<Value>(&format!("/admin/erase?id={account_id}"), &json!({})).map(drop)
 }

@@ -1,6 +1,7 @@
 //! `tandem`: the account service, the card service and the event log in one process. The services are the same as in
 //! processes of their own, and communicate only through the event log.
 
+mod client;
 mod erase;
 mod keys;
 mod recover;

@@ -75,6 +75,10 @@ pub(crate) struct VerifyArgs {
     #[arg(long, default_value = "http://127.0.0.1:8082")]
     pub(crate) card_url: Vec<String>,
 
+    /// A PEM file with the CAs of https URLs; without it those of the system are trusted
+    #[arg(long)]
+    pub(crate) ca_file: Option<PathBuf>,
+
     /// Sent to the services as Authorization: Bearer
     #[arg(long, env = "TANDEM_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
@@ -101,6 +105,10 @@ pub(crate) struct EraseArgs {
     /// Where the account service is
     #[arg(long, default_value = "http://127.0.0.1:8081")]
     pub(crate) account_url: String,
+
+    /// A PEM file with the CAs of an https URL; without it those of the system are trusted
+    #[arg(long)]
+    pub(crate) ca_file: Option<PathBuf>,
 
     /// Sent to the service as Authorization: Bearer; it needs the scope admin
     #[arg(long, env = "TANDEM_TOKEN", hide_env_values = true)]

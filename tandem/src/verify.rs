@@ -1,7 +1,6 @@
 //! `tandem verify`: compares the account table, the event log and the account view of each card service, and repairs what differs
 //! (docs/decisions/0016).
 
-pub(crate) mod client;
 mod compare;
 mod log;
 mod progress;
@@ -14,11 +13,11 @@ use account_events::digest::EventState;
 use event_log::KafkaLog;
 use process::Variables;
 
-use self::client::Service;
 use self::compare::{Parties, first_there};
 use self::log::Source;
 use self::progress::Progress;
 use self::report::Report;
+use crate::client::{self, Service};
 use crate::settings::{Settings, VerifyArgs};
 
 /// The exit status if accounts differ.
@@ -57,8 +56,10 @@ fn verify(
 ) -> anyhow::Result<Report> {
     let started = Instant::now();
     let patience = Duration::from_secs(arguments.wait_seconds);
+    let urls = arguments.account_url.iter().chain(&arguments.card_url).map(String::as_str);
+    let agent = client::agent(urls, arguments.ca_file.as_deref())?;
     let services = |urls: &[String]| -> Vec<Service> {
-        urls.iter().map(|url| Service::new(url, arguments.token.clone(), patience)).collect()
+        urls.iter().map(|url| Service::new(agent.clone(), url, arguments.token.clone(), patience)).collect()
     };
     progress.step("asking the services");
     let (accounts, cards) = (services(&arguments.account_url), services(&arguments.card_url));

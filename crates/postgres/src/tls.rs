@@ -137,7 +137,11 @@ fn about<E: Display>(name: &'static str) -> impl Fn(E) -> TlsError {
 
 /// Opens TLS connections as the parameters say.
 #[derive(Debug, Clone)]
-pub(crate) struct Connector {
+pub(crate) struct Connector(Arc<Sources>);
+
+/// What the configuration of a connection is made from.
+#[derive(Debug)]
+struct Sources {
     parameters: TlsParameters,
     provider: Arc<CryptoProvider>,
     /// The system's store, if it is used.
@@ -157,12 +161,14 @@ impl Connector {
                 ));
             }
         }
-        let connector =
-            Connector { parameters, provider: Arc::new(aws_lc_rs::default_provider()), system: Arc::new(system) };
-        connector.client_config()?;
-        Ok(connector)
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let sources = Sources { parameters, provider, system: Arc::new(system) };
+        sources.client_config()?;
+        Ok(Connector(Arc::new(sources)))
     }
+}
 
+impl Sources {
     fn client_config(&self) -> Result<ClientConfig, TlsError> {
         let TlsParameters { mode, roots, client } = &self.parameters;
         let roots = match roots {
@@ -226,10 +232,10 @@ impl MakeTlsConnect<Socket> for Connector {
     fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
         // Only verify-full needs the name of the host. Names such as fe80::1%eth0 are valid in a URL, not in TLS. No name is sent
         // for an address.
-        let is_usable = ServerName::try_from(host).is_ok() || self.parameters.mode == Mode::VerifyFull;
+        let is_usable = ServerName::try_from(host).is_ok() || self.0.parameters.mode == Mode::VerifyFull;
         let unspecified = Ipv4Addr::UNSPECIFIED.to_string();
         let host = if is_usable { host } else { &unspecified };
-        let mut connect = MakeRustlsConnect::new(self.client_config()?);
+        let mut connect = MakeRustlsConnect::new(self.0.client_config()?);
         match MakeTlsConnect::<Socket>::make_tls_connect(&mut connect, host) {
             Ok(connect) => Ok(connect),
             Err(never) => match never {},

@@ -16,9 +16,9 @@ use event_log::Positions;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::client::{Failure, Service, patiently};
 use super::log::{LogStates, Source, remaining};
 use super::progress::Progress;
+use crate::client::{Failure, Service, patiently};
 
 /// The most accounts that are compared one by one. More differ only if a database or the log was lost, and `tandem resync` publishes
 /// every account.
@@ -324,7 +324,7 @@ mod tests {
                 connection.get_mut().write_all(answer).unwrap();
             }
         });
-        Service::new(&url, None, Duration::from_secs(10))
+        Service::new(crate::client::agent(std::iter::empty(), None).unwrap(), &url, None, Duration::from_secs(10))
     }
 
     #[test]

@@ -8,7 +8,7 @@ use account_events::{AccountId, AccountStatus};
 use event_log::{EventLog as _, KafkaLog, LogError, Positions, Reader};
 use serde::Deserialize;
 
-use super::client::{Failure, Service, patiently};
+use crate::client::{Failure, Service, patiently};
 
 /// The maps of a partition. They grow one by one, so that only a part is in memory twice.
 const SHARDS: usize = 64;

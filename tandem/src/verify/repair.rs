@@ -6,8 +6,8 @@ use account_events::digest::{MAX_REPUBLISHED, Republication, Republications};
 use account_events::{AccountId, AccountStatus, MAX_VERSION};
 use serde::Deserialize;
 
-use super::client::Service;
 use super::compare::States;
+use crate::client::Service;
 
 /// The answer of `POST /admin/republish`.
 #[derive(Deserialize)]

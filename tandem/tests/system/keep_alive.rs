@@ -1,11 +1,12 @@
 //! One HTTP connection by hand: cheaper than a client where there are many requests, and it can stop in the middle of one.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use test_harness::DEADLINE;
 
-pub(crate) struct KeepAlive(BufReader<TcpStream>);
+/// A connection in plain text, or in TLS.
+pub(crate) struct KeepAlive<S = TcpStream>(BufReader<S>);
 
 impl KeepAlive {
     pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
@@ -13,6 +14,12 @@ impl KeepAlive {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         Ok(KeepAlive(BufReader::new(stream)))
+    }
+}
+
+impl<S: Read + Write> KeepAlive<S> {
+    pub(crate) fn over(stream: S) -> Self {
+        KeepAlive(BufReader::new(stream))
     }
 
     /// `POST path` with a JSON body: status and body of the answer.

@@ -42,5 +42,6 @@ mod settings;
 mod soak;
 mod storage;
 mod stuck_stderr;
+mod tls;
 mod upgrade;
 mod verify;

@@ -1,12 +1,18 @@
 //! Calls to a service, repeated while it is away.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Request;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 /// How long connecting may take.
@@ -23,7 +29,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Why a call failed.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// Another attempt may succeed.
     Transient(String),
     /// Another attempt fails too.
@@ -31,7 +37,7 @@ pub(super) enum Failure {
 }
 
 /// Repeats `work` until it succeeds. Fails when it has failed for `patience`, or if a repetition cannot help.
-pub(super) fn patiently<T>(patience: Duration, mut work: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
+pub(crate) fn patiently<T>(patience: Duration, mut work: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
     let started = Instant::now();
     loop {
         match work() {
@@ -42,38 +48,71 @@ pub(super) fn patiently<T>(patience: Duration, mut work: impl FnMut() -> Result<
     }
 }
 
+/// The certificates of the CAs in `file`, or of the system's.
+fn trusted(file: Option<&Path>) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let Some(file) = file else {
+        let found = rustls_native_certs::load_native_certs().certs;
+        anyhow::ensure!(!found.is_empty(), "this system has no store of certificates: name a file with --ca-file");
+        return Ok(found);
+    };
+    let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
+    let found = read().with_context(|| format!("--ca-file {}", file.display()))?;
+    anyhow::ensure!(!found.is_empty(), "--ca-file {}: it has no certificate in PEM form", file.display());
+    Ok(found)
+}
+
+/// A client for services at `urls`. Where one is https, it trusts the CAs in `ca_file`, or those of the system.
+pub(crate) fn agent<'a>(mut urls: impl Iterator<Item = &'a str>, ca_file: Option<&Path>) -> anyhow::Result<Agent> {
+    let roots = if urls.any(|url| url.starts_with("https:")) { trusted(ca_file)? } else { Vec::new() };
+    let roots = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+    let tls = TlsConfig::builder()
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .unversioned_rustls_crypto_provider(Arc::new(aws_lc_rs::default_provider()));
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .proxy(None)
+        .tls_config(tls.build())
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .timeout_recv_response(Some(SILENCE_TIMEOUT))
+        .timeout_per_read(Some(SILENCE_TIMEOUT));
+    Ok(config.build().into())
+}
+
+/// Whether `error` is about TLS, such as a certificate that is not trusted.
+fn is_about_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
+        ureq::Error::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<rustls::Error>()),
+        _ => false,
+    }
+}
+
 /// An instance of a service.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     agent: Agent,
-    pub(super) url: String,
+    pub(crate) url: String,
     token: Option<String>,
     patience: Duration,
 }
 
 impl Service {
-    pub(crate) fn new(url: &str, token: Option<String>, patience: Duration) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .proxy(None)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(SILENCE_TIMEOUT))
-            .timeout_per_read(Some(SILENCE_TIMEOUT));
-        Service { agent: config.build().into(), url: url.trim_end_matches('/').to_owned(), token, patience }
+    pub(crate) fn new(agent: Agent, url: &str, token: Option<String>, patience: Duration) -> Self {
+        Service { agent, url: url.trim_end_matches('/').to_owned(), token, patience }
     }
 
     /// Repeats `work` while the service is away.
-    pub(super) fn patiently<T>(&self, work: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
+    pub(crate) fn patiently<T>(&self, work: impl FnMut() -> Result<T, Failure>) -> anyhow::Result<T> {
         patiently(self.patience, work)
     }
 
     /// The JSON of `GET path`.
-    pub(super) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         self.patiently(|| self.try_get(path))
     }
 
     /// As [`get`](Service::get), once.
-    pub(super) fn try_get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+    pub(crate) fn try_get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.parsed(self.send::<()>(path, None)?)
     }
 
@@ -84,7 +123,7 @@ impl Service {
 
     /// Reads the lines of a response: calls `each` with every line that is an array, and returns the last line, an object. The request is
     /// a POST if there is a `body`.
-    pub(super) fn lines<L: DeserializeOwned, E: DeserializeOwned>(
+    pub(crate) fn lines<L: DeserializeOwned, E: DeserializeOwned>(
         &self,
         path: &str,
         body: Option<&impl Serialize>,
@@ -122,7 +161,10 @@ impl Service {
             }
             None => self.agent.run(request.body(()).map_err(invalid)?),
         };
-        let response = response.map_err(|error| self.transient(error.to_string()))?;
+        let response = response.map_err(|error| match is_about_tls(&error) {
+            true => self.failed(error.to_string()),
+            false => self.transient(error.to_string()),
+        })?;
         let (status, mut body) = (response.status().as_u16(), response.into_body());
         if status == 200 {
             return Ok(body);
