@@ -29,7 +29,7 @@ use crate::slots::{Slots, client_of};
 use crate::stream::Stream;
 
 /// How many connections a listener has open at once: one client, which has three quarters of them, may have the 10,000 requests of the
-/// card service that wait. [`MAX_BUFFER_BYTES`] in each direction bounds their memory.
+/// card service that wait. [`MAX_BUFFER_BYTES`] in each direction bounds their memory; TLS has the same again.
 pub const MAX_CONNECTIONS: usize = 16 * 1024;
 
 /// How many connections a listener accepts beyond [`MAX_CONNECTIONS`]: a burst of health probes. Health checks are answered

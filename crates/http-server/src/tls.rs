@@ -21,7 +21,7 @@ use tracing::{debug, error, info};
 
 use crate::connection::IDLE_DRAIN_TIME;
 use crate::connection_state::{ConnectionState, Phase};
-use crate::server::ServeSettings;
+use crate::server::{MAX_BUFFER_BYTES, ServeSettings};
 
 /// How often the files are read: a new certificate is promised to count within ten seconds.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
@@ -78,7 +78,8 @@ struct Contents {
 impl TlsFiles {
     fn read(&self) -> Result<Contents, TlsError> {
         let read = |name: &str, file: &Path| {
-            let cause = |error: io::Error| TlsError(format!("{name}: cannot read {}: {error}", file.display()));
+            // Without the path: `/readyz` shows no folders.
+            let cause = |error: io::Error| TlsError(format!("{name}: the file cannot be read: {error}"));
             fs::read(file).map_err(cause)
         };
         Ok(Contents { cert: read("TLS_CERT_FILE", &self.cert)?, key: read("TLS_KEY_FILE", &self.key)? })
@@ -190,7 +191,8 @@ impl Tls {
         state.set_phase(Phase::Head);
         let acceptor = TlsAcceptor::from(self.config.load_full());
         match timeout(settings.header_read_timeout, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => {
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().1.set_buffer_limit(Some(MAX_BUFFER_BYTES));
                 state.set_phase(Phase::Response);
                 Some(stream)
             }

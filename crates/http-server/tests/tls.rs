@@ -260,7 +260,7 @@ async fn a_pair_that_cannot_be_used_keeps_the_old_one() {
     }
     fs::remove_file(&files.key).unwrap();
     tls.reload();
-    assert!(tls.warning().unwrap().contains("TLS_KEY_FILE: cannot read"));
+    assert!(tls.warning().unwrap().contains("TLS_KEY_FILE: the file cannot be read"));
 }
 
 /// A service that is ready.

@@ -183,7 +183,10 @@ fn a_pair_that_cannot_be_used_stops_the_start_with_one_line() {
         for (settings, cause) in [
             (vec![("TLS_CERT_FILE", &*cert)], "TLS_CERT_FILE is set, but TLS_KEY_FILE is not"),
             (vec![("TLS_KEY_FILE", &*key)], "TLS_KEY_FILE is set, but TLS_CERT_FILE is not"),
-            (vec![("TLS_CERT_FILE", "/nowhere"), ("TLS_KEY_FILE", &key)], "TLS_CERT_FILE: cannot read /nowhere"),
+            (
+                vec![("TLS_CERT_FILE", "/nowhere"), ("TLS_KEY_FILE", &key)],
+                "TLS_CERT_FILE: the file cannot be read: No such file",
+            ),
             (vec![("TLS_CERT_FILE", &cert), ("TLS_KEY_FILE", &cert)], "TLS_KEY_FILE: the file has no private key"),
             (vec![("TLS_CERT_FILE", &cert), ("TLS_KEY_FILE", &other)], "TLS_KEY_FILE: the key is not that of"),
         ] {
