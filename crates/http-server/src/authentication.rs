@@ -10,22 +10,25 @@ use axum::http::{HeaderMap, StatusCode};
 
 use crate::error::ApiError;
 
-/// Returns the caller of a request with `headers` to a route that needs `access`. `None` if anyone may call and nobody is named.
+/// Returns the caller of a request with `headers` to a route that needs `access`, and whether the request may be answered. The caller is
+/// `None` if nobody is named.
 pub(crate) async fn authenticate(
     authenticator: &Arc<Authenticator>,
     access: Access,
     headers: &HeaderMap,
-) -> Result<Option<Caller>, ApiError> {
+) -> (Option<Caller>, Result<(), ApiError>) {
     let mut lines = headers.get_all(AUTHORIZATION).iter();
     let caller = match (lines.next(), lines.next()) {
         (_, Some(_)) => Err(Refusal::Invalid),
         (line, None) => authenticator.authenticate(line.map(|line| line.as_bytes())).await,
     };
     match (caller, access) {
-        (Ok(caller), Access::Needs(scope)) if !caller.scopes.allow(scope) => Err(insufficient_scope(scope)),
-        (Ok(caller), _) => Ok(Some(caller)),
-        (Err(_), Access::Open) => Ok(None),
-        (Err(refusal), Access::Needs(_)) => Err(unauthenticated(refusal)),
+        (Ok(caller), Access::Needs(scope)) if !caller.scopes.allow(scope) => {
+            (Some(caller), Err(insufficient_scope(scope)))
+        }
+        (Ok(caller), _) => (Some(caller), Ok(())),
+        (Err(_), Access::Open) => (None, Ok(())),
+        (Err(refusal), Access::Needs(_)) => (None, Err(unauthenticated(refusal))),
     }
 }
 

@@ -19,6 +19,7 @@ use hyper::body::Incoming;
 use tower::{Layer as _, Service as _, service_fn};
 use tracing::{debug, error, warn};
 
+use crate::audit::{Audit, Audited, ErrorCode};
 use crate::authentication::authenticate;
 use crate::body::is_json;
 use crate::conditional::if_none_match;
@@ -30,6 +31,7 @@ use crate::limits::{Admitted, Limits, Refused};
 use crate::request_id::{X_REQUEST_ID, request_id};
 use crate::routes::Routes;
 use crate::settings::HttpConfig;
+use crate::slots::client_of;
 use crate::tls::Tls;
 use crate::unread::Unread;
 
@@ -43,6 +45,7 @@ pub struct App {
     limits: Option<Limits>,
     /// The certificate of HTTPS; `None` for plain HTTP.
     pub(crate) tls: Option<Arc<Tls>>,
+    audit: Option<Audit>,
 }
 
 /// Completes `routes`.
@@ -50,30 +53,34 @@ pub struct App {
 /// `service` is the name of the service in the logs. `address` is the address that the service listens on: on loopback without
 /// authentication, a `Host` must be local or one of the configuration's.
 pub fn finish(routes: impl Into<Routes>, service: &'static str, config: &HttpConfig, address: IpAddr) -> App {
-    let HttpConfig { cors, allowed_hosts, authenticator, tls, address_limits, caller_limits, .. } = config.clone();
+    let HttpConfig { cors, allowed_hosts, authenticator, tls, audit_file, address_limits, caller_limits, .. } =
+        config.clone();
     let hosts = (authenticator.is_none() && address.to_canonical().is_loopback()).then_some(allowed_hosts);
     let mut routes = routes.into();
     if let Some(origin) = cors.clone() {
         routes.router = routes.router.layer(cors_layer(origin));
     }
     let limits = Limits::new(address_limits, caller_limits);
-    App { routes, service, guard: Guard { hosts, cors }, authenticator, limits, tls }
+    let is_audited = authenticator.is_some() || audit_file.is_some();
+    let audit = is_audited.then_some(Audit { service, file: audit_file });
+    App { routes, service, guard: Guard { hosts, cors }, authenticator, limits, tls, audit }
 }
 
 impl App {
-    /// Answers `request` of the client at `address`. `is_spare` says that the request's connection is beyond the limit: only health
-    /// checks are answered on such a connection.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, address: IpAddr, is_spare: bool) -> Response {
+    /// Answers `request`. `is_spare` says that the request's connection is beyond the limit: only health checks are
+    /// answered on such a connection. `client` is the address of its peer.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, is_spare: bool, client: IpAddr) -> Response {
         let request_id = request_id(request.headers());
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let if_none_match = if_none_match(request.headers());
-        let admitted = match self.guard.check(&request, is_spare) {
-            Ok(()) => self.admit(&request, address).await,
-            Err(error) => Err(error.into()),
+        let (caller, admitted) = match self.guard.check(&request, is_spare) {
+            Ok(()) => self.admit(&request, client).await,
+            Err(error) => (None, Err(error.into())),
         };
+        let name = caller.as_ref().map(|caller| Arc::clone(&caller.name));
         let (mut request, unread) = Unread::watch(request);
         let mut response = match admitted {
-            Ok((caller, admitted)) => {
+            Ok(admitted) => {
                 if let Some(caller) = caller {
                     request.extensions_mut().insert(caller);
                 }
@@ -89,6 +96,10 @@ impl App {
         }
         response.headers_mut().insert(X_REQUEST_ID, request_id.clone());
         self.log(&request_id, &method, &uri, response.status());
+        if let Some(audit) = &self.audit {
+            let (method, uri, request_id) = (&method, &uri, &request_id);
+            audit.record(&Audited { caller: name, method, uri, request_id, client }, &response);
+        }
         // A connection without a place closes after its response.
         if let Some(unread) = unread.filter(|_| !is_spare)
             && !unread.discard(response.status()).await
@@ -98,23 +109,28 @@ impl App {
         response
     }
 
-    /// Returns the caller of `request` where callers are authenticated.
-    async fn caller<B>(&self, request: &Request<B>) -> Result<Option<Caller>, ApiError> {
-        let Some(authenticator) = &self.authenticator else { return Ok(None) };
+    /// Returns the caller of `request` where callers are authenticated, and whether the caller may send it.
+    async fn caller<B>(&self, request: &Request<B>) -> (Option<Caller>, Result<(), ApiError>) {
+        let Some(authenticator) = &self.authenticator else { return (None, Ok(())) };
         // No route answers a path or a method that is unknown, so nothing is there to protect.
         let access = self.routes.access(request.method(), request.uri().path()).unwrap_or(Access::Open);
         authenticate(authenticator, access, request.headers()).await
     }
 
-    /// Returns the caller of `request` if it is authenticated and within the limits. Health checks are not limited.
-    async fn admit<B>(&self, request: &Request<B>, address: IpAddr) -> Result<(Option<Caller>, Admitted), Refused> {
+    /// Returns the caller of `request`, and whether the request is allowed and within the limits. Health checks are not limited.
+    async fn admit<B>(&self, request: &Request<B>, client: IpAddr) -> (Option<Caller>, Result<Admitted, Refused>) {
         let limits = self.limits.as_ref().filter(|_| !HEALTH_PATHS.contains(&request.uri().path()));
-        let mut admitted = limits.map(|limits| limits.admit(address)).transpose()?.unwrap_or_default();
-        let caller = self.caller(request).await?;
-        if let (Some(limits), Some(caller)) = (limits, &caller) {
-            admitted = limits.admit_caller(&caller.name, admitted)?;
-        }
-        Ok((caller, admitted))
+        let admitted = match limits.map(|limits| limits.admit(client_of(client))).transpose() {
+            Ok(admitted) => admitted.unwrap_or_default(),
+            Err(refused) => return (None, Err(refused)),
+        };
+        let (caller, allowed) = self.caller(request).await;
+        let admitted = match (allowed, limits, &caller) {
+            (Err(error), ..) => Err(error.into()),
+            (Ok(()), Some(limits), Some(caller)) => limits.admit_caller(&caller.name, admitted),
+            (Ok(()), ..) => Ok(admitted),
+        };
+        (caller, admitted)
     }
 
     async fn route(&self, request: Request<Body>, request_id: &HeaderValue) -> Response {
@@ -175,7 +191,9 @@ fn with_json_error(mut response: Response) -> Response {
     if !is_error || response.headers().get(CONTENT_TYPE).is_some_and(|kind| is_json(kind.as_bytes())) {
         return response;
     }
-    *response.body_mut() = Body::from(ApiError::of_status(status).to_json());
+    let error = ApiError::of_status(status);
+    response.extensions_mut().insert(ErrorCode(error.code));
+    *response.body_mut() = Body::from(error.to_json());
     let headers = response.headers_mut();
     headers.remove(CONTENT_LENGTH);
     headers.remove(TRANSFER_ENCODING);

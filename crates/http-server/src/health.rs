@@ -54,11 +54,12 @@ impl ReadyReport {
 /// Returns the three health endpoints of `service`. Where callers are authenticated, only those with the scope `admin` see the details
 /// of `/readyz`.
 pub fn health_endpoints(service: &'static str, readiness: Arc<dyn Readiness>, config: &HttpConfig) -> Endpoints {
-    let HttpConfig { authenticator, tls, .. } = config.clone();
+    let HttpConfig { authenticator, audit_file, tls, .. } = config.clone();
     let [health, livez, readyz] = HEALTH_PATHS;
     let ready = async move |caller: Option<Extension<Caller>>| {
         let mut report = readiness.report();
         report.warn(tls.as_ref().and_then(|tls| tls.warning()));
+        report.warn(audit_file.as_ref().and_then(|file| file.warning()));
         if let Some(authenticator) = &authenticator {
             report.warn(authenticator.warning());
             if !caller.is_some_and(|caller| caller.scopes.allow(Scope::Admin)) {

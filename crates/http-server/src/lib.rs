@@ -6,6 +6,8 @@
 //!
 //! Invariants: every response is JSON, an error is `{"error", "code"}`, and every wait and every size has a named bound.
 
+mod audit;
+mod audit_file;
 mod authentication;
 mod body;
 mod body_error;
@@ -36,6 +38,7 @@ mod stream;
 mod tls;
 mod unread;
 
+pub use audit_file::{AuditError, AuditFile};
 pub use authentication::CallerName;
 pub use body::{BODY_READ_TIMEOUT, JsonBody, MAX_BODY_BYTES};
 pub use conditional::{EntityTags, etag, if_match, if_none_match};

@@ -169,7 +169,7 @@ impl Server {
     async fn take(&mut self, stream: TcpStream, address: IpAddr) {
         while self.connections.try_join_next().is_some() {}
         let Some(slot) = self.slots.take(address) else { return self.take_spare(stream, address).await };
-        let serving = self.serve_connection(stream, Arc::clone(&slot.state), false);
+        let serving = self.serve_connection((stream, address), Arc::clone(&slot.state), false);
         self.connections.spawn(async move {
             serving.await;
             drop(slot);
@@ -187,7 +187,8 @@ impl Server {
             }
         }
         let state = Arc::new(ConnectionState::new(client_of(address), self.shutdown.child_token()));
-        let serving = tokio::time::timeout(SPARE_TIME, self.serve_connection(stream, Arc::clone(&state), true));
+        let serving =
+            tokio::time::timeout(SPARE_TIME, self.serve_connection((stream, address), Arc::clone(&state), true));
         let task = self.connections.spawn(async move {
             let _out_of_time = serving.await;
         });
@@ -197,7 +198,7 @@ impl Server {
     /// Serves one connection to its end. `is_spare` says that the connection has no slot: it gets one response.
     fn serve_connection(
         &self,
-        stream: TcpStream,
+        (stream, address): (TcpStream, IpAddr),
         state: Arc<ConnectionState>,
         is_spare: bool,
     ) -> impl Future<Output = ()> + Send + use<> {
@@ -224,7 +225,7 @@ impl Server {
                 }
                 state.set_phase(Phase::Request); // before hyper reads on, not when the future is polled
                 async {
-                    let mut response = app.answer(request, state.client, is_spare).await;
+                    let mut response = app.answer(request, is_spare, address).await;
                     if state.ending.is_cancelled() {
                         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                     } else if response.headers().contains_key(CONNECTION) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use access::{AuthArgs, Authenticator};
 use clap::Args;
 
+use crate::audit_file::{AuditArgs, AuditError, AuditFile};
 use crate::cors::CorsOrigin;
 use crate::guard::AllowedHosts;
 use crate::limits::ClientLimits;
@@ -35,6 +36,8 @@ pub struct HttpConfig {
     pub caller_limits: ClientLimits,
     /// The certificate of HTTPS; `None` for plain HTTP.
     pub tls: Option<Arc<Tls>>,
+    /// Gets a line for each write request. Where callers are authenticated, the log does, too.
+    pub audit_file: Option<Arc<AuditFile>>,
     /// The server's bounds.
     pub limits: ServeSettings,
     /// How long an idempotency key is kept.
@@ -60,6 +63,7 @@ impl Default for HttpConfig {
             address_limits: ClientLimits::default(),
             caller_limits: ClientLimits::default(),
             tls: None,
+            audit_file: None,
             limits: ServeSettings::default(),
             keep_idempotency_keys: Duration::from_hours(KEEP_KEYS_HOURS),
         }
@@ -100,6 +104,9 @@ pub struct HttpArgs {
     /// Who may call.
     #[command(flatten)]
     pub auth: AuthArgs,
+
+    #[command(flatten)]
+    audit: AuditArgs,
 }
 
 /// The default of `RATE_LIMIT_PER_ADDRESS` beyond loopback: a proxy in front is one address, and an instance on two cores answers some
@@ -152,9 +159,14 @@ impl LimitArgs {
 }
 
 impl HttpArgs {
+    /// Opens the audit file, if the settings name one, for [`HttpConfig::audit_file`] of all listeners.
+    pub fn audit_file(&self) -> Result<Option<Arc<AuditFile>>, AuditError> {
+        self.audit.open()
+    }
+
     /// Returns the configuration of each of `listeners` on `address`, in a process that may have `descriptors` files open. The listeners
-    /// have equal shares, so that the callers of one do not use up the connections of another. It has no authenticator:
-    /// [`auth`](HttpArgs::auth) makes one for all listeners. Fails if there is no certificate where the settings say.
+    /// have equal shares, so that the callers of one do not use up the connections of another. It has no authenticator and no
+    /// audit file: [`auth`](HttpArgs::auth) and [`audit_file`](HttpArgs::audit_file) make one for all listeners. Fails if there is no certificate where the settings say.
     pub fn config(&self, descriptors: usize, listeners: usize, address: IpAddr) -> Result<HttpConfig, TlsError> {
         let free = descriptors - RESERVED_DESCRIPTORS.min(descriptors / 2);
         let max_connections = (free / listeners).saturating_sub(SPARE_CONNECTIONS).clamp(1, MAX_CONNECTIONS);
@@ -172,6 +184,7 @@ impl HttpArgs {
             tls,
             address_limits,
             caller_limits,
+            audit_file: None,
             limits: ServeSettings {
                 max_connections,
                 max_connections_per_address: self.limits.max_connections_per_address.map(|most| most as usize),
@@ -217,6 +230,7 @@ mod tests {
             tls_cert_file: None,
             tls_key_file: None,
             auth: AuthArgs::default(),
+            audit: AuditArgs::default(),
         };
         for (descriptors, listeners, expected) in
             [(1_048_576, 2, MAX_CONNECTIONS), (1_024, 1, 736), (1_024, 2, 352), (1_024, 3, 224), (128, 2, 1), (0, 2, 1)]

@@ -55,5 +55,6 @@ pub fn http_config(http: &HttpArgs, address: IpAddr, listeners: usize) -> anyhow
     if authenticator.is_none() && !address.to_canonical().is_loopback() {
         tracing::warn!(%address, "BIND_ADDR is not a loopback address, and AUTH is off: limit who can connect");
     }
-    Ok(HttpConfig { authenticator, ..http.config(raise_descriptor_limit(), listeners, address)? })
+    let audit_file = http.audit_file()?;
+    Ok(HttpConfig { authenticator, audit_file, ..http.config(raise_descriptor_limit(), listeners, address)? })
 }

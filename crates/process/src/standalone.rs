@@ -33,12 +33,12 @@ impl Standalone {
         http: &HttpArgs,
         variables: &Variables,
     ) -> anyhow::Result<Self> {
+        let http = http_config(http, common.bind_addr, 1)?;
         let Some(kafka) = kafka.log_settings(variables)? else {
             bail!(
                 "KAFKA_BROKERS is not set, and {name} needs Kafka; without Kafka start the all-in-one: cargo run --release -p tandem"
             );
         };
-        let http = http_config(http, common.bind_addr, 1)?;
         let listener = listen(common.bind_addr, port, "PORT").await?;
         let log = Arc::new(KafkaLog::open(kafka)?);
         let address = listener.local_addr()?;

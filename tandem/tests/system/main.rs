@@ -32,6 +32,7 @@ mod kill;
 mod lifecycle;
 mod log_lines;
 mod outages;
+mod privacy;
 mod read_your_writes;
 mod readme_flow;
 mod recover;

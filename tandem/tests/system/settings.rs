@@ -37,6 +37,9 @@ const COMMON: &[&str] = &[
     "JWT_PUBLIC_KEY_FILE",
     "JWT_ISSUER",
     "JWT_AUDIENCE",
+    "AUDIT_FILE",
+    "AUDIT_FILE_MAX_MB",
+    "AUDIT_FILE_KEEP",
 ];
 
 /// What a binary takes besides [`COMMON`].
@@ -122,6 +125,9 @@ fn an_invalid_setting_is_named_in_one_line() {
             ("IDEMPOTENCY_KEY_HOURS", "0"),
             ("IDEMPOTENCY_KEY_HOURS", "8761"),
             ("AUTH", "basic"),
+            ("AUDIT_FILE", "/no/such/folder/audit"),
+            ("AUDIT_FILE_MAX_MB", "0"),
+            ("AUDIT_FILE_KEEP", "0"),
         ] {
             let line = refusal(name, folder.path(), &[], &[(variable, value)]);
             assert!(line.contains(variable) && line.contains(value), "{name}: {line}");
