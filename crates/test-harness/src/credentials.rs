@@ -1,7 +1,7 @@
 //! API keys in a file, and an issuer of tokens, with the settings that make a service accept them.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,6 +10,8 @@ use access::Key;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 /// A file of API keys.
@@ -143,7 +145,7 @@ pub struct Issuer {
     /// The key that signs.
     pub key: SigningKey,
     published: Arc<Published>,
-    address: SocketAddr,
+    url: String,
 }
 
 struct Published {
@@ -161,18 +163,43 @@ impl Issuer {
     /// Starts an issuer. Its server runs until the test's process ends.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("a bound listener");
+        let url = format!("http://{}/keys", listener.local_addr().expect("a bound listener"));
+        Self::serve(url, move |published| listener.incoming().flatten().for_each(|client| published.answer(client)))
+    }
+
+    /// As [`Issuer::start`], with HTTPS. Also returns the certificate in PEM, which is its own authority.
+    pub fn start_https() -> (Self, String) {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.expect("TLS versions").with_no_client_auth();
+        let config =
+            config.with_single_cert(vec![certified.cert.der().clone()], key).expect("a certificate and its key");
+        let config = Arc::new(config);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("https://localhost:{}/keys", listener.local_addr().expect("a bound listener").port());
+        let issuer = Self::serve(url, move |published| {
+            for client in listener.incoming().flatten() {
+                let connection = ServerConnection::new(Arc::clone(&config)).expect("a connection");
+                published.answer(StreamOwned::new(connection, client));
+            }
+        });
+        (issuer, certified.cert.pem())
+    }
+
+    fn serve(url: String, run: impl FnOnce(&Published) + Send + 'static) -> Self {
         let published = Arc::new(Published { set: Mutex::new(None), fetches: AtomicUsize::new(0) });
-        let server = Arc::clone(&published);
-        std::thread::spawn(move || listener.incoming().flatten().for_each(|client| server.answer(&client)));
-        let issuer = Issuer { key: SigningKey::generate(Algorithm::ES256, "key-1"), published, address };
+        let issuer = Issuer { key: SigningKey::generate(Algorithm::ES256, "key-1"), published, url };
         issuer.publish(&[issuer.key.jwk()]);
+        let published = Arc::clone(&issuer.published);
+        std::thread::spawn(move || run(&published));
         issuer
     }
 
     /// Where the key set is.
     pub fn url(&self) -> String {
-        format!("http://{}/keys", self.address)
+        self.url.clone()
     }
 
     /// `AUTH` and the `JWT_` settings.
@@ -227,16 +254,15 @@ impl Published {
         self.set.lock().expect("no panic while it is held")
     }
 
-    fn answer(&self, client: &TcpStream) {
-        let head = BufReader::new(client).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+    fn answer(&self, mut client: impl Read + Write) {
+        let head = BufReader::new(&mut client).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
         if head.count() == 0 {
             return;
         }
         self.fetches.fetch_add(1, Ordering::Relaxed);
         let Some(set) = self.set().clone() else { return };
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close";
-        let mut client = client;
         // The client may be gone.
-        let _ = write!(client, "{head}\r\nContent-Length: {}\r\n\r\n{set}", set.len());
+        let _ = write!(client, "{head}\r\nContent-Length: {}\r\n\r\n{set}", set.len()).and_then(|()| client.flush());
     }
 }

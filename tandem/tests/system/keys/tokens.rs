@@ -33,6 +33,28 @@ fn both_services_share_the_keys_of_the_issuer() {
 }
 
 #[test]
+fn keys_come_by_https_from_a_server_that_an_authority_vouches_for() {
+    let (issuer, authority) = Issuer::start_https();
+    let token = issuer.token("admin");
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, authority).unwrap();
+    let mut settings = settings(&issuer);
+    let stranger = TempDir::new().unwrap();
+    let (tandem, accounts, _) = start(&stranger, &borrowed(&settings));
+    assert_eq!(get(&accounts, "/accounts", &token).status, 503);
+    let failure = tandem.logged().into_iter().find(|line| line["level"] == "ERROR").expect("an error");
+    assert!(
+        failure["message"].as_str().is_some_and(|text| text.starts_with("JWT_JWKS_URL cannot be fetched: ")),
+        "{failure}"
+    );
+
+    settings.push(("SSL_CERT_FILE", file.to_str().expect("UTF-8").to_owned()));
+    let (_tandem, accounts, _) = start(&folder, &borrowed(&settings));
+    assert_eq!(get(&accounts, "/accounts", &token).status, 200);
+}
+
+#[test]
 fn a_service_starts_without_the_issuer_and_refuses_tokens_until_it_has_the_keys() {
     let folder = TempDir::new().unwrap();
     let issuer = Issuer::start();
