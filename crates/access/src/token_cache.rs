@@ -1,4 +1,4 @@
-//! The tokens that a set of keys has verified: verifying a signature takes tens of microseconds, and finding a token one or two.
+//! The tokens that a set of keys has verified: verifying a signature takes tens of microseconds, and finding a token less than one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
