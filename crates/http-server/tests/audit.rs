@@ -67,12 +67,12 @@ async fn server(file: Arc<AuditFile>, scopes: &[Scope]) -> Server {
 /// Stops the server, which drops the last reference to the file.
 async fn stop(server: Server) {
     server.shutdown.cancel();
-    server.serving.await.unwrap();
+    server.serving.await.expect("a server that does not panic");
 }
 
 fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let text = std::fs::read_to_string(path).expect("an audit file");
+    text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
 }
 
 #[tokio::test]
