@@ -112,6 +112,9 @@ pub(crate) fn render<'a>(keys: impl IntoIterator<Item = &'a Key>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use test_harness::mangled;
+
     use super::*;
 
     fn entry() -> Value {
@@ -132,6 +135,19 @@ mod tests {
         let windows = format!("\u{feff}{}", render(&keys).replace('\n', "\r\n"));
         assert_eq!(parse(windows.as_bytes()).unwrap(), keys);
         assert_eq!(parse(render([]).as_bytes()).unwrap(), []);
+    }
+
+    proptest! {
+        #[test]
+        fn fuzz_a_file_is_read_as_it_is_written_or_refused(content in mangled(vec![
+            json!({ "keys": [entry()] }).to_string().into_bytes(),
+            b"\xef\xbb\xbf{\"keys\": []}".to_vec(),
+        ])) {
+            match parse(&content) {
+                Ok(keys) => prop_assert_eq!(parse(render(&keys).as_bytes()), Ok(keys)),
+                Err(error) => prop_assert!(!error.is_empty() && !error.contains('\n'), "{}", error),
+            }
+        }
     }
 
     #[test]
