@@ -17,9 +17,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use hdrhistogram::Histogram;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream as AsyncStream;
 use tokio::task::LocalSet;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -48,6 +51,41 @@ pub(crate) fn with_key(request: &[u8], key: &str) -> Vec<u8> {
     [&request[..line], format!("Idempotency-Key: {key}\r\n").as_bytes(), &request[line..]].concat()
 }
 
+/// Where a service listens, and how it is spoken to.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    /// For HTTPS.
+    pub(crate) tls: Option<TlsConnector>,
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        Target { address, tls: None }
+    }
+}
+
+impl From<&Target> for Target {
+    fn from(target: &Target) -> Self {
+        target.clone()
+    }
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
+
+impl Target {
+    async fn connect(&self) -> anyhow::Result<Box<dyn Duplex>> {
+        let stream = AsyncStream::connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(match &self.tls {
+            None => Box::new(stream),
+            Some(tls) => Box::new(tls.connect(ServerName::try_from("localhost")?, stream).await?),
+        })
+    }
+}
+
 /// How long [`closed_loop`] sends requests.
 #[derive(Clone, Copy)]
 pub(crate) enum Until {
@@ -73,21 +111,20 @@ impl Answers {
 /// Keeps `connections` busy from one thread, which leaves the other cores to the services. `make` returns the request with a
 /// number, and `look` sees the body of each answer.
 pub(crate) fn closed_loop(
-    address: SocketAddr,
+    target: impl Into<Target>,
     connections: usize,
     until: Until,
     make: impl Fn(u64) -> Rc<[u8]> + 'static,
     look: impl Fn(&[u8]) + 'static,
 ) -> anyhow::Result<Answers> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let shared = Rc::new((make, look, Cell::new(0)));
+    let shared = Rc::new((make, look, Cell::new(0), target.into()));
     let started = Instant::now();
     let connection = |_| {
         let shared = Rc::clone(&shared);
         tokio::task::spawn_local(async move {
-            let (make, look, next) = &*shared;
-            let stream = AsyncStream::connect(address).await?;
-            stream.set_nodelay(true)?;
+            let (make, look, next, target) = &*shared;
+            let mut stream = target.connect().await?;
             let mut buffer = Vec::new();
             loop {
                 let number = next.get();
@@ -99,7 +136,7 @@ pub(crate) fn closed_loop(
                     return anyhow::Ok(());
                 }
                 next.set(number + 1);
-                let answer = timeout(ANSWER_TIMEOUT, exchange(&stream, &make(number), &mut buffer)).await;
+                let answer = timeout(ANSWER_TIMEOUT, exchange(&mut *stream, &make(number), &mut buffer)).await;
                 look(created(answer.context("no answer in time")??, &buffer)?);
             }
         })
@@ -114,24 +151,15 @@ pub(crate) fn closed_loop(
 }
 
 /// Sends one request. Returns the status, and where in `buffer` the body is.
-async fn exchange(stream: &AsyncStream, request: &[u8], buffer: &mut Vec<u8>) -> io::Result<(u16, Range<usize>)> {
-    let mut unsent = request;
-    while !unsent.is_empty() {
-        match stream.try_write(unsent) {
-            Ok(count) => unsent = &unsent[count..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
-            Err(error) => return Err(error),
-        }
-    }
+async fn exchange(stream: &mut dyn Duplex, request: &[u8], buffer: &mut Vec<u8>) -> io::Result<(u16, Range<usize>)> {
+    stream.write_all(request).await?;
+    stream.flush().await?;
     buffer.clear();
     loop {
-        stream.readable().await?;
         let mut bytes = [0; 4_096];
-        match stream.try_read(&mut bytes) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => buffer.extend_from_slice(&bytes[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
+        match stream.read(&mut bytes).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => buffer.extend_from_slice(&bytes[..count]),
         }
         if let Some(answer) = answer_in(buffer)? {
             return Ok(answer);

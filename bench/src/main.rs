@@ -3,6 +3,7 @@
 //! Each figure has beside it what the same machine does without Tandem, or, with `--before`, what other binaries do.
 
 mod document;
+mod exposed;
 mod load;
 mod machine;
 mod peers;
@@ -65,6 +66,8 @@ enum Part {
     Saturation,
     /// How soon a card can be created for a new account: SQLite and the embedded log
     Visible,
+    /// Accounts a second with API keys, tokens and TLS, and an honest caller's latency beside others
+    Exposed,
     /// Starts, and the memory of the idle process
     Starts,
     /// POST /card, starts, memory, disk and replay with ten million accounts and cards
@@ -108,6 +111,7 @@ impl Part {
 
     fn measure(self, builds: &[Build], quick: bool) -> anyhow::Result<Results> {
         match self {
+            Part::Exposed => return exposed::measure(&builds[0], quick),
             Part::Starts => return starts::measure(builds, quick),
             Part::Scale => return scale::measure(builds, quick),
             Part::ServersReplay => return replay::measure(builds, &Servers::up()?, quick),

@@ -56,6 +56,13 @@ impl Build {
     }
 }
 
+impl Build {
+    /// Starts the all-in-one with its files in `folder`.
+    pub(crate) fn start_all_in_one(&self, folder: &Path, settings: &[(&str, &str)]) -> Process {
+        Process::start(&self.folder.join("tandem"), folder, &[&[("DATA_DIR", ".")], settings].concat())
+    }
+}
+
 /// The services of one build: one process, or two with Kafka between them.
 pub(crate) struct System {
     pub(crate) of: Of,
@@ -67,7 +74,7 @@ pub(crate) struct System {
 impl System {
     /// Starts the all-in-one in `folder`, and waits until both services are ready.
     pub(crate) fn all_in_one(build: &Build, folder: &Path) -> anyhow::Result<Self> {
-        let mut process = Process::start(&build.folder.join("tandem"), folder, &[("DATA_DIR", ".")]);
+        let mut process = build.start_all_in_one(folder, &[]);
         let [accounts, cards] = [ACCOUNT_SERVICE, CARD_SERVICE].map(|name| process.service(name));
         wait_until_ready(&accounts)?;
         wait_until_ready(&cards)?;
