@@ -132,8 +132,10 @@ fn tls(folder: &Path) -> anyhow::Result<([(&'static str, String); 2], TlsConnect
 /// The latency of the honest caller, alone and beside each of the others.
 fn latencies(results: &mut Results, build: &Build, folder: &Path, rounds: usize) -> anyhow::Result<()> {
     let keys = KeysFile::new(folder);
-    let [honest, greedy] = ["honest", "greedy"].map(|name| request(Some(&keys.add(name, "accounts:write,accounts:read").0)));
-    let settings = [&keys.settings()[..], &[("LOG_LEVEL", "info,audit=off"), ("RATE_LIMIT_PER_CALLER", CALLER_RATE)]].concat();
+    let [honest, greedy] =
+        ["honest", "greedy"].map(|name| request(Some(&keys.add(name, "accounts:write,accounts:read").0)));
+    let settings =
+        [&keys.settings()[..], &[("LOG_LEVEL", "info,audit=off"), ("RATE_LIMIT_PER_CALLER", CALLER_RATE)]].concat();
     let exposed = Exposed::start("limits", build, folder, &settings, None, None)?;
     let address = exposed.target.address;
     let p99 = || {

@@ -142,7 +142,11 @@ impl Tokens {
         }
         let scopes = [scope, scp].into_iter().flatten().flat_map(|value| value.scopes().iter()).collect();
         // The cast saturates.
-        Some(Verified { name: format!("{iss}|{sub}").into(), scopes, ends: *exp as i64 + LEEWAY_S as i64 })
+        Some(Verified {
+            name: format!("{iss}|{sub}").into(),
+            scopes,
+            ends: (*exp as i64).saturating_add(LEEWAY_S as i64),
+        })
     }
 }
 

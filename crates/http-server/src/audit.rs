@@ -1,6 +1,6 @@
-//! The audit: a line for each write request, refused ones too, to the log under the target `audit` and to a file.
+//! The audit: a line for each write request that was done, or that its caller may not send, to the log under the target `audit` and to a file.
 //!
-//! A line has no body, no header but the request id, and no query but an id, so that it has no names and no secrets.
+//! A line has no body, no header but the request id, and no query but an id or a place, so that it has no names and no secrets.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, Method, Uri};
 use axum::response::Response;
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use serde::Serialize;
 use tracing::info;
 use uuid::Uuid;
@@ -52,7 +53,7 @@ struct Line<'a> {
     caller: Option<&'a str>,
     method: &'a str,
     path: &'a str,
-    id: Option<Uuid>,
+    id: Option<String>,
     request_id: &'a str,
     status: u16,
     code: Option<&'static str>,
@@ -80,7 +81,7 @@ impl Audit {
             client: request.client,
         };
         let Line { service, caller, method, path, request_id, status, code, .. } = line;
-        let (id, client) = (line.id.map(tracing::field::display), tracing::field::display(line.client));
+        let (id, client) = (line.id.as_deref(), tracing::field::display(line.client));
         info!(target: TARGET, service, caller, method, path, id, request_id, status, code, client, "write request");
         if let Some(file) = &self.file
             && let Ok(mut text) = serde_json::to_vec(&line)
@@ -96,7 +97,18 @@ fn query_of(uri: &str) -> &str {
     uri.split_once('?').map_or("", |(_, query)| query)
 }
 
-/// The id in `query`, if it is one: other text may be anything.
-fn id_of(query: &str) -> Option<Uuid> {
-    query.split('&').find_map(|pair| pair.strip_prefix("id="))?.parse().ok()
+/// The id in `query`, or the partition and the offset, as the handlers decode them. Other text may be anything.
+fn id_of(query: &str) -> Option<String> {
+    let value = |wanted: &str| {
+        let mut pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+        let decoded = |text| percent_decode_str(text).decode_utf8().ok();
+        pairs.find_map(|(name, value)| decoded(name).filter(|name| name == wanted).and_then(|_| decoded(value)))
+    };
+    match value("id") {
+        Some(id) => Some(id.parse::<Uuid>().ok()?.to_string()),
+        None => {
+            let number = |name| value(name)?.parse::<u64>().ok();
+            Some(format!("{}:{}", number("partition")?, number("offset")?))
+        }
+    }
 }

@@ -26,7 +26,7 @@ use crate::conditional::if_none_match;
 use crate::cors::cors_layer;
 use crate::error::{APPLICATION_JSON, ApiError};
 use crate::guard::Guard;
-use crate::health::HEALTH_PATHS;
+use crate::health::{HEALTH_PATHS, READYZ};
 use crate::limits::{Admitted, Limits, Refused};
 use crate::request_id::{X_REQUEST_ID, request_id};
 use crate::routes::Routes;
@@ -78,6 +78,7 @@ impl App {
             Err(error) => (None, Err(error.into())),
         };
         let name = caller.as_ref().map(|caller| Arc::clone(&caller.name));
+        let is_audited = self.routes.access(&method, uri.path()).is_some() && is_attributable(&admitted, &name);
         let (mut request, unread) = Unread::watch(request);
         let mut response = match admitted {
             Ok(admitted) => {
@@ -96,7 +97,7 @@ impl App {
         }
         response.headers_mut().insert(X_REQUEST_ID, request_id.clone());
         self.log(&request_id, &method, &uri, response.status());
-        if let Some(audit) = &self.audit {
+        if let Some(audit) = self.audit.as_ref().filter(|_| is_audited) {
             let (method, uri, request_id) = (&method, &uri, &request_id);
             audit.record(&Audited { caller: name, method, uri, request_id, client }, &response);
         }
@@ -112,9 +113,18 @@ impl App {
     /// Returns the caller of `request` where callers are authenticated, and whether the caller may send it.
     async fn caller<B>(&self, request: &Request<B>) -> (Option<Caller>, Result<(), ApiError>) {
         let Some(authenticator) = &self.authenticator else { return (None, Ok(())) };
+        let path = request.uri().path();
         // No route answers a path or a method that is unknown, so nothing is there to protect.
-        let access = self.routes.access(request.method(), request.uri().path()).unwrap_or(Access::Open);
-        authenticate(authenticator, access, request.headers()).await
+        let access = self.routes.access(request.method(), path).unwrap_or(Access::Open);
+        match access {
+            Access::Needs(_) => authenticate(authenticator, access, request.headers()).await,
+            // Details are for callers. A health check does not wait for an issuer of tokens.
+            Access::Open if path == READYZ => {
+                let known = authenticate(authenticator, access, request.headers()).now_or_never();
+                known.unwrap_or((None, Ok(())))
+            }
+            Access::Open => (None, Ok(())),
+        }
     }
 
     /// Returns the caller of `request`, and whether the request is allowed and within the limits. Health checks are not limited.
@@ -166,6 +176,14 @@ impl App {
         } else {
             debug!(service, request_id, %method, path, status = status.as_u16(), "request answered");
         }
+    }
+}
+
+/// Whether a request is done, or its named caller is not allowed to. Other refusals are not in the audit: anyone could fill it with them.
+fn is_attributable(admitted: &Result<Admitted, Refused>, name: &Option<Arc<str>>) -> bool {
+    match admitted {
+        Ok(_) => true,
+        Err(refused) => name.is_some() && refused.error.status == StatusCode::FORBIDDEN,
     }
 }
 

@@ -24,7 +24,9 @@ pub const NOT_READY_RETRY_AFTER_S: u32 = 1;
 const TAG: &str = "Service";
 
 /// The paths that are answered when no connection is left, and under any `Host`.
-pub(crate) const HEALTH_PATHS: [&str; 3] = ["/health", "/livez", "/readyz"];
+pub(crate) const HEALTH_PATHS: [&str; 3] = ["/health", "/livez", READYZ];
+
+pub(crate) const READYZ: &str = "/readyz";
 
 /// Tells whether a service can do its work. Called for every `/readyz`, so it must not block.
 pub trait Readiness: Send + Sync {

@@ -76,7 +76,7 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn each_write_request_is_a_line_refused_ones_too_without_names_and_secrets() {
+async fn each_write_of_a_caller_is_a_line_without_names_and_secrets() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("audit.jsonl");
     let server = server(AuditFile::open(&path, MANY_BYTES, 1).unwrap(), &[Scope::AccountsWrite]).await;
@@ -84,6 +84,8 @@ async fn each_write_request_is_a_line_refused_ones_too_without_names_and_secrets
     for (request, headers) in [
         ("POST /thing?secret=hidden HTTP/1.1", with_key),
         ("DELETE /thing?id=550e8400-e29b-41d4-a716-446655440000 HTTP/1.1", with_key),
+        ("DELETE /thing?%69d=550e8400%2De29b-41d4-a716-446655440000 HTTP/1.1", with_key),
+        ("DELETE /thing?partition=2&offset=17 HTTP/1.1", with_key),
         ("DELETE /thing?id=hidden HTTP/1.1", with_key),
         ("POST /admin HTTP/1.1", with_key),
         ("POST /admin HTTP/1.1", "authorization: Bearer tdm_k_hidden"),
@@ -99,6 +101,7 @@ async fn each_write_request_is_a_line_refused_ones_too_without_names_and_secrets
     assert!(!std::fs::read_to_string(&path).unwrap().contains("hidden"));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let lines = lines(&path);
+    // Anyone could fill the audit with requests that have no caller or no route.
     let seen: Vec<_> = lines
         .iter()
         .map(|line| json!([line["caller"], line["method"], line["path"], line["id"], line["status"], line["code"]]))
@@ -109,12 +112,10 @@ async fn each_write_request_is_a_line_refused_ones_too_without_names_and_secrets
         [
             json!([alice, "POST", "/thing", ID, 201, null]),
             json!([alice, "DELETE", "/thing", ID, 409, "thing_deleted"]),
+            json!([alice, "DELETE", "/thing", ID, 409, "thing_deleted"]),
+            json!([alice, "DELETE", "/thing", "2:17", 409, "thing_deleted"]),
             json!([alice, "DELETE", "/thing", null, 409, "thing_deleted"]),
             json!([alice, "POST", "/admin", null, 403, "insufficient_scope"]),
-            json!([null, "POST", "/admin", null, 401, "unauthenticated"]),
-            json!([null, "POST", "/nothing", null, 404, "not_found"]),
-            json!([alice, "PUT", "/thing", null, 405, "method_not_allowed"]),
-            json!([null, "POST", "/thing", null, 403, "cross_site"]),
         ]
     );
     let first = &lines[0];
@@ -130,7 +131,8 @@ async fn a_large_file_is_replaced_and_the_latest_are_kept() {
     for request in 0..5 {
         // Each line is larger than the file may be.
         let server = server(AuditFile::open(&path, 1, 2).unwrap(), &[Scope::AccountsWrite]).await;
-        server.ask(&format!("POST /thing HTTP/1.1\r\nx-request-id: r-{request}"), "").await;
+        let head = format!("POST /thing HTTP/1.1\r\nauthorization: Bearer tdm_k_s\r\nx-request-id: r-{request}");
+        server.ask(&head, "").await;
         stop(server).await;
     }
     let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -131,7 +131,7 @@ async fn open_routes_answer_anyone_and_unknown_ones_stay_unknown() {
         }
         assert_eq!(ask(&server, "GET http://localhost/thing", authorization).await.status, 401);
     }
-    assert_eq!(ask(&server, "GET /open", "Bearer tdm_admin_s").await.body, b"admin");
+    assert_eq!(ask(&server, "GET /open", "Bearer tdm_admin_s").await.body, b"nobody", "nothing is checked");
 }
 
 #[tokio::test]

@@ -5,9 +5,11 @@ mod harness;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use access::Scope;
 use axum::Router;
 use axum::routing::get;
-use http_server::{ClientLimits, HttpConfig};
+use http_server::{Api, ClientLimits, Endpoints, HttpConfig, Operation};
+use test_harness::{callers, key_of};
 use tokio::sync::Semaphore;
 
 use crate::harness::{Answer, start_with};
@@ -38,6 +40,30 @@ async fn requests_above_the_rate_are_429_and_health_checks_are_not_limited() {
     assert_eq!((refused.header("retry-after"), rate_limit(&refused)[1]), (Some("1"), Some("0")));
     let health = server.get("/health").await;
     assert_eq!((health.status, rate_limit(&health)), (200, [None; 3]));
+}
+
+#[tokio::test]
+async fn a_caller_above_its_rate_leaves_the_others_alone() {
+    let config = HttpConfig {
+        authenticator: Some(callers(&["alice", "bob"])),
+        caller_limits: ClientLimits { rate: NonZeroU32::new(1), in_flight: None },
+        ..HttpConfig::default()
+    };
+    let operation = || Operation::new("get_thing", "Things", "Returns a thing.");
+    let endpoints = Endpoints::default().get("/thing", Scope::AccountsRead, async || "hello", operation);
+    let api = Api { service: "things", version: "1", title: "Things", description: "", errors: Vec::new, links: &[] };
+    let server = start_with(endpoints.into_routes(api), config).await;
+    let ask = async |name: &str| {
+        server.ask(&format!("GET /thing HTTP/1.1\r\nauthorization: Bearer {}", key_of(name)), "").await
+    };
+    assert_eq!(ask("alice").await.status, 200);
+    let mut refused = ask("alice").await;
+    while refused.status == 200 {
+        refused = ask("alice").await;
+    }
+    refused.is_error(429, "rate_limited");
+    assert_eq!(ask("bob").await.status, 200);
+    assert_eq!(server.get("/thing").await.status, 401);
 }
 
 #[tokio::test]

@@ -37,7 +37,8 @@ impl EventStream {
         let connection = TcpStream::connect(service.address()).expect("a connection");
         connection.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         // Without chunks: a response to HTTP/1.0 ends with its connection.
-        write!(&connection, "GET {path} HTTP/1.0\r\n{header}\r\n").expect("a request");
+        let caller = service.authorization().map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();
+        write!(&connection, "GET {path} HTTP/1.0\r\n{header}{caller}\r\n").expect("a request");
         let mut stream = EventStream(BufReader::new(connection));
         let head: Vec<_> = std::iter::from_fn(|| stream.line().filter(|line| !line.is_empty())).collect();
         let is_stream = head.iter().any(|line| line.eq_ignore_ascii_case("content-type: text/event-stream"));

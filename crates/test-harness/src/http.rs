@@ -61,6 +61,11 @@ impl Http {
         Http { authorization: Some(authorization), ..self }
     }
 
+    /// The value of `Authorization` that is sent with each request.
+    pub(crate) fn authorization(&self) -> Option<&str> {
+        self.authorization.as_deref()
+    }
+
     /// The OpenAPI document of the service.
     pub fn openapi(&self) -> OpenApi {
         OpenApi(Http { document: None, ..self.clone() }.get("/openapi.json").expect(200))

@@ -89,6 +89,9 @@ impl Process {
     pub fn ready_service(&mut self, name: &str) -> Http {
         let service = self.service(name);
         wait_until("the service is ready", || {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                panic!("it ended with {status}: {:#?}", self.lines());
+            }
             service.try_send("GET", "/readyz", &[], Vec::new()).ok().filter(|answer| answer.status == 200)
         });
         service
@@ -143,6 +146,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let lines = self.lines.lock().map(|lines| lines.clone()).unwrap_or_default();
+            eprintln!("the last lines of process {}: {:#?}", self.id(), &lines[lines.len().saturating_sub(20)..]);
+        }
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use serde_json::json;
 use tempfile::TempDir;
-use test_harness::{Answer, Process, binary, database_url, wait_until};
+use test_harness::{Answer, Http, Issuer, KeysFile, Process, binary, database_url, wait_until};
 
 const NAME: &str = "Wilhelmina Distinctive";
 const KEY: &str = "idempotency-4711-secret";
@@ -14,21 +14,25 @@ const TOKEN: &str = "tdm_someone_secret0815";
 /// The password of a PostgreSQL that is not there.
 const PASSWORD: &str = "pass-word-0816";
 
-#[test]
-fn nothing_that_is_written_or_refused_has_a_secret() {
-    let folder = TempDir::new().unwrap();
+/// What the all-in-one with the settings `auth` writes and refuses, for a caller with `token` who does everything that may fail.
+fn written_by(auth: &[(&str, &str)], token: &str) -> String {
+    let folder = TempDir::new().expect("a folder");
     let database = database_url(folder.path(), "account");
     let settings = [("ACCOUNT_DATABASE_URL", &*database), ("LOG_LEVEL", "trace"), ("AUDIT_FILE", "audit.jsonl")];
-    let mut tandem = Process::start(&binary("tandem"), folder.path(), &settings);
-    let (accounts, cards) = (tandem.ready_service(account_service::NAME), tandem.ready_service(card_service::NAME));
+    let mut tandem = Process::start(&binary("tandem"), folder.path(), &[&settings[..], auth].concat());
+    let [accounts, cards] = [account_service::NAME, card_service::NAME]
+        .map(|name| tandem.ready_service(name).with_authorization(format!("Bearer {token}")));
     let mut written = String::new();
     let mut refused = |answer: Answer| {
         assert!(answer.status >= 400, "{}", answer.raw);
         let _ = writeln!(written, "{}", answer.raw);
     };
-    let authorization = format!("Bearer {TOKEN}");
-    let headers =
-        [("Content-Type", "application/json"), ("Idempotency-Key", KEY), ("Authorization", authorization.as_str())];
+    let headers = [("Content-Type", "application/json"), ("Idempotency-Key", KEY)];
+    if !auth.is_empty() {
+        for wrong in [format!("Bearer {token}x"), format!("Basic {token}"), format!("Bearer {token} {token}")] {
+            refused(Http::new(accounts.address()).with_authorization(wrong).get("/accounts"));
+        }
+    }
     let body = json!({ "beholder_name": NAME, "country_code": "US" }).to_string();
     let send = |method: &str, path: &str, body: &str| accounts.send(method, path, &headers, body.as_bytes().to_vec());
     let id = send("POST", "/account", &body).text("id").to_owned();
@@ -60,6 +64,20 @@ fn nothing_that_is_written_or_refused_has_a_secret() {
     assert!(audit.lines().count() > 10, "{audit}");
     assert!(tandem.lines().len() > 20, "it logs at trace: {:#?}", tandem.lines());
     written.extend(tandem.lines().into_iter().chain([audit]).flat_map(|text| [text, "\n".to_owned()]));
+    written
+}
+
+#[test]
+fn nothing_that_is_written_or_refused_has_a_secret() {
+    let folder = TempDir::new().unwrap();
+    let (keys, issuer) = (KeysFile::new(folder.path()), Issuer::start());
+    let (key, token) = (keys.add("shop", "admin").0, issuer.token("admin"));
+    let of_issuer = issuer.settings();
+    let of_issuer: Vec<_> = of_issuer.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut written = String::new();
+    for (auth, token) in [(&[][..], TOKEN), (&keys.settings(), &key), (&of_issuer, &token)] {
+        written += &written_by(auth, token);
+    }
 
     let url = format!("postgres://someone:{PASSWORD}@127.0.0.1:1/accounts");
     let settings = [("ACCOUNT_DATABASE_URL", url.as_str()), ("LOG_LEVEL", "trace")];
@@ -70,7 +88,9 @@ fn nothing_that_is_written_or_refused_has_a_secret() {
     without.kill();
     written.extend(without.lines());
 
-    for secret in [NAME, KEY, TOKEN, PASSWORD, "Distinctive", "secret0815", "someone:"] {
+    let secret_of = |text: &str, separator| text.rsplit(separator).next().unwrap_or_default().to_owned();
+    let (key, signature) = (secret_of(&key, '_'), secret_of(&token, '.'));
+    for secret in [NAME, KEY, TOKEN, PASSWORD, "Distinctive", "secret0815", "someone:", &key, &signature] {
         let found = written.lines().find(|line| line.contains(secret));
         assert_eq!(found, None, "{secret}");
     }

@@ -4,6 +4,7 @@ mod cursor;
 mod from_log;
 mod stream;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ use axum::http::HeaderMap;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use http_server::{Content, Operation, QueryParams, body_of};
+use parking_lot::Mutex;
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::channel;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::IntoParams;
 
 use self::cursor::Cursor;
@@ -63,12 +65,50 @@ pub(crate) struct EventStreams {
     settings: EventStreamSettings,
     places: Arc<Semaphore>,
     log_readers: Arc<Semaphore>,
+    /// The streams of each authenticated caller.
+    of_callers: Arc<Mutex<HashMap<Arc<str>, usize>>>,
 }
 
 impl EventStreams {
     pub(crate) fn new(ring: Arc<EventRing>, settings: EventStreamSettings) -> Self {
         let places = Arc::new(Semaphore::new(settings.max_streams));
-        EventStreams { ring, settings, places, log_readers: Arc::new(Semaphore::new(MAX_LOG_READERS)) }
+        let log_readers = Arc::new(Semaphore::new(MAX_LOG_READERS));
+        EventStreams { ring, settings, places, log_readers, of_callers: Arc::default() }
+    }
+
+    /// Takes a place for a stream of `caller`. A caller has at most half of the places, so that it does not keep the others out.
+    fn place(&self, caller: Option<&Caller>) -> Result<StreamPlace, CardError> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| CardError::TooManyStreams)?;
+        let caller = caller.map(|caller| Arc::clone(&caller.name));
+        if let Some(caller) = &caller {
+            let mut of_callers = self.of_callers.lock();
+            let count = of_callers.entry(Arc::clone(caller)).or_default();
+            if *count >= self.settings.max_streams.div_ceil(2) {
+                return Err(CardError::TooManyStreams);
+            }
+            *count += 1;
+        }
+        Ok(StreamPlace { _permit: permit, caller, of_callers: Arc::clone(&self.of_callers) })
+    }
+}
+
+/// The place of a stream, which is free when this value is dropped.
+struct StreamPlace {
+    _permit: OwnedSemaphorePermit,
+    caller: Option<Arc<str>>,
+    of_callers: Arc<Mutex<HashMap<Arc<str>, usize>>>,
+}
+
+impl Drop for StreamPlace {
+    fn drop(&mut self) {
+        let Some(caller) = &self.caller else { return };
+        let mut of_callers = self.of_callers.lock();
+        if let Some(count) = of_callers.get_mut(caller) {
+            *count -= 1;
+            if *count == 0 {
+                of_callers.remove(caller);
+            }
+        }
     }
 }
 
@@ -98,9 +138,10 @@ pub(crate) async fn stream_events(
     if service.status.is_catching_up() {
         return Err(CardError::CatchingUp);
     }
-    let place = Arc::clone(&service.events.places).try_acquire_owned().map_err(|_| CardError::TooManyStreams)?;
+    let caller = caller.map(|Extension(caller)| caller);
+    let place = service.events.place(caller.as_ref())?;
     let (sender, receiver) = channel(WAITING_BLOCKS);
-    let stream = Stream::new(service, account_id, caller.map(|Extension(caller)| caller), sender);
+    let stream = Stream::new(service, account_id, caller, sender);
     tokio::spawn(async move {
         stream.run(start).await;
         drop(place);

@@ -60,6 +60,18 @@ fn the_number_of_streams_is_bounded_and_a_caller_that_goes_makes_room() {
 }
 
 #[test]
+fn a_caller_has_half_of_the_streams() {
+    let settings = Settings { callers: &["alice", "bob"], ..quick() };
+    let service = TestService::start_with(settings);
+    let [alice, bob] = ["alice", "bob"].map(|name| service.of_caller(name));
+    let of_alice = EventStream::open(&alice, "/events", None);
+    alice.get("/events").expect_error(503, "overloaded", "too many event streams are open", None);
+    let _of_bob = EventStream::open(&bob, "/events", None);
+    drop(of_alice);
+    wait_until("a place is free", || EventStream::try_open(&alice, "/events", None));
+}
+
+#[test]
 fn four_streams_read_the_log_at_once_and_the_others_wait_with_comments() {
     const READERS: u64 = 4;
     const STREAMS: usize = 6;
