@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use ureq::http::Request;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, BodyReader};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,6 +26,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The size of the buffer for lines.
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// The lines of a response that is still arriving.
+pub(crate) type Lines = BufReader<BodyReader<'static>>;
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -113,12 +116,23 @@ impl Service {
 
     /// As [`get`](Service::get), once.
     pub(crate) fn try_get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.parsed(self.send::<()>(path, None)?)
+        self.parsed(self.send::<()>("GET", path, &[], None)?)
+    }
+
+    /// The JSON of `DELETE path`.
+    pub(crate) fn delete<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        self.patiently(|| self.parsed(self.send::<()>("DELETE", path, &[], None)?))
+    }
+
+    /// The lines of `GET path`, a stream of server-sent events. `last` is the `Last-Event-ID`.
+    pub(crate) fn stream(&self, path: &str, last: Option<&str>) -> Result<Lines, Failure> {
+        let headers: Vec<_> = last.map(|id| ("Last-Event-ID", id)).into_iter().collect();
+        Ok(BufReader::new(self.send::<()>("GET", path, &headers, None)?.into_reader()))
     }
 
     /// The JSON of `POST path`.
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> anyhow::Result<T> {
-        self.patiently(|| self.parsed(self.send(path, Some(body))?))
+        self.patiently(|| self.parsed(self.send("POST", path, &[], Some(body))?))
     }
 
     /// Reads the lines of a response: calls `each` with every line that is an array, and returns the last line, an object. The request is
@@ -129,7 +143,8 @@ impl Service {
         body: Option<&impl Serialize>,
         mut each: impl FnMut(L),
     ) -> Result<E, Failure> {
-        let mut reader = BufReader::with_capacity(BUFFER_BYTES, self.send(path, body)?.into_reader());
+        let method = if body.is_some() { "POST" } else { "GET" };
+        let mut reader = BufReader::with_capacity(BUFFER_BYTES, self.send(method, path, &[], body)?.into_reader());
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -147,16 +162,25 @@ impl Service {
         }
     }
 
-    fn send<B: Serialize>(&self, path: &str, body: Option<&B>) -> Result<Body, Failure> {
+    fn send<B: Serialize>(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&B>,
+    ) -> Result<Body, Failure> {
         let invalid = |error: ureq::http::Error| self.failed(error.to_string());
-        let mut request = Request::builder().uri(format!("{}{path}", self.url));
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
         let response = match body {
             Some(body) => {
                 let body = serde_json::to_vec(body).map_err(|error| self.failed(error.to_string()))?;
-                let request = request.method("POST").header("Content-Type", "application/json");
+                let request = request.header("Content-Type", "application/json");
                 self.agent.run(request.body(body).map_err(invalid)?)
             }
             None => self.agent.run(request.body(()).map_err(invalid)?),
@@ -187,5 +211,16 @@ impl Service {
 
     fn failed(&self, text: String) -> Failure {
         Failure::Final(format!("{}: {text}", self.url))
+    }
+}
+
+/// The exit status of a command with this outcome. Prints its error.
+pub(crate) fn status(outcome: anyhow::Result<()>) -> i32 {
+    match outcome {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            1
+        }
     }
 }

@@ -3,7 +3,9 @@
 
 mod client;
 mod erase;
+mod events;
 mod keys;
+mod quarantine;
 mod recover;
 mod resync;
 mod settings;
@@ -32,14 +34,13 @@ const LISTENERS: usize = 2;
 
 fn main() -> ! {
     let (settings, variables) = process::parse::<Settings>();
-    if let Some(Command::Verify(arguments)) = &settings.command {
-        verify::run(arguments, &settings, &variables)
-    }
-    if let Some(Command::Keys(command)) = &settings.command {
-        keys::run(command)
-    }
-    if let Some(Command::Erase(arguments)) = &settings.command {
-        erase::run(arguments)
+    match &settings.command {
+        Some(Command::Verify(arguments)) => verify::run(arguments, &settings, &variables),
+        Some(Command::Events(arguments)) => events::run(arguments),
+        Some(Command::Quarantine(command)) => quarantine::run(command),
+        Some(Command::Keys(command)) => keys::run(command),
+        Some(Command::Erase(arguments)) => erase::run(arguments),
+        Some(Command::Resync | Command::Recover(_)) | None => {}
     }
     process::run(&settings.common.log_level.clone(), async |shutdown| match settings.command {
         Some(Command::Resync) => resync::resync(&account_database(&settings), shutdown).await,
@@ -47,9 +48,7 @@ fn main() -> ! {
             let (log, _) = open_log(&settings, &variables)?;
             recover::run(account_database(&settings), log, arguments).await
         }
-        Some(Command::Erase(_) | Command::Keys(_) | Command::Verify(_)) | None => {
-            serve(settings, variables, shutdown).await
-        }
+        _ => serve(settings, variables, shutdown).await,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The settings of the all-in-one (docs/operations/configure.md).
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use access::Scopes;
 use account_events::AccountId;
@@ -9,6 +10,9 @@ use http_server::HttpArgs;
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use postgres::DatabaseUrl;
 use process::{CommonArgs, KafkaArgs};
+
+use crate::client::{self, Service};
+use crate::quarantine::Place;
 
 /// Tandem, whole: the account service, the card service and an event log between them, in one process.
 ///
@@ -94,6 +98,91 @@ pub(crate) struct VerifyArgs {
     /// How long to wait, in seconds, for a service or the log that does not answer, and for a view that is behind
     #[arg(long, default_value_t = 60)]
     pub(crate) wait_seconds: u64,
+}
+
+/// A card service, and how its answers are printed.
+#[derive(Debug, Args)]
+pub(crate) struct CardServiceArgs {
+    /// Where the card service is
+    #[arg(long, default_value = "http://127.0.0.1:8082")]
+    card_url: String,
+
+    /// A PEM file with the CAs of an https URL; without it those of the system are trusted
+    #[arg(long)]
+    ca_file: Option<PathBuf>,
+
+    /// Sent to the service as Authorization: Bearer
+    #[arg(long, env = "TANDEM_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+
+    /// Print JSON, one object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl CardServiceArgs {
+    /// A client for the service. Says on stderr what it talks to.
+    pub(crate) fn connect(&self) -> anyhow::Result<Service> {
+        eprintln!("card service: {}", self.card_url);
+        let agent = client::agent([self.card_url.as_str()].into_iter(), self.ca_file.as_deref())?;
+        Ok(Service::new(agent, &self.card_url, self.token.clone(), PATIENCE))
+    }
+}
+
+/// How long a command repeats a call while the service is away.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The arguments of `tandem events`.
+#[derive(Debug, Args)]
+pub(crate) struct EventsArgs {
+    /// Go on with new events until the command is interrupted
+    #[arg(long)]
+    pub(crate) follow: bool,
+
+    /// Only the events of this account
+    #[arg(long)]
+    pub(crate) account: Option<AccountId>,
+
+    #[command(flatten)]
+    pub(crate) service: CardServiceArgs,
+}
+
+/// The arguments of `tandem quarantine`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuarantineCommand {
+    /// List the records in quarantine
+    List {
+        #[command(flatten)]
+        service: CardServiceArgs,
+    },
+
+    /// Show a record: its key and value as text, or in base64
+    Show {
+        /// The partition and the offset of the record, such as 0:17
+        place: Place,
+
+        #[command(flatten)]
+        service: CardServiceArgs,
+    },
+
+    /// Acknowledge a record, which removes it
+    Acknowledge {
+        /// The partition and the offset of the record, such as 0:17
+        place: Place,
+
+        #[command(flatten)]
+        service: CardServiceArgs,
+    },
+}
+
+impl QuarantineCommand {
+    pub(crate) fn service(&self) -> &CardServiceArgs {
+        match self {
+            QuarantineCommand::List { service }
+            | QuarantineCommand::Show { service, .. }
+            | QuarantineCommand::Acknowledge { service, .. } => service,
+        }
+    }
 }
 
 /// The arguments of `tandem erase`.
@@ -211,6 +300,17 @@ pub(crate) enum Command {
     /// It is safe while services run, and they need not: the request is kept in the account database that
     /// ACCOUNT_DATABASE_URL names (or account.db in DATA_DIR), and whichever instance publishes from there meets it.
     Resync,
+
+    /// Print the account events of the log, as a card service reads them
+    ///
+    /// Ends with the last event that the log had at the start, unless it follows. It needs the scope events:read.
+    Events(EventsArgs),
+
+    /// List, show and acknowledge the records that a card service cannot decode
+    ///
+    /// It needs the scope admin.
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
 
     /// Compare the account table, the event log and the account view of each card service
     ///

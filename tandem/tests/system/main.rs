@@ -21,6 +21,7 @@ mod authentication;
 mod banner;
 mod chaos;
 mod checkpoint;
+mod commands;
 mod compose;
 mod connections;
 mod erase;

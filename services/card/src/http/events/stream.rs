@@ -99,6 +99,7 @@ impl Stream {
     }
 
     async fn follow(&mut self, start: Start) -> Result<(), Ended> {
+        let mut is_behind = !matches!(start, Start::Present);
         match start {
             Start::Present => {}
             Start::Oldest => self.cursor.positions.clear(),
@@ -117,6 +118,8 @@ impl Stream {
                     }
                     self.send().await?;
                 }
+                // A reader that wants no more than the events until now need not wait for the next comment.
+                Next::Nothing if std::mem::take(&mut is_behind) => self.comment_due = Instant::now(),
                 Next::Nothing => {
                     tokio::select! {
                         _ = self.listener.pushes.changed() => {}
