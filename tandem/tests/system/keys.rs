@@ -87,7 +87,10 @@ fn both_services_know_the_keys_and_readyz_shows_a_file_that_cannot_be_used() {
     let expected = "API_KEYS_FILE is not JSON (line 1, column 1); the keys known until now stay valid";
     assert_eq!(warnings, json!([expected]));
     assert_eq!(cards.get("/readyz").expect(200), json!({ "status": "ready" }));
-    let logged = tandem.logged().into_iter().filter(|line| line["message"] == expected).collect::<Vec<_>>();
+    let logged = wait_until("the error is logged", || {
+        let logged: Vec<_> = tandem.logged().into_iter().filter(|line| line["message"] == expected).collect();
+        (!logged.is_empty()).then_some(logged)
+    });
     assert_eq!((logged.len(), &logged[0]["level"]), (1, &"ERROR".into()), "{logged:?}");
     assert!(!tandem.lines().iter().any(|line| line.contains(&shop) || line.contains(&admin)));
 }

@@ -43,7 +43,8 @@ fn keys_come_by_https_from_a_server_that_an_authority_vouches_for() {
     let stranger = TempDir::new().unwrap();
     let (tandem, accounts, _) = start(&stranger, &borrowed(&settings));
     assert_eq!(get(&accounts, "/accounts", &token).status, 503);
-    let failure = tandem.logged().into_iter().find(|line| line["level"] == "ERROR").expect("an error");
+    let failure =
+        wait_until("an error is logged", || tandem.logged().into_iter().find(|line| line["level"] == "ERROR"));
     assert!(
         failure["message"].as_str().is_some_and(|text| text.starts_with("JWT_JWKS_URL cannot be fetched: ")),
         "{failure}"
